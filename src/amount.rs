@@ -1,0 +1,95 @@
+//! Money as an integer of base units.
+//!
+//! [`Amount`] is an unsigned 256-bit number of the asset's smallest unit (wei, lamport, sun). Arithmetic
+//! is checked: there is no operator that could wrap, and no float anywhere.
+
+use std::fmt;
+
+use alloy::primitives::U256;
+
+/// An exact number of base units.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Amount(U256);
+
+impl Amount {
+    pub const ZERO: Self = Self(U256::ZERO);
+    pub const MAX: Self = Self(U256::MAX);
+
+    #[must_use]
+    pub const fn new(value: U256) -> Self {
+        Self(value)
+    }
+
+    #[must_use]
+    pub const fn get(self) -> U256 {
+        self.0
+    }
+
+    #[must_use]
+    pub fn is_zero(self) -> bool {
+        self.0.is_zero()
+    }
+
+    #[must_use]
+    pub fn checked_add(self, other: Self) -> Option<Self> {
+        self.0.checked_add(other.0).map(Self)
+    }
+
+    #[must_use]
+    pub fn checked_sub(self, other: Self) -> Option<Self> {
+        self.0.checked_sub(other.0).map(Self)
+    }
+
+    #[must_use]
+    pub fn saturating_sub(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+
+    /// The amount in whole units of an asset with that many decimals, exact and without trailing zeros:
+    /// 1500000 at 6 decimals is `1.5`.
+    #[must_use]
+    pub fn to_units(self, decimals: u8) -> String {
+        let digits = self.0.to_string();
+        let decimals = usize::from(decimals);
+        let padded = format!("{digits:0>width$}", width = decimals + 1);
+        let (whole, fraction) = padded.split_at(padded.len() - decimals);
+        let fraction = fraction.trim_end_matches('0');
+        if fraction.is_empty() { whole.to_owned() } else { format!("{whole}.{fraction}") }
+    }
+}
+
+impl From<u64> for Amount {
+    fn from(value: u64) -> Self {
+        Self(U256::from(value))
+    }
+}
+
+/// Decimal digits of the base units.
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_are_exact_at_every_width() {
+        assert_eq!(Amount::from(1_500_000).to_units(6), "1.5");
+        assert_eq!(Amount::from(1).to_units(18), "0.000000000000000001");
+        assert_eq!(Amount::from(10).to_units(0), "10");
+        assert_eq!(Amount::ZERO.to_units(18), "0");
+        assert_eq!(Amount::from(2_000_000).to_units(6), "2");
+        let all = Amount::MAX.to_units(77);
+        assert_eq!(all.replace('.', ""), U256::MAX.to_string());
+        assert_eq!(Amount::from(5).to_units(255).len(), 257);
+    }
+}

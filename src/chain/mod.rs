@@ -1,0 +1,20 @@
+//! Where the head of a chain is and what is in its blocks, in words that fit every family.
+//!
+//! A chain family is a folder here with one [`Source`]. It owns everything that differs: transport,
+//! decoding, verification, addresses as text. Whoever calls a source sees only the types of this module.
+//! Nothing here knows the registry or the database: a block carries *all* its movements, and the follower
+//! picks what touches a watched address at the moment it connects the block, so that blocks fetched ahead
+//! stay right while registrations come and go.
+
+mod address;
+pub mod evm;
+mod name;
+mod source;
+
+pub use address::{Address, AddressError, BadValue, BlockHash, Family, TxId};
+pub use name::{AssetKey, ChainName};
+pub(crate) use source::words;
+pub use source::{
+    BalanceQuery, Block, BlockRef, Header, Kind, Movement, Ordinal, SafeProof, SafeRejection,
+    SafeSighting, Settlement, SettlementTag, Source, SourceError, TxFact, TxLookup,
+};

@@ -1,0 +1,315 @@
+//! What a chain family owes the follower: the [`Source`] trait and the values that cross it.
+
+use std::{fmt, time::Duration};
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use super::{Address, AssetKey, BlockHash, Family, TxId};
+use crate::amount::Amount;
+
+/// A block's place: its height (slot on Solana) and its hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BlockRef {
+    pub number: u64,
+    pub hash: BlockHash,
+}
+
+/// A block without its contents. `parent.number` is below `at.number`, by more than one where slots
+/// were skipped; equal to it only for a chain's very first block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    pub at: BlockRef,
+    pub parent: BlockRef,
+    /// Seconds since the Unix epoch, as the block says.
+    pub time: u64,
+}
+
+/// One block with everything in it that could concern a watched address.
+#[derive(Clone, Debug)]
+pub struct Block {
+    pub header: Header,
+    /// All movements of the block in chain order, watched or not.
+    pub movements: Vec<Movement>,
+    /// All transactions of the block, watched or not.
+    pub transactions: Vec<TxFact>,
+    /// Everything that looks like a Safe being set up; nothing of it is proven yet.
+    pub safes: Vec<SafeSighting>,
+}
+
+/// One movement of one asset at one exact place on the chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Movement {
+    pub tx: TxId,
+    pub ordinal: Ordinal,
+    pub kind: Kind,
+    pub asset: AssetKey,
+    /// `None` where money comes from nowhere (a mint, a reward).
+    pub from: Option<Address>,
+    /// `None` where money goes to nobody who could be watched (a fee, a burn).
+    pub to: Option<Address>,
+    pub amount: Amount,
+}
+
+/// The place inside a transaction. With chain and transaction it names a movement for ever, whichever
+/// block holds it: a log counts inside its receipt, never inside the block.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Ordinal {
+    /// The transaction's own top-level value.
+    Tx,
+    /// The n-th log of the receipt, from 0.
+    Log(u32),
+    /// The path of an internal call.
+    Trace(Vec<u32>),
+    /// What the sender paid for execution.
+    Fee,
+    /// An EIP-4895 withdrawal's index; it belongs to no transaction.
+    Withdrawal(u64),
+    /// The balance at the block where a watch begins: what was irreversible then, and what was not yet.
+    OpeningSettled(u64),
+    OpeningUnsettled(u64),
+    /// What the chain's state proves at that block and no movement explains.
+    Adjustment(u64),
+}
+
+impl fmt::Display for Ordinal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tx => f.write_str("tx"),
+            Self::Log(index) => write!(f, "log:{index}"),
+            Self::Trace(path) => {
+                f.write_str("trace:")?;
+                for (depth, step) in path.iter().enumerate() {
+                    if depth > 0 {
+                        f.write_str(".")?;
+                    }
+                    write!(f, "{step}")?;
+                }
+                Ok(())
+            }
+            Self::Fee => f.write_str("fee"),
+            Self::Withdrawal(index) => write!(f, "withdrawal:{index}"),
+            Self::OpeningSettled(number) => write!(f, "opening:{number}:settled"),
+            Self::OpeningUnsettled(number) => write!(f, "opening:{number}:unsettled"),
+            Self::Adjustment(number) => write!(f, "adjustment:{number}"),
+        }
+    }
+}
+
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name { $($(#[$vdoc])* $variant,)* }
+
+        impl $name {
+            /// Every variant, in the order of declaration.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+
+            #[must_use]
+            pub fn parse(text: &str) -> Option<Self> {
+                match text { $($word => Some(Self::$variant),)* _ => None }
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = $crate::chain::BadValue;
+
+            fn try_from(text: String) -> Result<Self, Self::Error> {
+                Self::parse(&text).ok_or($crate::chain::BadValue(stringify!($name)))
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+    };
+}
+pub(crate) use words;
+
+words! {
+    /// What a movement is.
+    Kind {
+        Transfer = "transfer",
+        Internal = "internal",
+        Fee = "fee",
+        Withdrawal = "withdrawal",
+        Mint = "mint",
+        Burn = "burn",
+        Wrap = "wrap",
+        Unwrap = "unwrap",
+        Reward = "reward",
+        Opening = "opening",
+        Adjustment = "adjustment",
+    }
+}
+
+/// What a block says of one of its transactions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TxFact {
+    pub tx: TxId,
+    /// Whose `nonce` this transaction used up, where the family has nonces.
+    pub sender: Address,
+    pub nonce: Option<u64>,
+    pub success: bool,
+}
+
+/// What a receipt claims about a Safe. Anyone can emit these logs: nothing is true before [`SafeProof`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SafeSighting {
+    pub tx: TxId,
+    pub address: Address,
+    /// Who emitted `ProxyCreation` for it, if it is a factory on the list.
+    pub factory: Option<Address>,
+    /// The owners that `SafeSetup` was called with; empty without one.
+    pub owners: Vec<Address>,
+}
+
+/// What the chain's state says of a Safe at one block: proxy code, singleton, owners, threshold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SafeProof {
+    /// `1.4.1` and so on, by the singleton in slot 0.
+    pub version: &'static str,
+    pub singleton: Address,
+    pub owners: Vec<Address>,
+    pub threshold: u64,
+}
+
+words! {
+    /// Why an address is not a Safe at a block.
+    SafeRejection {
+        /// No code at the address.
+        NoCode = "no_code",
+        /// Code that no Safe factory makes.
+        NotASafe = "not_a_safe",
+        /// A Safe proxy whose slot 0 holds no known singleton.
+        UnknownSingleton = "unknown_singleton",
+        /// A Safe proxy that nobody has set up: anyone could claim it.
+        NotSetUp = "not_set_up",
+    }
+}
+
+/// What a node knows of a transaction outside the blocks that were followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TxLookup {
+    pub sender: Address,
+    pub nonce: Option<u64>,
+    /// The block that holds it, whether it succeeded, and the Safes it claims to set up; `None` while
+    /// it waits in the pool.
+    pub mined: Option<(BlockRef, bool, Vec<SafeSighting>)>,
+}
+
+/// Which balance is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BalanceQuery {
+    pub address: Address,
+    pub asset: AssetKey,
+}
+
+/// When a block is called irreversible on a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settlement {
+    /// By the node's own word.
+    Tag(SettlementTag),
+    /// This many blocks below the head; 0 settles at once.
+    Confirmations(u64),
+}
+
+words! {
+    /// The node's own words for blocks that will stay.
+    SettlementTag {
+        Safe = "safe",
+        Finalized = "finalized",
+    }
+}
+
+impl fmt::Display for Settlement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tag(tag) => f.write_str(tag.as_str()),
+            Self::Confirmations(count) => write!(f, "{count} confirmations"),
+        }
+    }
+}
+
+/// Why a source could not answer, by what the caller can do about it.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SourceError {
+    /// Try again; every endpoint was asked and none answered well.
+    #[error("no endpoint answered: {detail}")]
+    Unavailable { detail: String, retry_after: Option<Duration> },
+    /// The node does not have it: an unknown block, or a state that it no longer keeps. Another block,
+    /// or a later try, may do.
+    #[error("the node does not have it: {0}")]
+    NotThere(String),
+    /// Every endpoint returned data that contradicts itself ({0} says which check failed).
+    #[error("verification failed: {0}")]
+    Untrusted(String),
+    /// The endpoints serve another chain than the configuration says. A person must act.
+    #[error("wrong chain: {0}")]
+    WrongChain(String),
+}
+
+/// A chain as its follower sees it. One implementation per family.
+///
+/// Every call asks one endpoint to the end, so that its answer is of one piece; two calls may be answered
+/// by different endpoints, which is why the caller links blocks by parent hash and never trusts a number.
+#[async_trait]
+pub trait Source: Send + Sync + 'static {
+    fn family(&self) -> Family;
+
+    /// The newest block.
+    async fn head(&self) -> Result<Header, SourceError>;
+
+    /// The newest block that the node calls settled by `tag`; `None` if there is none yet.
+    async fn settled(&self, tag: SettlementTag) -> Result<Option<Header>, SourceError>;
+
+    /// The block of the node's chain at that height; `None` if there is none (not yet, or skipped).
+    async fn header_at(&self, number: u64) -> Result<Option<Header>, SourceError>;
+
+    /// All blocks with `from <= number <= to`, ascending. Heights without a block are left out by
+    /// families that skip slots; others give fewer blocks only at the end, where the chain ends.
+    async fn blocks(&self, from: u64, to: u64) -> Result<Vec<Block>, SourceError>;
+
+    /// The block of that hash, with everything in it; `None` if the node does not have it.
+    async fn block(&self, at: BlockRef) -> Result<Option<Block>, SourceError>;
+
+    /// The balances in the state after exactly the block `at`, one per query, in order.
+    async fn balances_at(
+        &self,
+        at: BlockRef,
+        queries: &[BalanceQuery],
+    ) -> Result<Vec<Amount>, SourceError>;
+
+    /// What the node knows of a transaction; `None` if nothing.
+    async fn transaction(&self, tx: TxId) -> Result<Option<TxLookup>, SourceError>;
+
+    /// How many transactions `sender` has had included by the block `at` (its next nonce).
+    async fn next_nonce(&self, sender: Address, at: BlockRef) -> Result<u64, SourceError>;
+
+    /// Whether the state after the block `at` holds a Safe at `address`.
+    async fn prove_safe(
+        &self,
+        address: Address,
+        at: BlockRef,
+    ) -> Result<Result<SafeProof, SafeRejection>, SourceError>;
+
+    /// Blocks announced by the node, where it can announce: wake-ups only, some may be missing.
+    fn announced(&self) -> watch::Receiver<Option<BlockRef>>;
+
+    /// Keeps the announcements coming until it is dropped; returns at once where there are none to have.
+    async fn listen(&self);
+}

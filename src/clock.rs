@@ -1,0 +1,86 @@
+//! Time, handed in: nothing else in the crate asks the operating system what time it is.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
+
+/// Milliseconds since the Unix epoch, UTC: the only form in which time is stored.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::Type, serde::Deserialize,
+)]
+#[sqlx(transparent, no_pg_array)]
+pub struct Millis(pub i64);
+
+impl Millis {
+    /// The time of a block, which chains give in whole seconds.
+    #[must_use]
+    pub fn from_seconds(seconds: u64) -> Self {
+        Self(i64::try_from(seconds).unwrap_or(i64::MAX / 1000).saturating_mul(1000))
+    }
+
+    #[must_use]
+    pub fn plus(self, duration: std::time::Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    /// How long after `earlier` this is; zero when it is not after.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> std::time::Duration {
+        let millis = u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0);
+        std::time::Duration::from_millis(millis)
+    }
+
+    /// Whole seconds since the Unix epoch.
+    #[must_use]
+    pub fn seconds(self) -> i64 {
+        self.0.div_euclid(1000)
+    }
+}
+
+/// RFC 3339 in UTC with milliseconds, as every time on the wire is written.
+impl std::fmt::Display for Millis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match jiff::Timestamp::from_millisecond(self.0) {
+            Ok(time) => write!(f, "{time:.3}"),
+            Err(_) => write!(f, "{}ms", self.0),
+        }
+    }
+}
+
+impl serde::Serialize for Millis {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Where the time comes from: the system in the daemon, a hand-set value in tests.
+#[derive(Clone, Debug, Default)]
+pub enum Clock {
+    #[default]
+    System,
+    Manual(Arc<AtomicI64>),
+}
+
+impl Clock {
+    /// A clock that stands still until [`Clock::set`] moves it.
+    #[must_use]
+    pub fn manual(start: Millis) -> Self {
+        Self::Manual(Arc::new(AtomicI64::new(start.0)))
+    }
+
+    /// Moves a manual clock; a system clock stays as it is.
+    pub fn set(&self, now: Millis) {
+        if let Self::Manual(cell) = self {
+            cell.store(now.0, Ordering::SeqCst);
+        }
+    }
+
+    #[must_use]
+    pub fn now(&self) -> Millis {
+        match self {
+            Self::System => Millis(jiff::Timestamp::now().as_millisecond()),
+            Self::Manual(cell) => Millis(cell.load(Ordering::SeqCst)),
+        }
+    }
+}

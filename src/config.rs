@@ -1,0 +1,141 @@
+//! Configuration: the raw file made into checked types, once, at start.
+//!
+//! `config/default.toml` (compiled in), then the file given, then `TIDEMARK__…` variables. Unknown keys are
+//! refused. Secrets never print: see [`Secret`].
+
+use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
+
+use crate::chain::{Address, ChainName, Family, Settlement};
+
+/// A text that must not appear in logs: a database or node URL, a header with a token.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself; never hand it to a formatter.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+/// All that the daemon is told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub server: ServerConfig,
+    pub database_url: Secret,
+    pub chains: BTreeMap<ChainName, ChainConfig>,
+    pub webhooks: WebhookConfig,
+}
+
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    pub listen: SocketAddr,
+    /// Bytes of a request body; more is refused with 413.
+    pub max_body_bytes: usize,
+    /// From the first byte of a request to the last of its answer.
+    pub request_timeout: Duration,
+}
+
+/// One chain, complete: what the file left out is filled in from the well-known chains.
+#[derive(Clone, Debug)]
+pub struct ChainConfig {
+    pub name: ChainName,
+    pub family: Family,
+    /// CAIP-2, such as `eip155:8453`.
+    pub caip2: String,
+    /// EIP-155; 0 for families that have none.
+    pub chain_id: u64,
+    pub native: NativeCoin,
+    pub settlement: Settlement,
+    pub endpoints: Vec<EndpointConfig>,
+    pub tokens: Vec<TokenConfig>,
+    pub verification: Verification,
+    /// How often the head is asked for while the node announces nothing.
+    pub poll_interval: Duration,
+    /// Readiness fails when the newest applied block is older, by its own time, than this.
+    pub lag_limit: Duration,
+    /// Blocks fetched by one request and committed by one transaction while catching up.
+    pub batch_blocks: u64,
+    /// Where a chain without a cursor begins; `None`: at the head.
+    pub start_block: Option<u64>,
+    /// How long a tracked transaction may stay unknown to the node before it counts as dropped.
+    pub dropped_after: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct NativeCoin {
+    pub symbol: String,
+    pub name: String,
+    pub decimals: u8,
+    /// The SLIP-44 coin type, for the CAIP-19 id.
+    pub slip44: u32,
+}
+
+/// A token contract that the operator calls money.
+#[derive(Clone, Debug)]
+pub struct TokenConfig {
+    pub contract: Address,
+    pub symbol: String,
+    pub name: String,
+    pub decimals: u8,
+}
+
+/// How much of what a node returns is recomputed before it is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verification {
+    /// The header's hash and the receipts' root.
+    Full,
+    /// The logs' bloom and the block hash in every receipt; for chains whose headers or receipts have
+    /// fields of their own.
+    Bloom,
+    /// Only the links between blocks; for chains that keep neither.
+    Links,
+}
+
+/// One node of a chain.
+#[derive(Clone, Debug)]
+pub struct EndpointConfig {
+    /// A short name for logs and metrics, never the URL.
+    pub name: String,
+    pub url: Secret,
+    pub ws: Option<Secret>,
+    /// Of several healthy endpoints the one with the greatest weight is asked first.
+    pub weight: u32,
+    pub max_requests_per_second: Option<u32>,
+    pub headers: BTreeMap<String, Secret>,
+    pub connect_timeout: Duration,
+    /// From the request's first byte to the answer's last.
+    pub request_timeout: Duration,
+    pub max_response_bytes: usize,
+    /// Calls in one JSON-RPC batch.
+    pub max_batch: usize,
+}
+
+#[derive(Clone, Debug)]
+pub struct WebhookConfig {
+    /// For development only: endpoints without TLS.
+    pub allow_http: bool,
+    /// For development only: endpoints on private, loopback and link-local addresses.
+    pub allow_private_addresses: bool,
+    /// The pause before each further attempt, before jitter. When they are used up the delivery has failed.
+    pub retry_schedule: Vec<Duration>,
+    /// From the start of the connection to the answer's end.
+    pub request_timeout: Duration,
+    pub max_in_flight: usize,
+    pub max_in_flight_per_endpoint: usize,
+    /// An endpoint that has failed for this long without a success is disabled.
+    pub disable_after: Duration,
+}

@@ -1,0 +1,288 @@
+//! The two engines: connecting, migrating, transactions, and the macro that runs one text on both.
+
+use std::{
+    fs::{File, TryLockError},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use sqlx::{
+    PgConnection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool,
+    migrate::{MigrateError, Migrator},
+    pool::PoolConnection,
+    postgres::{PgConnectOptions, PgPoolOptions},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use super::StoreError;
+
+static SQLITE_SCHEMA: Migrator = sqlx::migrate!("migrations/sqlite");
+static POSTGRES_SCHEMA: Migrator = sqlx::migrate!("migrations/postgres");
+
+/// How long a statement waits for SQLite's write lock, which another process may hold for a moment.
+const SQLITE_BUSY: Duration = Duration::from_secs(10);
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+const READERS: u32 = 4;
+const POSTGRES_CONNECTIONS: u32 = 16;
+
+/// The store: SQLite in a file, or a PostgreSQL server.
+#[derive(Clone, Debug)]
+pub enum Db {
+    /// One connection writes, several read; WAL lets them work side by side.
+    Sqlite {
+        read: SqlitePool,
+        write: SqlitePool,
+        path: PathBuf,
+    },
+    Postgres(PgPool),
+}
+
+/// A borrowed connection, inside a transaction or not. What every store function takes.
+pub enum Conn<'c> {
+    Sqlite(&'c mut SqliteConnection),
+    Postgres(&'c mut PgConnection),
+}
+
+/// A connection for reading outside a transaction: each statement sees one state, two may see two.
+pub enum ReadSession {
+    Sqlite(PoolConnection<Sqlite>),
+    Postgres(PoolConnection<Postgres>),
+}
+
+/// A transaction; dropping it without [`Tx::commit`] undoes it.
+pub enum Tx {
+    Sqlite(sqlx::Transaction<'static, Sqlite>),
+    Postgres(sqlx::Transaction<'static, Postgres>),
+}
+
+/// Runs one expression against the connection of either engine: `on!(conn, c => query.execute(c).await)`.
+macro_rules! on {
+    ($conn:expr, $c:ident => $body:expr) => {
+        match $conn {
+            $crate::store::Conn::Sqlite($c) => {
+                let $c = &mut **$c;
+                $body
+            }
+            $crate::store::Conn::Postgres($c) => {
+                let $c = &mut **$c;
+                $body
+            }
+        }
+    };
+}
+pub(crate) use on;
+
+impl ReadSession {
+    pub fn conn(&mut self) -> Conn<'_> {
+        match self {
+            Self::Sqlite(c) => Conn::Sqlite(c),
+            Self::Postgres(c) => Conn::Postgres(c),
+        }
+    }
+}
+
+impl Tx {
+    pub fn conn(&mut self) -> Conn<'_> {
+        match self {
+            Self::Sqlite(tx) => Conn::Sqlite(tx),
+            Self::Postgres(tx) => Conn::Postgres(tx),
+        }
+    }
+
+    /// Makes everything since [`Db::begin`] durable.
+    ///
+    /// # Errors
+    /// A [`StoreError::Collision`] where the engine found out only now; the transaction is undone then.
+    /// After any other error the outcome is unknown: read before you write again.
+    pub async fn commit(self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(tx) => tx.commit().await?,
+            Self::Postgres(tx) => tx.commit().await?,
+        }
+        Ok(())
+    }
+}
+
+/// Held while a daemon runs on a SQLite file, so that no second one follows the same chains beside it.
+#[derive(Debug)]
+pub struct ProcessLock {
+    _file: File,
+}
+
+impl Db {
+    /// Opens the store at `url` (`sqlite://path` or `postgres://…`) and brings its schema up to date,
+    /// under a lock, so that several daemons may start at once.
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`] with what to do: an unknown scheme, a folder that cannot be written, a
+    /// database made by a newer version. [`StoreError::Unavailable`] if the server does not answer.
+    pub async fn open(url: &str) -> Result<Self, StoreError> {
+        let db = if let Some(path) = url.strip_prefix("sqlite://") {
+            Self::open_sqlite(Path::new(path)).await?
+        } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            Self::open_postgres(url).await?
+        } else {
+            return Err(StoreError::Unusable(
+                "database.url must begin with sqlite:// or postgres://".to_owned(),
+            ));
+        };
+        let migrated = match &db {
+            Self::Sqlite { write, .. } => SQLITE_SCHEMA.run(write).await,
+            Self::Postgres(pool) => POSTGRES_SCHEMA.run(pool).await,
+        };
+        migrated.map_err(|error| match error {
+            MigrateError::VersionMissing(version) => StoreError::Unusable(format!(
+                "the database was made by a newer version of tidemark (it has migration {version}, which \
+                 this version does not know): start that version or newer, or point database.url elsewhere"
+            )),
+            MigrateError::VersionMismatch(version) => StoreError::Unusable(format!(
+                "migration {version} in the database is not the one of this version: the database was \
+                 made by a modified tidemark; restore a backup or point database.url elsewhere"
+            )),
+            MigrateError::Dirty(version) => StoreError::Unusable(format!(
+                "migration {version} was interrupted half-way: restore the database from a backup"
+            )),
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
+                StoreError::from(error)
+            }
+            other => StoreError::Unusable(format!("the schema cannot be brought up to date: {other}")),
+        })?;
+        Ok(db)
+    }
+
+    async fn open_sqlite(path: &Path) -> Result<Self, StoreError> {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if let Some(folder) = folder {
+            std::fs::create_dir_all(folder).map_err(|error| unwritable(folder, &error))?;
+        }
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(SQLITE_BUSY)
+            .statement_cache_capacity(256)
+            .pragma("cache_size", "-65536")
+            .pragma("wal_autocheckpoint", "4000");
+        let open = |error: sqlx::Error| match error {
+            sqlx::Error::Database(_) => StoreError::Unusable(format!(
+                "the database {} cannot be opened: {error}. Check that its folder exists and can be written",
+                path.display()
+            )),
+            other => StoreError::from(other),
+        };
+        let write = SqlitePoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_with(options.clone())
+            .await
+            .map_err(open)?;
+        // SQLite opens a read-only file without a word; writing tells.
+        sqlx::query("PRAGMA user_version = 1").execute(&write).await.map_err(|error| {
+            StoreError::Unusable(format!(
+                "the database {} cannot be written: {error}. Make the file and its folder writable for this user, or point database.url elsewhere",
+                path.display()
+            ))
+        })?;
+        let read = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_before_acquire(false)
+            .connect_with(options.read_only(true).create_if_missing(false))
+            .await
+            .map_err(open)?;
+        Ok(Self::Sqlite { read, write, path: path.to_owned() })
+    }
+
+    async fn open_postgres(url: &str) -> Result<Self, StoreError> {
+        let options: PgConnectOptions = url.parse().map_err(|error: sqlx::Error| {
+            StoreError::Unusable(format!("database.url is not a PostgreSQL URL: {error}"))
+        })?;
+        let pool = PgPoolOptions::new()
+            .max_connections(POSTGRES_CONNECTIONS)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_with(options)
+            .await?;
+        Ok(Self::Postgres(pool))
+    }
+
+    /// Begins a transaction that may write.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when no connection is to be had.
+    pub async fn begin(&self) -> Result<Tx, StoreError> {
+        Ok(match self {
+            // IMMEDIATE: a write lock that cannot be had is found out here, not half-way.
+            Self::Sqlite { write, .. } => Tx::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
+            Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
+        })
+    }
+
+    /// Takes a connection for reading.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when no connection is to be had.
+    pub async fn read(&self) -> Result<ReadSession, StoreError> {
+        Ok(match self {
+            Self::Sqlite { read, .. } => ReadSession::Sqlite(read.acquire().await?),
+            Self::Postgres(pool) => ReadSession::Postgres(pool.acquire().await?),
+        })
+    }
+
+    /// Begins a transaction for several reads that must see one state.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when no connection is to be had.
+    pub async fn snapshot(&self) -> Result<Tx, StoreError> {
+        Ok(match self {
+            Self::Sqlite { read, .. } => Tx::Sqlite(read.begin().await?),
+            Self::Postgres(pool) => Tx::Postgres(
+                pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?,
+            ),
+        })
+    }
+
+    /// Makes this process the only daemon on a SQLite file. PostgreSQL needs none.
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`] while another daemon runs on the same file.
+    pub fn lock(&self) -> Result<Option<ProcessLock>, StoreError> {
+        let Self::Sqlite { path, .. } = self else { return Ok(None) };
+        let mut name = path.as_os_str().to_owned();
+        name.push(".lock");
+        let path = PathBuf::from(name);
+        let file = File::create(&path).map_err(|error| unwritable(&path, &error))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(ProcessLock { _file: file })),
+            Err(TryLockError::WouldBlock) => Err(StoreError::Unusable(format!(
+                "another tidemark daemon runs on this database ({} is locked): stop it first, or use \
+                 PostgreSQL, which several daemons can share",
+                path.display()
+            ))),
+            Err(TryLockError::Error(error)) => Err(unwritable(&path, &error)),
+        }
+    }
+
+    /// Closes the connections; what was committed stays.
+    pub async fn close(&self) {
+        match self {
+            Self::Sqlite { read, write, .. } => {
+                read.close().await;
+                write.close().await;
+            }
+            Self::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> StoreError {
+    StoreError::Unusable(format!(
+        "{} cannot be written: {error}. Make it writable for this user, or point database.url elsewhere",
+        path.display()
+    ))
+}

@@ -1,0 +1,91 @@
+//! All SQL, one file per group of tables; nobody outside this folder names `sqlx`.
+//!
+//! One SQL text serves SQLite and PostgreSQL: `$1` placeholders, `ON CONFLICT`, `RETURNING`, and no
+//! arithmetic on amounts (that is the ledger's work). What must differ stands in [`engine`].
+//!
+//! Store functions borrow a [`Conn`] and never begin or commit. Not found is `Ok(None)`; an update of one
+//! row that changes no row is an error or a `false`, never ignored.
+
+mod amount;
+mod engine;
+
+pub mod chain;
+pub mod event;
+pub mod transfer;
+pub mod watch;
+
+pub(crate) use engine::on;
+pub use engine::{Conn, Db, ReadSession, Tx};
+
+/// Why the store could not do what was asked, by what the caller can do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The transaction lost against another one (SQLSTATE 40001, 40P01, `SQLITE_BUSY`): do it again.
+    #[error("the transaction collided with another one: {0}")]
+    Collision(String),
+    /// A constraint refused the row. `constraint` is its name where the engine gives one.
+    #[error("refused by the constraint {constraint}: {detail}")]
+    Constraint { constraint: String, detail: String },
+    /// The store cannot be reached or written to.
+    #[error("the store is not available: {0}")]
+    Unavailable(String),
+    /// The database cannot be used as it is; the text says what to do.
+    #[error("{0}")]
+    Unusable(String),
+    /// A row that this version cannot have written.
+    #[error("the store holds what it should not: {0}")]
+    Corrupt(String),
+}
+
+impl StoreError {
+    /// A value that does not fit its column's meaning.
+    pub(crate) fn corrupt(what: impl std::fmt::Display) -> Self {
+        Self::Corrupt(what.to_string())
+    }
+
+    /// Whether a unique constraint refused a row that is already there.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Constraint { .. })
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Database(db) => {
+                let code = db.code().unwrap_or_default().into_owned();
+                // PostgreSQL's SQLSTATE, or SQLite's result code in decimal (primary code in the low byte).
+                let sqlite = code.parse::<i32>().ok().filter(|_| code.len() != 5).map(|c| c & 0xff);
+                match (code.as_str(), sqlite) {
+                    ("40001" | "40P01", _) | (_, Some(5 | 6)) => Self::Collision(db.to_string()),
+                    (_, Some(8)) => Self::Unavailable(format!("the database is read-only: {db}")),
+                    (_, Some(10 | 13 | 14)) => Self::Unavailable(db.to_string()),
+                    (_, Some(11 | 26)) => {
+                        Self::Unusable(format!("the database file is damaged: {db}"))
+                    }
+                    (_, Some(19)) => Self::Constraint {
+                        constraint: db.message().to_owned(),
+                        detail: db.to_string(),
+                    },
+                    (state, None) if state.starts_with("23") => Self::Constraint {
+                        constraint: db.constraint().unwrap_or_default().to_owned(),
+                        detail: db.to_string(),
+                    },
+                    (state, None)
+                        if state.starts_with("08")
+                            || state.starts_with("53")
+                            || state.starts_with("57") =>
+                    {
+                        Self::Unavailable(db.to_string())
+                    }
+                    _ => Self::Corrupt(db.to_string()),
+                }
+            }
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => {
+                Self::Corrupt(error.to_string())
+            }
+            _ => Self::Unavailable(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The shapes that the API and the events share, as JSON (camelCase; API.md fixes the names).
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    amount::Amount,
+    chain::{AssetKey, Family},
+    clock::Millis,
+    ledger::{Buckets, Status},
+    store::{chain::AssetRow, transfer::TransferRow},
+};
+
+/// An amount: base units, whole units, and US dollars where a price is known.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct AmountView {
+    /// Base units, in decimal digits.
+    #[schema(example = "1500000")]
+    pub raw: String,
+    /// Whole units; null where the asset's decimals are not known.
+    #[schema(example = "1.5")]
+    pub amount: Option<String>,
+    #[schema(example = "1.50")]
+    pub usd: Option<String>,
+}
+
+impl AmountView {
+    #[must_use]
+    pub fn new(amount: Amount, asset: &AssetRow) -> Self {
+        Self {
+            raw: amount.to_string(),
+            amount: asset.decimals.map(|decimals| amount.to_units(decimals)),
+            usd: None,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AssetView {
+    /// CAIP-19.
+    #[schema(example = "eip155:8453/erc20:0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913")]
+    pub id: String,
+    pub symbol: Option<String>,
+    pub name: Option<String>,
+    pub decimals: Option<u8>,
+    pub native: bool,
+    /// On the configured lists: only verified assets are in balances.
+    pub verified: bool,
+}
+
+impl From<&AssetRow> for AssetView {
+    fn from(asset: &AssetRow) -> Self {
+        Self {
+            id: asset.caip19.clone(),
+            symbol: asset.symbol.clone(),
+            name: asset.name.clone(),
+            decimals: asset.decimals,
+            native: asset.key == AssetKey::Native,
+            verified: asset.verified,
+        }
+    }
+}
+
+/// `available + pending + frozen = total`, always.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BucketsView {
+    pub available: AmountView,
+    pub pending: AmountView,
+    pub frozen: AmountView,
+    pub total: AmountView,
+}
+
+impl BucketsView {
+    #[must_use]
+    pub fn new(buckets: &Buckets, asset: &AssetRow) -> Self {
+        Self {
+            available: AmountView::new(buckets.available, asset),
+            pending: AmountView::new(buckets.pending, asset),
+            frozen: AmountView::new(buckets.frozen, asset),
+            total: AmountView::new(buckets.total, asset),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct BlockView {
+    pub number: u64,
+    pub hash: String,
+    #[schema(value_type = String, format = DateTime)]
+    pub time: Millis,
+}
+
+/// One movement as one wallet sees it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TransferView {
+    #[schema(value_type = String, example = "trf_0197Qm3kJ2pXvN4hL1pR3w")]
+    pub id: crate::id::TransferId,
+    #[schema(value_type = String)]
+    pub wallet_id: crate::id::WalletId,
+    pub chain: String,
+    pub asset: AssetView,
+    /// `in` or `out`.
+    pub direction: &'static str,
+    /// `transfer`, `internal`, `fee`, `withdrawal`, `mint`, `burn`, `wrap`, `unwrap`, `reward`,
+    /// `opening` or `adjustment`.
+    pub kind: &'static str,
+    /// `pending`, `settled` or `orphaned`.
+    pub status: &'static str,
+    pub amount: AmountView,
+    pub from: Option<String>,
+    pub to: Option<String>,
+    /// Null for what belongs to no transaction.
+    pub tx_hash: Option<String>,
+    /// The place inside the transaction; with chain and txHash it names the movement for ever.
+    pub ordinal: String,
+    pub block: BlockView,
+    /// Blocks from this one to the newest applied one, both counted; 0 while orphaned.
+    pub confirmations: u64,
+    pub reason: Option<String>,
+    #[schema(value_type = String, format = DateTime)]
+    pub seen_at: Millis,
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub settled_at: Option<Millis>,
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub orphaned_at: Option<Millis>,
+}
+
+impl TransferView {
+    /// `head` is the chain's newest applied block.
+    #[must_use]
+    pub fn new(row: &TransferRow, asset: &AssetRow, family: Family, head: u64) -> Self {
+        let confirmations = match row.status {
+            Status::Orphaned => 0,
+            Status::Pending | Status::Settled => {
+                head.checked_sub(row.block.number).map_or(0, |depth| depth + 1)
+            }
+        };
+        Self {
+            id: row.id,
+            wallet_id: row.wallet_id,
+            chain: row.chain.to_string(),
+            asset: asset.into(),
+            direction: row.direction.as_str(),
+            kind: row.kind.as_str(),
+            status: row.status.as_str(),
+            amount: AmountView::new(row.amount, asset),
+            from: row.from.as_ref().map(|address| family.format_address(address)),
+            to: row.to.as_ref().map(|address| family.format_address(address)),
+            tx_hash: row.has_transaction().then(|| family.format_tx(&row.tx)),
+            ordinal: row.ordinal.clone(),
+            block: BlockView {
+                number: row.block.number,
+                hash: family.format_block_hash(&row.block.hash),
+                time: row.block_time,
+            },
+            confirmations,
+            reason: row.reason.clone(),
+            seen_at: row.seen_at,
+            settled_at: row.settled_at,
+            orphaned_at: row.orphaned_at,
+        }
+    }
+}
+
+/// The wallet as events name it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WalletRefView {
+    #[schema(value_type = String)]
+    pub id: crate::id::WalletId,
+    pub address: String,
+    #[schema(value_type = Option<String>)]
+    pub account_id: Option<crate::id::AccountId>,
+    pub client_reference_id: Option<String>,
+}
