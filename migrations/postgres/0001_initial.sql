@@ -195,7 +195,7 @@ CREATE TABLE entry (
     -- Which connection of the transfer this belongs to, from 1: the same block can come, go and come again.
     connection   BIGINT  NOT NULL,
     effect       TEXT    NOT NULL
-        CONSTRAINT entry_effect CHECK (effect IN ('connect', 'disconnect', 'settle')),
+        CONSTRAINT entry_effect CHECK (effect IN ('connect', 'disconnect', 'settle', 'unsettle')),
     direction    TEXT    NOT NULL CONSTRAINT entry_direction CHECK (direction IN ('in', 'out')),
     amount       NUMERIC(78, 0) NOT NULL CHECK (amount >= 0),
     block_number BIGINT  NOT NULL,

@@ -11,6 +11,7 @@ mod engine;
 
 pub mod chain;
 pub mod event;
+pub mod safe;
 pub mod transfer;
 pub mod watch;
 
