@@ -27,7 +27,7 @@ use crate::{
     metrics::Metrics,
     store::{
         Db, StoreError, Tx,
-        chain::{self, BlockPoint, Cursor},
+        chain::{self, AssetRow, BlockPoint, Cursor},
         event, transfer,
         watch::{self, WatchRow},
     },
@@ -330,6 +330,27 @@ impl Applier {
         }
         self.finish(work, "open").await?;
         Ok(committed)
+    }
+
+    /// Makes assets money: what the configuration says of them, and the balances that the open watches
+    /// have of the new ones, read at the cursor's head.
+    pub async fn verify_assets(
+        &self,
+        cursor: &Cursor,
+        assets: &[AssetRow],
+        openings: &[Opening],
+    ) -> Result<(), ApplyError> {
+        if assets.is_empty() {
+            return Ok(());
+        }
+        let mut work = self.work(cursor, cursor).await?;
+        for asset in assets {
+            chain::upsert_asset(&mut work.tx.conn(), asset, work.book.now).await?;
+        }
+        for opening in openings {
+            work.book.opening(&mut work.tx.conn(), opening, cursor).await?;
+        }
+        self.finish(work, "assets").await
     }
 
     /// Writes what was learned of tracked deployments since they were read.

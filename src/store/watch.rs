@@ -129,6 +129,26 @@ pub async fn open_by_address(
     Ok(found)
 }
 
+/// All open watches of a chain: only for an asset that begins to count on it.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn all_open(
+    conn: &mut Conn<'_>,
+    chain: &ChainName,
+) -> Result<Vec<WatchRow>, StoreError> {
+    let rows: Vec<RawWatch> = on!(conn, c => sqlx::query_as(
+        "SELECT w.wallet_id, w.tenant_id, w.address, wallet.kind, wallet.account_id,
+                wallet.client_reference_id, w.activated
+         FROM watch w JOIN wallet ON wallet.id = w.wallet_id
+         WHERE w.chain = $1 AND w.status = 'open' ORDER BY w.wallet_id",
+    )
+    .bind(chain.as_str())
+    .fetch_all(c)
+    .await)?;
+    Ok(rows.into_iter().map(WatchRow::from).collect())
+}
+
 /// Whether anyone still watches an address.
 ///
 /// # Errors
