@@ -178,9 +178,10 @@ impl Book {
         let mut spent: BTreeMap<(WalletId, AssetKey), (Amount, &TransferRow)> = BTreeMap::new();
         for leg in legs.iter().filter(|leg| leg.counted && leg.direction == Direction::Out) {
             let sum = spent.entry((leg.wallet_id, leg.asset)).or_insert((Amount::ZERO, leg));
-            sum.0 = sum.0.checked_add(leg.amount).ok_or_else(|| {
-                ledger_error(leg, Effect::Connect, LedgerError::Overflow)
-            })?;
+            sum.0 = sum
+                .0
+                .checked_add(leg.amount)
+                .ok_or_else(|| ledger_error(leg, Effect::Connect, LedgerError::Overflow))?;
         }
         let (mut short, mut adjustments) = (Vec::new(), Vec::new());
         for ((wallet, asset), (sum, leg)) in spent {
@@ -426,7 +427,9 @@ impl Book {
             let row = transfer::balance(conn, wallet, &self.chain.name, &asset).await?;
             self.balances.insert(key, Held { row, changed_at: None });
         }
-        self.balances.get_mut(&key).ok_or_else(|| StoreError::corrupt("a balance just read is gone"))
+        self.balances
+            .get_mut(&key)
+            .ok_or_else(|| StoreError::corrupt("a balance just read is gone"))
     }
 
     /// An asset; one that nobody configured is recorded as unverified.
@@ -465,7 +468,10 @@ impl Book {
     }
 
     /// Writes the changed balances; gives the events, which the caller appends.
-    pub(super) async fn finish(&mut self, conn: &mut Conn<'_>) -> Result<Vec<NewEvent>, StoreError> {
+    pub(super) async fn finish(
+        &mut self,
+        conn: &mut Conn<'_>,
+    ) -> Result<Vec<NewEvent>, StoreError> {
         for ((wallet, asset), held) in &self.balances {
             if let Some(block) = held.changed_at {
                 let name = &self.chain.name;
@@ -504,13 +510,7 @@ impl Book {
 fn ledger_error(row: &TransferRow, effect: Effect, error: LedgerError) -> ApplyError {
     let context = format!(
         "{} of transfer {} ({}, {} {}, wallet {}, block {})",
-        effect,
-        row.id,
-        row.ordinal,
-        row.direction,
-        row.amount,
-        row.wallet_id,
-        row.block.number
+        effect, row.id, row.ordinal, row.direction, row.amount, row.wallet_id, row.block.number
     );
     ApplyError::Ledger { context, error }
 }

@@ -214,7 +214,13 @@ impl Book {
             let account = self.owners_account(conn, row).await?;
             let family = self.chain.family;
             let wallet = safe::insert_wallet(
-                conn, &self.ids, row.tenant_id, account, family, &address, self.now,
+                conn,
+                &self.ids,
+                row.tenant_id,
+                account,
+                family,
+                &address,
+                self.now,
             )
             .await?;
             watch::request(conn, &name, &address, wallet.id, row.tenant_id, self.now).await?;

@@ -7,20 +7,14 @@
 mod book;
 mod deployments;
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use book::Book;
 pub use deployments::{DeploymentChange, FoundSafe};
 
 use crate::{
     amount::Amount,
-    chain::{
-        Address, AssetKey, BlockRef, ChainName, Family, Header, Movement, TxId,
-    },
+    chain::{Address, AssetKey, BlockRef, ChainName, Family, Header, Movement, TxId},
     clock::Clock,
     id::Ids,
     ledger::LedgerError,
@@ -216,8 +210,7 @@ impl Applier {
             let found = work.book.connect(&mut work.tx.conn(), block, figures).await?;
             short.extend(found.into_iter().map(|shortage| (shortage, block.header.at)));
             if short.is_empty() {
-                committed.wishes |=
-                    work.book.deployments_seen(&mut work.tx.conn(), block).await?;
+                committed.wishes |= work.book.deployments_seen(&mut work.tx.conn(), block).await?;
             }
         }
         if !short.is_empty() {
@@ -230,8 +223,12 @@ impl Applier {
                 let floor = settled.at.number.saturating_sub(REMEMBERED_BELOW_SETTLED);
                 chain::delete_blocks_below(&mut work.tx.conn(), &self.chain.name, floor).await?;
             } else {
-                chain::delete_blocks_below(&mut work.tx.conn(), &self.chain.name, settled.at.number)
-                    .await?;
+                chain::delete_blocks_below(
+                    &mut work.tx.conn(),
+                    &self.chain.name,
+                    settled.at.number,
+                )
+                .await?;
             }
         }
         self.finish(work, "connect").await?;
@@ -274,7 +271,8 @@ impl Applier {
         chain::set_halted(&mut tx.conn(), &self.chain.name, None, now).await?;
         let mut work = self.work_in(tx, &cursor, &next).await?;
         self.undo(&mut work, point, true).await?;
-        chain::delete_blocks_below(&mut work.tx.conn(), &self.chain.name, point.at.number + 1).await?;
+        chain::delete_blocks_below(&mut work.tx.conn(), &self.chain.name, point.at.number + 1)
+            .await?;
         chain::insert_block(&mut work.tx.conn(), &self.chain.name, target).await?;
         self.finish(work, "rewind").await?;
         Ok(Cursor { halted: None, ..next })
@@ -318,7 +316,8 @@ impl Applier {
         for opening in openings {
             let watch = &opening.watch;
             let at = &cursor.head.at;
-            if !watch::open(&mut work.tx.conn(), &self.chain.name, watch, at, work.book.now).await? {
+            if !watch::open(&mut work.tx.conn(), &self.chain.name, watch, at, work.book.now).await?
+            {
                 continue;
             }
             work.book.opening(&mut work.tx.conn(), opening, cursor).await?;

@@ -24,9 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     apply::{Applier, ApplyError, Committed, Figures, FoundSafe, MatchedBlock},
-    chain::{
-        BalanceQuery, Block, BlockRef, Header, Settlement, Source, SourceError, TxId,
-    },
+    chain::{BalanceQuery, Block, BlockRef, Header, Settlement, Source, SourceError, TxId},
     clock::{Clock, Millis},
     config::ChainConfig,
     id::SafeDeploymentId,
@@ -87,14 +85,14 @@ enum TurnError {
 impl From<ApplyError> for TurnError {
     fn from(error: ApplyError) -> Self {
         match error {
-            ApplyError::Store(
-                error @ (StoreError::Collision(_) | StoreError::Unavailable(_)),
-            ) => Self::Retry(error.to_string()),
+            ApplyError::Store(error @ (StoreError::Collision(_) | StoreError::Unavailable(_))) => {
+                Self::Retry(error.to_string())
+            }
             ApplyError::Store(error) => Self::Store(error),
             ApplyError::CursorMoved(_) | ApplyError::Short(_) => Self::Retry(error.to_string()),
-            ApplyError::Ledger { .. } => Self::Halt(format!(
-                "the ledger refuses a block ({error}); nothing of it is booked"
-            )),
+            ApplyError::Ledger { .. } => {
+                Self::Halt(format!("the ledger refuses a block ({error}); nothing of it is booked"))
+            }
         }
     }
 }
@@ -314,7 +312,9 @@ impl Follower {
                 .await?
                 .ok_or_else(|| TurnError::Retry(format!("the node has no block {start} yet")))?,
             Some(start) => {
-                return Err(TurnError::Retry(format!("the chain has not reached block {start} yet")));
+                return Err(TurnError::Retry(format!(
+                    "the chain has not reached block {start} yet"
+                )));
             }
             None => newest,
         };
@@ -350,6 +350,11 @@ impl Follower {
         cursor: &Cursor,
         announced: &mut watch::Receiver<Option<BlockRef>>,
     ) -> Result<bool, TurnError> {
+        // An announcement counts once: a node still gives an orphaned block by its hash, and connecting it
+        // again after each reorg would never end.
+        if !announced.has_changed().unwrap_or(false) {
+            return Ok(false);
+        }
         let Some(at) = *announced.borrow_and_update() else { return Ok(false) };
         if at.number != cursor.head.at.number + 1 {
             return Ok(false);
@@ -500,12 +505,9 @@ impl Follower {
     /// Whether the node has another block at its head's height than we applied there.
     async fn on_another_branch(&self, head: &Header) -> Result<bool, TurnError> {
         let mut session = self.applier.db.read().await?;
-        let ours = chain_store::block_at_or_below(
-            &mut session.conn(),
-            &self.config.name,
-            head.at.number,
-        )
-        .await?;
+        let ours =
+            chain_store::block_at_or_below(&mut session.conn(), &self.config.name, head.at.number)
+                .await?;
         Ok(ours.is_some_and(|ours| ours.at.number == head.at.number && ours.at != head.at))
     }
 
@@ -519,7 +521,15 @@ impl Follower {
         )
         .await?;
         drop(session);
-        for block in ours.iter().rev() {
+        let head = self.source.head().await?.at.number;
+        if head < cursor.settled.at.number {
+            return Err(TurnError::Retry(format!(
+                "the node is at block {head}, below the settled block {}",
+                cursor.settled.at.number
+            )));
+        }
+        // The other branch may be shorter so far: our blocks above its head are not on it.
+        for block in ours.iter().rev().filter(|block| block.at.number <= head) {
             let theirs = self.source.header_at(block.at.number).await?;
             if theirs.is_some_and(|header| header.at == block.at) {
                 self.contradictions = 0;
@@ -529,9 +539,9 @@ impl Follower {
                 }
                 return self.roll_back(cursor, *block).await;
             }
-            if theirs.is_none() && self.source.head().await?.at.number <= block.at.number {
+            if theirs.is_none() && !self.config.family.skips_heights() {
                 return Err(TurnError::Retry(format!(
-                    "the node does not have block {} yet, which was applied",
+                    "the node does not have block {} that lies below its head",
                     block.at.number
                 )));
             }

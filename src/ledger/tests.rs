@@ -39,8 +39,9 @@ fn each(position: Position, effect: Effect, block: &[(Direction, Amount)]) -> Po
         Effect::Disconnect | Effect::Unsettle => Direction::Out,
     };
     let (first, second): (Vec<_>, Vec<_>) = block.iter().partition(|(d, _)| *d == raising);
-    first.into_iter().chain(second).fold(position, |position, (direction, amount)| {
-        let next = position.apply(effect, *direction, *amount).expect("an honest history is bookable");
+    first.into_iter().chain(second).fold(position, |position, &(direction, amount)| {
+        let next =
+            position.apply(effect, direction, amount).expect("an honest history is bookable");
         assert_buckets(next, Amount::from(7));
         next
     })
@@ -137,9 +138,8 @@ proptest! {
 
 #[test]
 fn a_deposit_is_pending_then_available_and_a_withdrawal_counts_at_once() {
-    let deposit = Position::default()
-        .apply(Effect::Connect, Direction::In, 100.into())
-        .expect("bookable");
+    let deposit =
+        Position::default().apply(Effect::Connect, Direction::In, 100.into()).expect("bookable");
     let seen = deposit.buckets(Amount::ZERO).expect("buckets");
     assert_eq!((seen.available, seen.pending), (0.into(), 100.into()));
     let settled = deposit.apply(Effect::Settle, Direction::In, 100.into()).expect("bookable");

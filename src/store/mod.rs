@@ -12,6 +12,8 @@ mod engine;
 pub mod chain;
 pub mod event;
 pub mod safe;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod transfer;
 pub mod watch;
 

@@ -133,10 +133,7 @@ pub async fn open_by_address(
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
-pub async fn all_open(
-    conn: &mut Conn<'_>,
-    chain: &ChainName,
-) -> Result<Vec<WatchRow>, StoreError> {
+pub async fn all_open(conn: &mut Conn<'_>, chain: &ChainName) -> Result<Vec<WatchRow>, StoreError> {
     let rows: Vec<RawWatch> = on!(conn, c => sqlx::query_as(
         "SELECT w.wallet_id, w.tenant_id, w.address, wallet.kind, wallet.account_id,
                 wallet.client_reference_id, w.activated
