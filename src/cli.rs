@@ -137,8 +137,7 @@ async fn rewind(config: &Config, chain: &str, to: u64) -> anyhow::Result<()> {
     let db = open(config).await?;
     // A daemon on the same SQLite file must not connect blocks meanwhile.
     let lock = db.lock()?;
-    let outcome =
-        crate::apply::rewind(&db, &ChainName::new(chain), to, Clock::System.now()).await;
+    let outcome = crate::apply::rewind(&db, &ChainName::new(chain), to, Clock::System.now()).await;
     drop(lock);
     db.close().await;
     outcome.with_context(|| format!("{chain} was not rewound to block {to}"))?;
@@ -165,7 +164,11 @@ fn describe(config: &Config) -> String {
     for chain in config.chains.values() {
         let endpoints: Vec<_> = chain.endpoints.iter().map(|e| e.name.as_str()).collect();
         line(format!("chain     {} ({})", chain.name, chain.caip2));
-        line(format!("          native coin {}, {} tokens", chain.native.symbol, chain.tokens.len()));
+        line(format!(
+            "          native coin {}, {} tokens",
+            chain.native.symbol,
+            chain.tokens.len()
+        ));
         line(format!("          settled by {}", chain.settlement));
         line(format!("          verification {}", chain.verification.as_str()));
         line(format!("          endpoints {}", endpoints.join(", ")));
@@ -174,7 +177,10 @@ fn describe(config: &Config) -> String {
         line("chain     none: the API only; add [chains.NAME] to follow one".to_owned());
     }
     if config.webhooks.allow_http || config.webhooks.allow_private_addresses {
-        line("warning   webhooks.allow_http and allow_private_addresses are for development only".to_owned());
+        line(
+            "warning   webhooks.allow_http and allow_private_addresses are for development only"
+                .to_owned(),
+        );
     }
     line("The configuration is valid.".to_owned());
     text
@@ -247,7 +253,10 @@ mod tests {
         .expect("a good configuration");
         let text = describe(&config);
         assert!(text.contains("endpoints main, endpoint-2"), "{text}");
-        assert!(text.contains("base (eip155:8453)") && text.contains("settled by finalized"), "{text}");
+        assert!(
+            text.contains("base (eip155:8453)") && text.contains("settled by finalized"),
+            "{text}"
+        );
         assert!(text.contains("7 tokens"), "{text}");
         for secret in ["hunter", "example.com", "db.internal"] {
             assert!(!text.contains(secret), "{secret} in {text}");

@@ -5,6 +5,7 @@
 //! never repeats a value that may be a secret.
 
 mod check;
+mod endpoint;
 mod error;
 mod known;
 mod load;

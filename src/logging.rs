@@ -38,8 +38,10 @@ pub fn init(format: Format) {
         Ok(filter) => (filter, None),
         Err(error) => (EnvFilter::new("info"), error),
     };
-    let log =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(terminal);
     let installed = if format.is_json(terminal) {
         log.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init()
     } else {

@@ -2,16 +2,13 @@
 
 use std::{collections::BTreeMap, ops::RangeInclusive, path::Path, time::Duration};
 
-use axum::http::{HeaderName, HeaderValue};
-use url::Url;
-
 use super::{
-    ChainConfig, Config, ConfigError, EndpointConfig, NativeCoin, Secret, ServerConfig,
-    TokenConfig, Verification, WebhookConfig,
+    ChainConfig, Config, ConfigError, NativeCoin, Secret, ServerConfig, TokenConfig, Verification,
+    WebhookConfig, endpoint,
     known::{self, KnownChain},
     raw::{
-        RawChain, RawConfig, RawDatabase, RawEndpoint, RawNative, RawServer, RawSettlement,
-        RawToken, RawWebhooks, Whole,
+        RawChain, RawConfig, RawDatabase, RawNative, RawServer, RawSettlement, RawToken,
+        RawWebhooks, Whole,
     },
 };
 use crate::chain::{Address, ChainName, Family, Settlement, SettlementTag};
@@ -19,7 +16,6 @@ use crate::chain::{Address, ChainName, Family, Settlement, SettlementTag};
 const DEFAULT_DATABASE: &str = "sqlite://data/tidemark.db";
 
 const MAX_CHAINS: usize = 32;
-const MAX_ENDPOINTS: usize = 32;
 const MAX_TOKENS: usize = 10_000;
 const MAX_RETRIES: usize = 64;
 /// 2^256 has 78 decimal digits; a coin with more decimals could not have a whole unit.
@@ -28,22 +24,21 @@ const MAX_WORD: usize = 32;
 
 /// A month: no delay or timeout is meant to be longer.
 const SECONDS: RangeInclusive<u64> = 1..=31 * 86_400;
-const MEBIBYTE: u64 = 1024 * 1024;
+pub(super) const MEBIBYTE: u64 = 1024 * 1024;
 
 const UNKNOWN_POLL_MS: u64 = 2000;
 const UNKNOWN_LAG_SECONDS: u64 = 120;
 const BATCH_BLOCKS: u64 = 100;
 const DROPPED_AFTER_SECONDS: u64 = 3600;
-const CONNECT_TIMEOUT_SECONDS: u64 = 5;
-const REQUEST_TIMEOUT_SECONDS: u64 = 30;
-const MAX_RESPONSE_BYTES: u64 = 64 * MEBIBYTE;
-const MAX_BATCH: u64 = 100;
 
 pub(super) fn config(raw: RawConfig) -> Result<Config, ConfigError> {
     if raw.chains.len() > MAX_CHAINS {
         return Err(ConfigError::invalid(
             "chains",
-            format!("{} chains are configured, at most {MAX_CHAINS} are possible", raw.chains.len()),
+            format!(
+                "{} chains are configured, at most {MAX_CHAINS} are possible",
+                raw.chains.len()
+            ),
             "Spread them over several daemons",
         ));
     }
@@ -140,7 +135,9 @@ fn chain(name: &str, raw: RawChain) -> Result<ChainConfig, ConfigError> {
     };
     let start_block = raw
         .start_block
-        .map(|Whole(block)| number("start_block", Some(Whole(block)), 0, 0..=i64::MAX.unsigned_abs()))
+        .map(|Whole(block)| {
+            number("start_block", Some(Whole(block)), 0, 0..=i64::MAX.unsigned_abs())
+        })
         .transpose()?;
     let poll_interval = number(
         "poll_interval_ms",
@@ -161,7 +158,7 @@ fn chain(name: &str, raw: RawChain) -> Result<ChainConfig, ConfigError> {
         chain_id,
         native: native(&format!("{key}.native"), raw.native, known)?,
         settlement: settlement(&format!("{key}.settlement"), raw.settlement)?,
-        endpoints: endpoints(&format!("{key}.endpoints"), raw.endpoints)?,
+        endpoints: endpoint::endpoints(&format!("{key}.endpoints"), raw.endpoints)?,
         tokens: tokens(&format!("{key}.tokens"), family, chain_id, raw.tokens, known)?,
         verification: verification(&key, raw.verification.as_deref(), known)?,
         poll_interval: Duration::from_millis(poll_interval),
@@ -244,10 +241,9 @@ fn native(
     known: Option<&KnownChain>,
 ) -> Result<NativeCoin, ConfigError> {
     let Some(raw) = raw else {
-        let (symbol, name, slip44) = known
-            .map_or(("ETH", "Ether", 60), |chain| {
-                (chain.native.symbol, chain.native.name, chain.native.slip44)
-            });
+        let (symbol, name, slip44) = known.map_or(("ETH", "Ether", 60), |chain| {
+            (chain.native.symbol, chain.native.name, chain.native.slip44)
+        });
         return Ok(NativeCoin {
             symbol: symbol.to_owned(),
             name: name.to_owned(),
@@ -278,7 +274,8 @@ fn settlement(key: &str, raw: Option<RawSettlement>) -> Result<Settlement, Confi
             "Write \"finalized\", \"safe\" or { confirmations = 12 }",
         )),
         Some(RawSettlement::Confirmations(count)) => {
-            whole(&format!("{key}.confirmations"), count, 0..=100_000).map(Settlement::Confirmations)
+            whole(&format!("{key}.confirmations"), count, 0..=100_000)
+                .map(Settlement::Confirmations)
         }
     }
 }
@@ -328,8 +325,7 @@ fn tokens(
     let mut written: BTreeMap<Address, usize> = BTreeMap::new();
     for (index, raw) in raw.into_iter().enumerate() {
         let key = format!("{key}[{index}]");
-        let contract =
-            token_contract(&format!("{key}.contract"), family, chain_id, &raw.contract)?;
+        let contract = token_contract(&format!("{key}.contract"), family, chain_id, &raw.contract)?;
         symbol(&format!("{key}.symbol"), &raw.symbol)?;
         if let Some(first) = written.insert(contract, index) {
             return Err(ConfigError::invalid(
@@ -368,7 +364,9 @@ fn token_contract(
     if known::is_native_contract(chain_id, contract.as_slice()) {
         return Err(ConfigError::invalid(
             key,
-            format!("{text} is the native coin of this chain under another name, and would count twice"),
+            format!(
+                "{text} is the native coin of this chain under another name, and would count twice"
+            ),
             "Remove this token: the native coin is always tracked",
         ));
     }
@@ -393,109 +391,8 @@ fn decimals(key: &str, value: Whole) -> Result<u8, ConfigError> {
     u8::try_from(value).map_err(|_| out_of_range(key, value, &(0..=MAX_DECIMALS)))
 }
 
-fn endpoints(key: &str, raw: Vec<RawEndpoint>) -> Result<Vec<EndpointConfig>, ConfigError> {
-    if raw.is_empty() || raw.len() > MAX_ENDPOINTS {
-        return Err(ConfigError::invalid(
-            key,
-            format!("{} endpoints are configured", raw.len()),
-            format!("Name from 1 to {MAX_ENDPOINTS}: endpoints = [{{ url = \"https://...\" }}]"),
-        ));
-    }
-    let mut endpoints: Vec<EndpointConfig> = Vec::with_capacity(raw.len());
-    for (index, raw) in raw.into_iter().enumerate() {
-        let key = format!("{key}[{index}]");
-        let endpoint = endpoint(&key, index, raw)?;
-        if endpoints.iter().any(|other| other.name == endpoint.name) {
-            return Err(ConfigError::invalid(
-                format!("{key}.name"),
-                format!("another endpoint of this chain is called {:?}", endpoint.name),
-                "Give each its own name: logs and metrics tell them apart by it",
-            ));
-        }
-        endpoints.push(endpoint);
-    }
-    Ok(endpoints)
-}
-
-fn endpoint(key: &str, index: usize, raw: RawEndpoint) -> Result<EndpointConfig, ConfigError> {
-    let name = match raw.name {
-        Some(name) => {
-            short_name(&format!("{key}.name"), &name)?;
-            name
-        }
-        // Never the URL, which may hold a token.
-        None => format!("endpoint-{}", index + 1),
-    };
-    let url = secret(key, "url", raw.url, raw.url_file.as_deref())?.ok_or_else(|| {
-        ConfigError::invalid(key, "has neither url nor url_file", "Give one of the two")
-    })?;
-    node_url(&format!("{key}.url"), &url, &["http", "https"])?;
-    let ws = secret(key, "ws", raw.ws, raw.ws_file.as_deref())?;
-    if let Some(ws) = &ws {
-        node_url(&format!("{key}.ws"), ws, &["ws", "wss"])?;
-    }
-    let mut headers = BTreeMap::new();
-    for (header, value) in raw.headers {
-        let good = header.parse::<HeaderName>().is_ok() && value.parse::<HeaderValue>().is_ok();
-        if !good {
-            return Err(ConfigError::invalid(
-                format!("{key}.headers.{header}"),
-                "is not an HTTP header",
-                "Use letters, digits and - in its name, and one line of printable text as its value",
-            ));
-        }
-        headers.insert(header, Secret::new(value));
-    }
-    let number = |field: &str, value: Option<Whole>, default: u64, range| {
-        whole(&format!("{key}.{field}"), value.unwrap_or(Whole(default)), range)
-    };
-    let rate = raw
-        .max_requests_per_second
-        .map(|rate| number("max_requests_per_second", Some(rate), 0, 1..=100_000))
-        .transpose()?;
-    let max_response = raw.max_response_bytes.unwrap_or(Whole(MAX_RESPONSE_BYTES));
-    let max_batch = raw.max_batch.unwrap_or(Whole(MAX_BATCH));
-    let connect = raw.connect_timeout_seconds.unwrap_or(Whole(CONNECT_TIMEOUT_SECONDS));
-    let request = raw.request_timeout_seconds.unwrap_or(Whole(REQUEST_TIMEOUT_SECONDS));
-    let weight = number("weight", raw.weight, 1, 0..=1_000_000)?;
-    Ok(EndpointConfig {
-        weight: u32::try_from(weight).unwrap_or(u32::MAX),
-        max_requests_per_second: rate.and_then(|rate| u32::try_from(rate).ok()),
-        headers,
-        connect_timeout: seconds(&format!("{key}.connect_timeout_seconds"), connect)?,
-        request_timeout: seconds(&format!("{key}.request_timeout_seconds"), request)?,
-        max_response_bytes: size(
-            &format!("{key}.max_response_bytes"),
-            max_response,
-            1024..=1024 * MEBIBYTE,
-        )?,
-        max_batch: size(&format!("{key}.max_batch"), max_batch, 1..=10_000)?,
-        name,
-        url,
-        ws,
-    })
-}
-
-fn node_url(key: &str, url: &Secret, schemes: &[&str]) -> Result<(), ConfigError> {
-    let advice = format!("Begin it with {}://", schemes.join(":// or "));
-    let problem = match Url::parse(url.expose()) {
-        Err(error) => format!("is not a URL ({error})"),
-        Ok(url) if url.host_str().is_none_or(str::is_empty) => "has no host".to_owned(),
-        Ok(url) if schemes.contains(&url.scheme()) => return Ok(()),
-        Ok(url) if matches!(url.scheme(), "ws" | "wss") => {
-            return Err(ConfigError::invalid(
-                key,
-                "is a WebSocket URL where an HTTP URL is needed",
-                "Put it under ws, and the node's http:// or https:// URL under url",
-            ));
-        }
-        Ok(_) => "has a scheme that is not supported here".to_owned(),
-    };
-    Err(ConfigError::invalid(key, problem, advice))
-}
-
 /// The value of `field`, or the trimmed contents of the file named by `field_file`.
-fn secret(
+pub(super) fn secret(
     key: &str,
     field: &str,
     written: Option<String>,
@@ -531,7 +428,7 @@ fn secret(
 }
 
 /// Names that stand in URLs, logs and metric labels.
-fn short_name(key: &str, name: &str) -> Result<(), ConfigError> {
+pub(super) fn short_name(key: &str, name: &str) -> Result<(), ConfigError> {
     let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     if name.is_empty() || name.len() > MAX_WORD || !name.bytes().all(good) {
         return Err(ConfigError::invalid(
@@ -543,7 +440,11 @@ fn short_name(key: &str, name: &str) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn whole(key: &str, Whole(value): Whole, range: RangeInclusive<u64>) -> Result<u64, ConfigError> {
+pub(super) fn whole(
+    key: &str,
+    Whole(value): Whole,
+    range: RangeInclusive<u64>,
+) -> Result<u64, ConfigError> {
     if range.contains(&value) { Ok(value) } else { Err(out_of_range(key, value, &range)) }
 }
 
@@ -555,11 +456,15 @@ fn out_of_range(key: &str, value: u64, range: &RangeInclusive<u64>) -> ConfigErr
     )
 }
 
-fn size(key: &str, value: Whole, range: RangeInclusive<u64>) -> Result<usize, ConfigError> {
+pub(super) fn size(
+    key: &str,
+    value: Whole,
+    range: RangeInclusive<u64>,
+) -> Result<usize, ConfigError> {
     let value = whole(key, value, range.clone())?;
     usize::try_from(value).map_err(|_| out_of_range(key, value, &range))
 }
 
-fn seconds(key: &str, value: Whole) -> Result<Duration, ConfigError> {
+pub(super) fn seconds(key: &str, value: Whole) -> Result<Duration, ConfigError> {
     whole(key, value, SECONDS).map(Duration::from_secs)
 }

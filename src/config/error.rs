@@ -33,8 +33,9 @@ impl ConfigError {
             Source::FileParse { cause, .. } => cause.to_string(),
             other => other.to_string(),
         };
-        let quoted =
-            |line: &&str| line.trim_start().trim_start_matches(char::is_numeric).trim_start().starts_with('|');
+        let quoted = |line: &&str| {
+            line.trim_start().trim_start_matches(char::is_numeric).trim_start().starts_with('|')
+        };
         let detail: Vec<_> =
             text.lines().filter(|line| !quoted(line) && !line.trim().is_empty()).collect();
         Self::Syntax { origin: origin.into(), detail: detail.join(": ") }

@@ -25,11 +25,7 @@ fn refused(text: &str, key: &str, words: &[&str]) {
 }
 
 fn chain_refused(name: &str, lines: &str, key: &str, words: &[&str]) {
-    refused(
-        &format!("[chains.{name}]\n{ENDPOINT}{lines}"),
-        &format!("chains.{name}{key}"),
-        words,
-    );
+    refused(&format!("[chains.{name}]\n{ENDPOINT}{lines}"), &format!("chains.{name}{key}"), words);
 }
 
 fn endpoint_refused(inline: &str, key: &str, words: &[&str]) {
@@ -61,7 +57,7 @@ fn the_defaults_are_the_documented_ones() {
     assert_eq!(config.webhooks.request_timeout, Duration::from_secs(15));
     assert_eq!(config.webhooks.max_in_flight, 256);
     assert_eq!(config.webhooks.max_in_flight_per_endpoint, 8);
-    assert_eq!(config.webhooks.disable_after, Duration::from_secs(5 * 24 * 3600));
+    assert_eq!(config.webhooks.disable_after, Duration::from_hours(5 * 24));
 }
 
 #[test]
@@ -75,8 +71,11 @@ fn the_examples_in_the_default_file_hold() {
             line.strip_prefix('#').filter(|_| !prose).unwrap_or(line)
         })
         .map(|line| {
-            line.replace("url_file = \"/run/secrets/ethereum-rpc\"", "url = \"https://a.example.com\"")
-                .replace("ws_file = \"/run/secrets/ethereum-ws\"", "ws = \"wss://a.example.com\"")
+            line.replace(
+                "url_file = \"/run/secrets/ethereum-rpc\"",
+                "url = \"https://a.example.com\"",
+            )
+            .replace("ws_file = \"/run/secrets/ethereum-ws\"", "ws = \"wss://a.example.com\"")
                 + "\n"
         })
         .collect();
@@ -103,7 +102,7 @@ fn a_known_chain_needs_only_endpoints() {
     let usdc = bnb.tokens.iter().find(|token| token.symbol == "USDC").expect("USDC on BNB");
     assert_eq!(usdc.decimals, 18);
     assert_eq!((bnb.batch_blocks, bnb.start_block), (100, None));
-    assert_eq!(bnb.dropped_after, Duration::from_secs(3600));
+    assert_eq!(bnb.dropped_after, Duration::from_hours(1));
     assert_eq!(chain("ethereum", "").verification, Verification::Full);
     assert_eq!(chain("sei", "").verification, Verification::Links);
     let node = &bnb.endpoints[0];
@@ -156,7 +155,9 @@ fn a_known_chain_keeps_its_id() {
 #[test]
 fn one_chain_cannot_be_followed_twice() {
     refused(
-        &format!("[chains.base]\n{ENDPOINT}[chains.mine]\nfamily = \"evm\"\nchain_id = 8453\n{ENDPOINT}"),
+        &format!(
+            "[chains.base]\n{ENDPOINT}[chains.mine]\nfamily = \"evm\"\nchain_id = 8453\n{ENDPOINT}"
+        ),
         "chains.mine.chain_id",
         &["also the chain base"],
     );
@@ -188,8 +189,18 @@ fn settlement_has_three_forms() {
     assert_eq!(settlement("settlement = \"finalized\""), Settlement::Tag(SettlementTag::Finalized));
     let twelve = "settlement = { confirmations = 12 }";
     assert_eq!(settlement(twelve), Settlement::Confirmations(12));
-    chain_refused("base", "settlement = \"latest\"", ".settlement", &["latest", "confirmations = 12"]);
-    chain_refused("base", "settlement = { blocks = 12 }", ".settlement", &["blocks", "confirmations"]);
+    chain_refused(
+        "base",
+        "settlement = \"latest\"",
+        ".settlement",
+        &["latest", "confirmations = 12"],
+    );
+    chain_refused(
+        "base",
+        "settlement = { blocks = 12 }",
+        ".settlement",
+        &["blocks", "confirmations"],
+    );
     chain_refused("base", "settlement = {}", ".settlement.confirmations", &["missing"]);
     chain_refused("base", "settlement = { confirmations = -1 }", ".settlement.confirmations", &[]);
 }
@@ -295,11 +306,23 @@ fn an_endpoint_is_reached_by_http_and_announces_by_websocket() {
 fn endpoint_limits_and_headers_are_checked() {
     let with = |field: &str| format!("{{ url = \"https://n.example.com\", {field} }}");
     endpoint_refused(&with("max_batch = 0"), "[0].max_batch", &["from 1"]);
-    endpoint_refused(&with("max_requests_per_second = 0"), "[0].max_requests_per_second", &["from 1"]);
-    endpoint_refused(&with("request_timeout_seconds = 0"), "[0].request_timeout_seconds", &["from 1"]);
+    endpoint_refused(
+        &with("max_requests_per_second = 0"),
+        "[0].max_requests_per_second",
+        &["from 1"],
+    );
+    endpoint_refused(
+        &with("request_timeout_seconds = 0"),
+        "[0].request_timeout_seconds",
+        &["from 1"],
+    );
     endpoint_refused(&with("max_response_bytes = 1"), "[0].max_response_bytes", &["from 1024"]);
     endpoint_refused(&with("headers = { \"a b\" = \"c\" }"), "[0].headers.a b", &["HTTP header"]);
-    endpoint_refused(&with("headers = { x-key = \"hunter2\\n\" }"), "[0].headers.x-key", &["one line"]);
+    endpoint_refused(
+        &with("headers = { x-key = \"hunter2\\n\" }"),
+        "[0].headers.x-key",
+        &["one line"],
+    );
 }
 
 #[test]
@@ -315,8 +338,16 @@ fn a_value_of_the_wrong_shape_is_named_by_its_key() {
     refused("[server]\nmax_body_bytes = \"much\"", "server.max_body_bytes", &["whole number"]);
     refused("[server]\nmax_body_bytes = -1", "server.max_body_bytes", &["not negative"]);
     refused("[server]\nlisten = \"8080\"", "server.listen", &["8080", "127.0.0.1:8080"]);
-    refused("[webhooks]\nmax_in_flight_per_endpoint = 300", "webhooks.max_in_flight_per_endpoint", &["256"]);
-    refused("[webhooks]\nretry_schedule_seconds = [5, 0]", "webhooks.retry_schedule_seconds[1]", &["from 1"]);
+    refused(
+        "[webhooks]\nmax_in_flight_per_endpoint = 300",
+        "webhooks.max_in_flight_per_endpoint",
+        &["256"],
+    );
+    refused(
+        "[webhooks]\nretry_schedule_seconds = [5, 0]",
+        "webhooks.retry_schedule_seconds[1]",
+        &["from 1"],
+    );
     refused("[webhooks]\nallow_http = \"maybe\"", "webhooks.allow_http", &["a text is given"]);
     refused("[database]\nurl = \"mysql://hunter2\"", "database.url", &["sqlite://", "postgres://"]);
 }
@@ -358,9 +389,8 @@ fn a_missing_file_and_a_syntax_error_name_the_file() {
 
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
     file.write_all(b"[server]\nlisten = hunter2").expect("room for it");
-    let message = Config::load_with(Some(file.path()), std::iter::empty())
-        .expect_err("no TOML")
-        .to_string();
+    let message =
+        Config::load_with(Some(file.path()), std::iter::empty()).expect_err("no TOML").to_string();
     assert!(message.contains(&file.path().display().to_string()), "{message}");
     assert!(message.contains("line 2") && !message.contains("hunter2"), "{message}");
 }
@@ -419,7 +449,8 @@ fn the_environment_wins_over_the_file() {
 
 #[test]
 fn variables_without_the_double_underscore_are_not_ours() {
-    let config = with_environment("", &[("TIDEMARK_TEST_POSTGRES", "x"), ("TIDEMARK", "y"), ("PATH", "[")]);
+    let config =
+        with_environment("", &[("TIDEMARK_TEST_POSTGRES", "x"), ("TIDEMARK", "y"), ("PATH", "[")]);
     assert!(config.is_ok());
     let error = with_environment("", &[("TIDEMARK__SERVER__LISTENN", "x")]).expect_err("a typo");
     assert!(error.to_string().starts_with("server: unknown field `listenn`"), "{error}");
