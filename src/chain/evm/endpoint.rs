@@ -173,6 +173,11 @@ impl Endpoint {
             _ => return,
         };
         let mut state = self.state.lock();
+        let now = Instant::now();
+        if state.cooling.as_ref().is_some_and(|(until, _)| *until > now) {
+            // Another question, asked at the same time, has failed first.
+            return;
+        }
         let pause = state.backoff.next_delay().max(asked.min(LONGEST_RETRY_AFTER));
         if state.cooling.is_none() {
             tracing::warn!(
@@ -183,7 +188,7 @@ impl Endpoint {
                 "the endpoint failed; others are asked first"
             );
         }
-        state.cooling = Some((Instant::now() + pause, failure.clone()));
+        state.cooling = Some((now + pause, failure.clone()));
         self.healthy(0);
         // Behind the same URL another node may answer next.
         self.chain_checked.store(false, Ordering::Release);
