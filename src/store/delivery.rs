@@ -114,14 +114,16 @@ macro_rules! claimable {
 macro_rules! claim_sql {
     ($lock:literal) => {
         concat!(
-            "UPDATE delivery SET lease_token = $3, lease_until = $4
-             WHERE id IN (
+            // Materialized: PostgreSQL might run a plain subquery more than once, and pass its limit.
+            "WITH due AS MATERIALIZED (
                  SELECT d.id FROM delivery d JOIN webhook_endpoint e ON e.id = d.endpoint_id
                  WHERE d.endpoint_id = $2 AND ",
             claimable!(),
             " ORDER BY d.next_attempt_at, d.id LIMIT $5 ",
             $lock,
             ")
+             UPDATE delivery SET lease_token = $3, lease_until = $4
+             WHERE id IN (SELECT id FROM due)
                AND status = 'pending' AND (lease_until IS NULL OR lease_until <= $1)
              RETURNING id, endpoint_id, tenant_id, event_id, attempts, created_at"
         )
@@ -340,8 +342,8 @@ pub async fn disable_endpoint(
     Ok(changed == 1)
 }
 
-/// Ends what waits for an endpoint that is disabled or deleted, leased or not; returns how many. They can be
-/// replayed.
+/// Ends what waits for an endpoint that is disabled or deleted; returns how many. What is being sent now ends
+/// by itself. All can be replayed.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
@@ -353,13 +355,36 @@ pub async fn fail_pending(
     Ok(on!(conn, c => sqlx::query(
         "UPDATE delivery
          SET status = 'failed', finished_at = $2, lease_token = NULL, lease_until = NULL
-         WHERE endpoint_id = $1 AND status = 'pending'",
+         WHERE endpoint_id = $1 AND status = 'pending' AND (lease_until IS NULL OR lease_until <= $2)",
     )
     .bind(endpoint)
     .bind(now)
     .execute(c)
     .await
     .map(|done| done.rows_affected()))?)
+}
+
+/// Disabled or deleted endpoints for which something waits all the same: it was told while they were being
+/// closed, or its sender died.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn closed_with_pending(
+    conn: &mut Conn<'_>,
+    now: Millis,
+    limit: i64,
+) -> Result<Vec<EndpointId>, StoreError> {
+    Ok(on!(conn, c => sqlx::query_scalar(
+        "SELECT e.id FROM webhook_endpoint e
+         WHERE (e.disabled_at IS NOT NULL OR e.deleted_at IS NOT NULL)
+           AND EXISTS (SELECT 1 FROM delivery d WHERE d.endpoint_id = e.id AND d.status = 'pending'
+                       AND (d.lease_until IS NULL OR d.lease_until <= $1))
+         ORDER BY e.id LIMIT $2",
+    )
+    .bind(now)
+    .bind(limit)
+    .fetch_all(c)
+    .await)?)
 }
 
 /// When the next delivery that is not due yet will be.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::clock::Millis;
 
 /// No receiver puts an attempt off for longer.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
+const MAX_RETRY_AFTER: Duration = Duration::from_hours(24);
 /// Pauses are stretched or shortened by up to this share, so that what failed together does not return
 /// together.
 const JITTER: f64 = 0.2;
@@ -151,7 +151,7 @@ mod tests {
 
     use super::*;
 
-    const DAY: Duration = Duration::from_secs(86_400);
+    const DAY: Duration = Duration::from_hours(24);
     const NOW: Millis = Millis(1_768_469_400_000);
 
     fn schedule() -> Vec<Duration> {
@@ -186,9 +186,8 @@ mod tests {
     #[test]
     fn gone_disables_at_once_and_failure_for_long_disables_too() {
         assert_eq!(after(&answered(410), 0), Next::Disable(Reason::Gone));
-        let late = |since| {
-            decide(&Outcome::TimedOut, 0, &schedule(), NOW, Some(since), 5 * DAY, 0.5)
-        };
+        let late =
+            |since| decide(&Outcome::TimedOut, 0, &schedule(), NOW, Some(since), 5 * DAY, 0.5);
         assert_eq!(late(Millis(NOW.0 - 432_000_000)), Next::Disable(Reason::Failing));
         assert!(matches!(late(Millis(NOW.0 - 431_999_999)), Next::Retry { .. }));
     }
@@ -201,18 +200,22 @@ mod tests {
         };
         assert_eq!(wish(429, 60), Next::Retry { at: Millis(NOW.0 + 60_000) });
         assert_eq!(wish(503, 60), Next::Retry { at: Millis(NOW.0 + 60_000) });
-        assert_eq!(wish(503, 1), Next::Retry { at: Millis(NOW.0 + 5000) }, "never sooner than ours");
+        assert_eq!(
+            wish(503, 1),
+            Next::Retry { at: Millis(NOW.0 + 5000) },
+            "never sooner than ours"
+        );
         assert_eq!(wish(500, 60), Next::Retry { at: Millis(NOW.0 + 5000) }, "not theirs to ask");
         assert_eq!(wish(429, u64::MAX), Next::Retry { at: NOW.plus(DAY) });
     }
 
     #[test]
     fn retry_after_is_read_as_seconds_or_as_a_date() {
-        assert_eq!(retry_after(" 120 ", NOW), Some(Duration::from_secs(120)));
+        assert_eq!(retry_after(" 120 ", NOW), Some(Duration::from_mins(2)));
         assert_eq!(retry_after("99999999999999999999999", NOW), Some(MAX_RETRY_AFTER));
         // NOW is Thu, 15 Jan 2026 09:30:00 GMT.
         let date = "Thu, 15 Jan 2026 09:31:00 GMT";
-        assert_eq!(retry_after(date, NOW), Some(Duration::from_secs(60)));
+        assert_eq!(retry_after(date, NOW), Some(Duration::from_mins(1)));
         assert_eq!(retry_after("Thu, 15 Jan 2026 09:29:00 GMT", NOW), Some(Duration::ZERO));
         for nonsense in ["", "soon", "-1", "1.5"] {
             assert_eq!(retry_after(nonsense, NOW), None, "{nonsense}");

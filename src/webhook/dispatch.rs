@@ -36,10 +36,12 @@ const POLL: Duration = Duration::from_secs(1);
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
 /// How long sends in flight may go on after the word to stop.
 const GRACE: Duration = Duration::from_secs(5);
-/// How often the gauges are read from the store, at most.
-const MEASURE: Duration = Duration::from_secs(5);
+/// How often the backlog is tended to, at most.
+const TEND: Duration = Duration::from_secs(5);
 /// And for how small a share of the time.
-const MEASURE_SHARE: u32 = 20;
+const TEND_SHARE: u32 = 20;
+/// How many closed endpoints are emptied in one transaction.
+const CLOSED_AT_ONCE: i64 = 16;
 /// How often a transaction is tried that collides with others.
 const TRIES: u32 = 8;
 
@@ -123,7 +125,7 @@ impl Dispatcher {
         };
         tokio::select! {
             done = round.run(&shutdown) => done,
-            broken = self.desk.measure() => broken.map(|never| match never {}),
+            broken = self.desk.tend() => broken.map(|never| match never {}),
         }
     }
 }
@@ -292,8 +294,7 @@ impl Desk {
         let mut tx = self.db.begin().await?;
         for (endpoint, &share) in due.iter().zip(shares).filter(|&(_, &share)| share > 0) {
             let limit = i64::try_from(share).unwrap_or(i64::MAX);
-            let claimed =
-                delivery::claim(&mut tx.conn(), endpoint.id, now, lease, limit).await?;
+            let claimed = delivery::claim(&mut tx.conn(), endpoint.id, now, lease, limit).await?;
             taken.extend(claimed.into_iter().map(|claimed| (endpoint, claimed)));
         }
         tx.commit().await?;
@@ -305,7 +306,11 @@ impl Desk {
         let started_at = self.clock.now();
         let letter = {
             let mut session = self.db.read().await?;
-            delivery::letter(&mut session.conn(), &claimed, started_at).await?
+            match delivery::letter(&mut session.conn(), &claimed, started_at).await {
+                // Rare for a read, and the lease's end brings the delivery back.
+                Err(StoreError::Collision(_)) => return Ok(()),
+                other => other?,
+            }
         };
         let sent = match letter {
             Some(letter) => self.sender.send(claimed.event, letter, started_at).await,
@@ -358,9 +363,8 @@ impl Desk {
             delivery::note_success(&mut conn, claimed.endpoint).await?;
         } else if sent.outcome != Outcome::Withdrawn {
             let health = delivery::note_failure(&mut conn, claimed.endpoint, now).await?;
-            closed = health.is_none_or(|health| {
-                health.disabled_at.is_some() || health.deleted_at.is_some()
-            });
+            closed = health
+                .is_none_or(|health| health.disabled_at.is_some() || health.deleted_at.is_some());
             failing_since = health.and_then(|health| health.failing_since);
         }
         let next = match decide(
@@ -372,7 +376,7 @@ impl Desk {
             self.config.disable_after,
             jitter,
         ) {
-            // Whoever closed the endpoint ended what waited for it; this one was under way.
+            // The endpoint was closed while this was under way.
             Next::Retry { .. } | Next::Disable(_) if closed => Next::Failed,
             next => next,
         };
@@ -388,9 +392,10 @@ impl Desk {
             return Ok(());
         }
         let disabled = match next {
-            Next::Disable(reason) => {
-                self.disable(&mut conn, claimed, reason, failing_since, now).await?.then_some(reason)
-            }
+            Next::Disable(reason) => self
+                .disable(&mut conn, claimed, reason, failing_since, now)
+                .await?
+                .then_some(reason),
             _ => None,
         };
         tx.commit().await?;
@@ -467,24 +472,44 @@ impl Desk {
     async fn pause(&self) -> Result<Duration, StoreError> {
         let now = self.clock.now();
         let mut session = self.db.read().await?;
-        let next = delivery::next_due(&mut session.conn(), now).await?;
-        // What is due already and was not claimed waits for a slot, an earlier one or a lease.
-        Ok(next.map_or(POLL, |at| at.since(now).min(POLL)))
+        match delivery::next_due(&mut session.conn(), now).await {
+            // What is due already and was not claimed waits for a slot, an earlier one or a lease.
+            Ok(next) => Ok(next.map_or(POLL, |at| at.since(now).min(POLL))),
+            Err(StoreError::Collision(_)) => Ok(POLL),
+            Err(error) => Err(error),
+        }
     }
 
-    /// Keeps the gauges true, at a small share of the time, however long the backlog.
-    async fn measure(&self) -> Result<Infallible, StoreError> {
+    /// Keeps the gauges true and the closed endpoints' queues empty, at a small share of the time however
+    /// long the backlog.
+    async fn tend(&self) -> Result<Infallible, StoreError> {
         loop {
             let started = Instant::now();
-            let backlog = {
-                let mut session = self.db.read().await?;
-                delivery::backlog(&mut session.conn()).await?
-            };
-            let age = backlog.oldest.map(|oldest| self.clock.now().since(oldest));
-            self.metrics.webhook_deliveries_pending.set(backlog.pending);
-            self.metrics.webhook_oldest_pending_seconds.set(age.unwrap_or_default().as_secs_f64());
-            sleep((started.elapsed() * MEASURE_SHARE).max(MEASURE)).await;
+            match self.tend_once().await {
+                Ok(()) | Err(StoreError::Collision(_)) => {}
+                Err(error) => return Err(error),
+            }
+            sleep((started.elapsed() * TEND_SHARE).max(TEND)).await;
         }
+    }
+
+    async fn tend_once(&self) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let mut session = self.db.read().await?;
+        let closed =
+            delivery::closed_with_pending(&mut session.conn(), now, CLOSED_AT_ONCE).await?;
+        if !closed.is_empty() {
+            let mut tx = self.db.begin().await?;
+            for endpoint in closed {
+                delivery::fail_pending(&mut tx.conn(), endpoint, now).await?;
+            }
+            tx.commit().await?;
+        }
+        let backlog = delivery::backlog(&mut session.conn()).await?;
+        let age = backlog.oldest.map(|oldest| now.since(oldest)).unwrap_or_default();
+        self.metrics.webhook_deliveries_pending.set(backlog.pending);
+        self.metrics.webhook_oldest_pending_seconds.set(age.as_secs_f64());
+        Ok(())
     }
 
     fn timed(&self, name: &str, started: Instant) {

@@ -79,15 +79,20 @@ fn is_public_v4(ip: Ipv4Addr) -> bool {
     !special
 }
 
-/// Only global unicast, 2000::/3, is public, without the parts that carry another address inside or lead
+/// Only global unicast, `2000::/3`, is public, without the parts that carry another address inside or lead
 /// nowhere. Loopback, IPv4-mapped, NAT64, unique local, link-local and multicast all lie outside of it.
 fn is_public_v6(ip: Ipv6Addr) -> bool {
     let [a, b, ..] = ip.segments();
     let global = a & 0xe000 == 0x2000;
-    let special = (a == 0x2001 && b < 0x0200) // protocol assignments, with Teredo
-        || (a == 0x2001 && b == 0x0db8) // documentation
-        || a == 0x2002 // 6to4
-        || (a == 0x3fff && b < 0x1000); // documentation
+    let special = match a {
+        // Protocol assignments, with Teredo; documentation.
+        0x2001 => b < 0x0200 || b == 0x0db8,
+        // 6to4.
+        0x2002 => true,
+        // Documentation.
+        0x3fff => b < 0x1000,
+        _ => false,
+    };
     global && !special
 }
 

@@ -10,7 +10,7 @@ use crate::{
     clock::{Clock, Millis},
     event::{EventType, NewEvent},
     id::{DeliveryId, EndpointId, EventId, Ids, TenantId, WalletId},
-    store::{Conn, Db, event, on},
+    store::{Db, event, on},
 };
 
 pub(crate) struct TestStore {
@@ -110,13 +110,9 @@ impl TestStore {
     }
 
     /// Appends one event as the ledger does, with a delivery to every endpoint of the tenant.
-    pub async fn append(
-        &self,
-        tenant: TenantId,
-        wallet: Option<WalletId>,
-        now: Millis,
-    ) -> EventId {
-        let told = NewEvent::new(tenant, wallet, EventType::DepositPending, &"é");
+    pub async fn append(&self, tenant: TenantId, wallet: Option<WalletId>, now: Millis) -> EventId {
+        let data = serde_json::json!({ "wallet": wallet, "text": "é" });
+        let told = NewEvent::new(tenant, wallet, EventType::DepositPending, &data);
         let mut tx = self.db.begin().await.unwrap();
         let made = event::append(&mut tx.conn(), &self.ids, now, &[told]).await.unwrap();
         tx.commit().await.unwrap();

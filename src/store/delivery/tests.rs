@@ -143,7 +143,10 @@ async fn an_ordered_endpoint_gets_one_delivery_at_a_time_of_each_wallet() {
         assert_eq!(claim_at(&store, other, NOW, 10).await.len(), 6, "only there");
         let of_a = first.iter().find(|c| c.event == events[0]).unwrap();
         assert!(record_at(&store.db, of_a, Standing::Again { at: LATER }, NOW).await);
-        assert!(claim_at(&store, ordered, NOW, 10).await.is_empty(), "a failing one blocks its wallet");
+        assert!(
+            claim_at(&store, ordered, NOW, 10).await.is_empty(),
+            "a failing one blocks its wallet"
+        );
         let again = claim_at(&store, ordered, LATER, 10).await;
         assert_eq!(taken(&again)[0], 0);
         let of_a = again.iter().find(|c| c.event == events[0]).unwrap();
@@ -170,10 +173,14 @@ async fn a_disabled_endpoint_gets_nothing_and_what_waited_has_failed() {
         assert!(letter(&mut session.conn(), &claimed, NOW).await.unwrap().is_none());
         drop(session);
         let mut tx = store.db.begin().await.unwrap();
-        assert_eq!(fail_pending(&mut tx.conn(), endpoint, NOW).await.unwrap(), 2);
+        let closed = closed_with_pending(&mut tx.conn(), NOW, 10).await.unwrap();
+        assert_eq!(closed, [endpoint]);
+        assert_eq!(fail_pending(&mut tx.conn(), endpoint, NOW).await.unwrap(), 1);
+        assert!(closed_with_pending(&mut tx.conn(), NOW, 10).await.unwrap().is_empty());
+        assert_eq!(closed_with_pending(&mut tx.conn(), LATER, 10).await.unwrap(), [endpoint]);
         tx.commit().await.unwrap();
-        assert!(!record_at(&store.db, &claimed, Standing::Delivered, NOW).await);
-        assert_eq!(store.count(endpoint, "failed").await, 2);
+        assert_eq!(store.count(endpoint, "failed").await, 1);
+        assert!(record_at(&store.db, &claimed, Standing::Delivered, NOW).await, "it was under way");
         assert_eq!(store.disabled_reason(endpoint).await.as_deref(), Some("gone"));
         store.close().await;
     }
@@ -183,7 +190,8 @@ async fn a_disabled_endpoint_gets_nothing_and_what_waited_has_failed() {
 async fn a_letter_has_the_events_body_and_the_valid_secrets_only() {
     for store in TestStore::all().await {
         let tenant = store.tenant().await;
-        let endpoint = store.endpoint(tenant, "https://consumer.example/", false, &["a", "b"]).await;
+        let endpoint =
+            store.endpoint(tenant, "https://consumer.example/", false, &["a", "b"]).await;
         let mut tx = store.db.begin().await.unwrap();
         on!(&mut tx.conn(), c => sqlx::query(
             "UPDATE webhook_secret SET expires_at = $1 WHERE secret = 'a'",
