@@ -10,6 +10,7 @@ mod amount;
 mod engine;
 
 pub mod chain;
+pub mod delivery;
 pub mod event;
 pub mod safe;
 #[cfg(test)]
