@@ -1,0 +1,207 @@
+//! The daemon's HTTP API as a customer sees it.
+
+use alloy::primitives::{Address, U256};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::{Node, eventually};
+
+/// One tenant's key.
+#[derive(Clone)]
+pub struct Api {
+    client: reqwest::Client,
+    pub base: String,
+    pub key: String,
+}
+
+/// What came back, whatever it was.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub body: Value,
+}
+
+/// One asset of one wallet, in base units.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Balance {
+    pub available: U256,
+    pub pending: U256,
+    pub frozen: U256,
+    pub total: U256,
+}
+
+pub fn client() -> reqwest::Client {
+    // There may be a provider already, of another test.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().no_proxy().timeout(super::PATIENCE).build().unwrap()
+}
+
+impl Answer {
+    /// The body of an answer that must be a success.
+    #[track_caller]
+    pub fn ok(self) -> Value {
+        assert!(self.status.is_success(), "{}: {}", self.status, self.body);
+        self.body
+    }
+
+    /// An error of this status and code, as RFC 9457 has it.
+    #[track_caller]
+    pub fn is_error(&self, status: u16, code: &str) {
+        assert_eq!(
+            (self.status.as_u16(), &self.body["code"]),
+            (status, &json!(code)),
+            "{}",
+            self.body
+        );
+        assert!(self.body["detail"].as_str().is_some_and(|detail| !detail.is_empty()));
+    }
+}
+
+impl Api {
+    pub fn new(base: String, key: String) -> Self {
+        Self { client: client(), base, key }
+    }
+
+    pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
+        let response = request.header("X-API-Key", &self.key).send().await.expect("an answer");
+        let status = response.status();
+        let text = response.text().await.unwrap();
+        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        Answer { status, body }
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.base))
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(self.request(Method::GET, path)).await
+    }
+
+    /// With an idempotency key that nobody used before.
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.post_as(&format!("{:032x}", rand::random::<u128>()), path, body).await
+    }
+
+    pub async fn post_as(&self, idempotency_key: &str, path: &str, body: &Value) -> Answer {
+        let request = self.request(Method::POST, path).header("Idempotency-Key", idempotency_key);
+        self.send(request.json(body)).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.send(self.request(Method::DELETE, path)).await
+    }
+
+    /// Registers an address; it may still be pending.
+    pub async fn register(&self, address: Address) -> Value {
+        let body = json!({"address": address.to_checksum(None), "chains": [super::CHAIN]});
+        self.post("/v1/wallets", &body).await.ok()
+    }
+
+    /// Registers an address and waits until it is watched.
+    pub async fn watch(&self, address: Address) -> Value {
+        let wallet = self.register(address).await;
+        self.active(address).await;
+        wallet
+    }
+
+    pub async fn active(&self, address: Address) {
+        eventually("the wallet's watch", || async {
+            let wallet = self.get(&format!("/v1/wallets/{address}")).await.ok();
+            (wallet["status"] == "active").then_some(())
+        })
+        .await;
+    }
+
+    pub async fn balances(&self, address: Address) -> Value {
+        self.get(&format!("/v1/wallets/{address}/balances")).await.ok()
+    }
+
+    /// What the daemon says of an asset; zero where it says nothing.
+    pub async fn balance(&self, address: Address, symbol: &str) -> Balance {
+        balance_in(&self.balances(address).await, symbol)
+    }
+
+    /// Waits until the daemon has applied the node's head, and returns the balances there.
+    pub async fn balances_at_head(&self, address: Address, node: &Node) -> Value {
+        let head = node.head_hash().await;
+        eventually("the node's head in the ledger", || async {
+            let balances = self.balances(address).await;
+            (balances["asOf"][0]["head"]["hash"] == json!(head)).then_some(balances)
+        })
+        .await
+    }
+
+    /// The same for one asset.
+    pub async fn balance_at_head(&self, address: Address, symbol: &str, node: &Node) -> Balance {
+        balance_in(&self.balances_at_head(address, node).await, symbol)
+    }
+
+    /// Waits until what the daemon says of an asset is so.
+    pub async fn balance_becomes(
+        &self,
+        address: Address,
+        symbol: &str,
+        what: &str,
+        test: impl Fn(&Balance) -> bool,
+    ) -> Balance {
+        eventually(what, || async {
+            let balance = self.balance(address, symbol).await;
+            test(&balance).then_some(balance)
+        })
+        .await
+    }
+
+    /// All transfers of a wallet, newest first as the API gives them, over all pages.
+    pub async fn transfers(&self, address: Address) -> Vec<Value> {
+        self.pages(&format!("/v1/wallets/{address}/transfers?limit=100"), "cursor").await
+    }
+
+    /// The tenant's whole event feed, oldest first.
+    pub async fn events(&self) -> Vec<Value> {
+        self.pages("/v1/events?limit=100", "after").await
+    }
+
+    async fn pages(&self, path: &str, parameter: &str) -> Vec<Value> {
+        let mut all = Vec::new();
+        let mut next = path.to_owned();
+        loop {
+            let page = self.get(&next).await.ok();
+            let data = page["data"].as_array().expect("a page").clone();
+            let empty = data.is_empty();
+            all.extend(data);
+            match page["nextCursor"].as_str() {
+                Some(cursor) if !empty => next = format!("{path}&{parameter}={cursor}"),
+                _ => return all,
+            }
+        }
+    }
+
+    /// Waits for an event of a type in the feed.
+    pub async fn event(&self, kind: &str) -> Value {
+        eventually(&format!("the event {kind}"), || async {
+            self.events().await.into_iter().find(|event| event["type"] == kind)
+        })
+        .await
+    }
+}
+
+/// An asset in an answer of the balances' route.
+pub fn balance_in(balances: &Value, symbol: &str) -> Balance {
+    let all = balances["balances"].as_array().expect("balances");
+    let Some(entry) = all.iter().find(|entry| entry["asset"]["symbol"] == symbol) else {
+        return Balance::default();
+    };
+    let raw = |bucket: &str| {
+        let text = entry[bucket]["raw"].as_str().expect("an amount");
+        U256::from_str_radix(text, 10).expect("decimal digits")
+    };
+    let balance = Balance {
+        available: raw("available"),
+        pending: raw("pending"),
+        frozen: raw("frozen"),
+        total: raw("total"),
+    };
+    assert_eq!(balance.available + balance.pending + balance.frozen, balance.total);
+    balance
+}

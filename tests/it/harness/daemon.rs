@@ -1,0 +1,244 @@
+//! The real program in a process of its own, as an operator runs it.
+
+use std::{fs, process::Stdio, time::Duration};
+
+use tempfile::TempDir;
+use tidemark::dev::anvil::terminate;
+use tokio::process::{Child, Command};
+
+use super::{Api, Node, Store, eventually, own_port};
+
+/// The chain's name in every test's configuration.
+pub const CHAIN: &str = "local";
+/// What SIGTERM may take.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// What a daemon is told.
+#[derive(Clone)]
+pub struct Settings {
+    pub listen: String,
+    pub database_url: String,
+    pub node_url: String,
+    pub node_ws: Option<String>,
+    pub token: String,
+    /// TOML: `"finalized"` or `{ confirmations = 3 }`.
+    pub settlement: String,
+    /// Further lines in the chain's table.
+    pub chain: String,
+    /// Further tables.
+    pub more: String,
+    pub environment: Vec<(String, String)>,
+}
+
+impl Settings {
+    pub fn new(node: &Node, store: &Store) -> Self {
+        Self {
+            listen: format!("127.0.0.1:{}", own_port()),
+            database_url: store.url(),
+            node_url: node.url().to_owned(),
+            node_ws: Some(node.ws_url()),
+            token: node.token.to_checksum(None),
+            settlement: "\"finalized\"".to_owned(),
+            chain: String::new(),
+            more: String::new(),
+            environment: Vec::new(),
+        }
+    }
+
+    fn toml(&self) -> String {
+        let ws = self.node_ws.as_ref().map_or_else(String::new, |ws| format!(", ws = \"{ws}\""));
+        format!(
+            r#"
+[server]
+listen = "{listen}"
+
+[database]
+url = "{database}"
+
+[webhooks]
+allow_http = true
+allow_private_addresses = true
+retry_schedule_seconds = [1, 1, 1, 1, 2, 2, 2, 5, 5, 5, 10, 10, 10]
+
+[chains.{CHAIN}]
+family = "evm"
+chain_id = 31337
+settlement = {settlement}
+poll_interval_ms = 100
+lag_limit_seconds = 3600
+endpoints = [{{ name = "anvil", url = "{node}"{ws} }}]
+{chain}
+
+[[chains.{CHAIN}.tokens]]
+contract = "{token}"
+symbol = "DUSD"
+name = "Demo Dollar"
+decimals = 6
+
+{more}
+"#,
+            listen = self.listen,
+            database = self.database_url,
+            settlement = self.settlement,
+            node = self.node_url,
+            chain = self.chain,
+            token = self.token,
+            more = self.more,
+        )
+    }
+}
+
+/// The program, with nothing of this process's environment that could change what it does.
+pub fn tidemark() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidemark"));
+    for (name, _) in std::env::vars() {
+        if name.starts_with("TIDEMARK_") {
+            command.env_remove(name);
+        }
+    }
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+pub struct Daemon {
+    settings: Settings,
+    folder: TempDir,
+    child: Option<Child>,
+    client: reqwest::Client,
+}
+
+impl Daemon {
+    /// A daemon on this node and store, ready.
+    pub async fn start(node: &Node, store: &Store) -> Self {
+        Self::start_with(Settings::new(node, store)).await
+    }
+
+    pub async fn start_with(settings: Settings) -> Self {
+        let mut daemon = Self::prepare(settings);
+        daemon.begin().await;
+        daemon.ready().await;
+        daemon
+    }
+
+    /// Written down, not yet started.
+    pub fn prepare(settings: Settings) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("tidemark.toml"), settings.toml()).unwrap();
+        Self { settings, folder, child: None, client: super::api::client() }
+    }
+
+    /// Starts the process (again), on the same store and port, and waits until it answers at all.
+    pub async fn begin(&mut self) {
+        assert!(self.child.is_none(), "it runs already");
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder.path().join("log"))
+            .unwrap();
+        let child = tidemark()
+            .current_dir(self.folder.path())
+            .args(["--config", "tidemark.toml", "run"])
+            .envs(self.settings.environment.iter().cloned())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        self.answers("/healthz").await;
+    }
+
+    /// Waits until `/readyz` says so.
+    pub async fn ready(&mut self) {
+        self.answers("/readyz").await;
+    }
+
+    async fn answers(&mut self, path: &str) {
+        let url = self.base() + path;
+        let (client, log) = (self.client.clone(), self.log_path());
+        let child = parking_lot::Mutex::new(self.child.as_mut().expect("it runs"));
+        eventually(&format!("{path} (log: {})", log.display()), || async {
+            if let Some(status) = child.lock().try_wait().unwrap() {
+                panic!("the daemon ended with {status}:\n{}", fs::read_to_string(&log).unwrap());
+            }
+            let response = client.get(&url).send().await.ok()?;
+            response.status().is_success().then_some(())
+        })
+        .await;
+    }
+
+    fn log_path(&self) -> std::path::PathBuf {
+        self.folder.path().join("log")
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    pub fn base(&self) -> String {
+        format!("http://{}", self.settings.listen)
+    }
+
+    /// The status of `/readyz`.
+    pub async fn readiness(&self) -> u16 {
+        self.client.get(self.base() + "/readyz").send().await.unwrap().status().as_u16()
+    }
+
+    pub async fn metrics(&self) -> String {
+        let response = self.client.get(self.base() + "/metrics").send().await.unwrap();
+        response.text().await.unwrap()
+    }
+
+    /// A customer with all the rights of a tenant.
+    pub async fn customer(&self, tenant: &str) -> Api {
+        self.customer_with(tenant, "wallets:read,wallets:write,webhooks:write").await
+    }
+
+    pub async fn customer_with(&self, tenant: &str, scopes: &str) -> Api {
+        let said = self.command(&["keys", "create", "--tenant", tenant, "--scopes", scopes]).await;
+        let key = said
+            .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-'))
+            .find(|word| word.starts_with("tmk_"))
+            .unwrap_or_else(|| panic!("no key in: {said}"));
+        Api::new(self.base(), key.to_owned())
+    }
+
+    /// What a command of the program prints, with this daemon's configuration. It must succeed.
+    pub async fn command(&self, arguments: &[&str]) -> String {
+        let output = tidemark()
+            .current_dir(self.folder.path())
+            .args(["--config", "tidemark.toml"])
+            .args(arguments)
+            .output()
+            .await
+            .unwrap();
+        let (out, err) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{arguments:?}: {}\n{out}{err}", output.status);
+        out.into_owned()
+    }
+
+    /// No warning, no cleaning up.
+    pub async fn kill_9(&mut self) {
+        self.child.take().expect("it runs").kill().await.unwrap();
+    }
+
+    /// SIGTERM: it must end with 0, in time.
+    pub async fn terminate(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        terminate(&child).await.unwrap();
+        let status = tokio::time::timeout(DRAIN, child.wait())
+            .await
+            .unwrap_or_else(|_| panic!("SIGTERM took more than {DRAIN:?}:\n{}", self.log()))
+            .unwrap();
+        assert!(status.success(), "ended with {status}:\n{}", self.log());
+    }
+}
+
+impl Drop for Daemon {
+    /// A failed test shows what the daemon said.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the daemon's log\n{}", self.log());
+        }
+    }
+}

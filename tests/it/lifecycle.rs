@@ -1,0 +1,97 @@
+//! Starting, stopping, dying.
+
+use std::time::Duration;
+
+use alloy::primitives::U256;
+use rand::Rng as _;
+
+use crate::harness::{Daemon, Gate, Node, Receiver, Settings, eventually, on_both_stores};
+
+on_both_stores! {
+    async fn sigterm_ends_the_daemon_with_0_in_time(store) {
+        let node = Node::start().await;
+        let mut daemon = Daemon::start(&node, &store).await;
+        let api = daemon.customer("acme").await;
+        let wallet = Node::stranger();
+        api.watch(wallet).await;
+        node.mint(wallet, 3).await;
+        daemon.terminate().await;
+        daemon.begin().await;
+        daemon.ready().await;
+        assert_eq!(api.balance_at_head(wallet, "DUSD", &node).await.total, U256::from(3));
+        daemon.terminate().await;
+    }
+
+    async fn kill_9_at_any_moment_loses_and_doubles_nothing(store) {
+        let node = Node::start().await;
+        let mut daemon = Daemon::start(&node, &store).await;
+        let api = daemon.customer("acme").await;
+        let receiver = Receiver::start().await;
+        receiver.subscribe(&api, "hook", &["*"]).await;
+        let wallets = [Node::stranger(), Node::stranger()];
+        for wallet in wallets {
+            api.watch(wallet).await;
+        }
+        let (mut sent, mut deposits) = ([0u64; 2], 0);
+        for _ in 0..13 {
+            let pause = Duration::from_millis(rand::rng().random_range(0..120));
+            let load = async {
+                for _ in 0..6 {
+                    for (index, wallet) in wallets.into_iter().enumerate() {
+                        let value = rand::rng().random_range(1..1000);
+                        node.mint(wallet, value).await;
+                        sent[index] += value;
+                        deposits += 1;
+                    }
+                }
+            };
+            let death = async {
+                tokio::time::sleep(pause).await;
+                daemon.kill_9().await;
+            };
+            tokio::join!(load, death);
+            daemon.begin().await;
+        }
+        daemon.ready().await;
+        node.settle().await;
+        for (wallet, sent) in wallets.into_iter().zip(sent) {
+            let balance = api.balance_at_head(wallet, "DUSD", &node).await;
+            assert_eq!((balance.available, balance.pending), (U256::from(sent), U256::ZERO));
+        }
+        let events = api.events().await;
+        for kind in ["deposit.pending", "deposit.available"] {
+            let count = events.iter().filter(|event| event["type"] == kind).count();
+            assert_eq!(count, deposits, "{kind}");
+        }
+        let feed: std::collections::BTreeSet<_> =
+            events.iter().map(|event| event["id"].to_string()).collect();
+        eventually("every event by webhook", || async {
+            let seen = receiver.events("hook").await;
+            let seen: std::collections::BTreeSet<_> =
+                seen.iter().map(|event| event["id"].to_string()).collect();
+            (seen == feed).then_some(())
+        })
+        .await;
+    }
+
+    async fn a_node_that_was_away_is_caught_up_with(store) {
+        let node = Node::start().await;
+        let gate = Gate::to(node.url()).await;
+        let mut settings = Settings::new(&node, &store);
+        settings.node_url = gate.url();
+        settings.node_ws = Some(gate.ws_url());
+        let daemon = Daemon::start_with(settings).await;
+        let api = daemon.customer("acme").await;
+        let (early, late) = (Node::stranger(), Node::stranger());
+        api.watch(early).await;
+        gate.close();
+        let registered = api.register(late).await;
+        assert_eq!(registered["status"], "pending", "there is nobody to ask for its balance");
+        node.mint(early, 3).await;
+        node.mint(late, 4).await;
+        gate.open(node.url());
+        assert_eq!(api.balance_at_head(early, "DUSD", &node).await.total, U256::from(3));
+        api.active(late).await;
+        assert_eq!(api.balance_at_head(late, "DUSD", &node).await.total, U256::from(4));
+    }
+}

@@ -1,0 +1,15 @@
+//! What Tidemark promises, checked against real nodes, real stores and real processes. Run with `tests/run`.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail loudly")]
+
+mod harness;
+
+mod contracts;
+mod dashboards;
+mod deposits;
+mod dev;
+mod lifecycle;
+mod reorgs;
+mod safes;
+mod tenants;
+mod webhooks;
