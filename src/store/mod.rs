@@ -9,9 +9,18 @@
 mod amount;
 mod engine;
 
+pub mod account;
+pub mod balance;
 pub mod chain;
+pub mod deployment;
+pub mod endpoint;
 pub mod event;
+pub mod feed;
+pub mod history;
+pub mod idempotency;
+pub mod key;
 pub mod transfer;
+pub mod wallet;
 pub mod watch;
 
 pub(crate) use engine::on;

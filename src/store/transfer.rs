@@ -119,7 +119,6 @@ macro_rules! transfer_columns {
          seen_at, settled_at, orphaned_at"
     };
 }
-#[expect(unused_imports, reason = "the listing comes with the API")]
 pub(super) use transfer_columns;
 
 /// The transfer that a movement is to a wallet, if it was ever connected.
