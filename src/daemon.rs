@@ -93,6 +93,9 @@ pub async fn run(
     let wake = Wake::new(config.chains.keys().cloned());
     let db = Db::open(config.database_url.expose()).await?;
     let _lock = db.lock()?;
+    if config.chains.is_empty() {
+        tracing::warn!("no chain is configured: only the API and the webhooks run");
+    }
     let address = config.server.listen;
     let listener = TcpListener::bind(address)
         .await
@@ -105,12 +108,7 @@ pub async fn run(
     let mut tasks: JoinSet<(String, Result<(), String>)> = JoinSet::new();
     for chain in config.chains.values() {
         let source = source(chain, &metrics)?;
-        let info = ChainInfo {
-            name: chain.name.clone(),
-            family: chain.family,
-            caip2: chain.caip2.clone(),
-            slip44: chain.native.slip44,
-        };
+        let info = ChainInfo::from(chain);
         let follower = Follower::new(
             Arc::new(chain.clone()),
             source,

@@ -16,6 +16,7 @@ use crate::{
     amount::Amount,
     chain::{Address, AssetKey, BlockRef, ChainName, Family, Header, Movement, TxId},
     clock::Clock,
+    config::ChainConfig,
     id::Ids,
     ledger::LedgerError,
     metrics::Metrics,
@@ -39,6 +40,17 @@ pub struct ChainInfo {
     pub caip2: String,
     /// The native coin's SLIP-44 coin type.
     pub slip44: u32,
+}
+
+impl From<&ChainConfig> for ChainInfo {
+    fn from(chain: &ChainConfig) -> Self {
+        Self {
+            name: chain.name.clone(),
+            family: chain.family,
+            caip2: chain.caip2.clone(),
+            slip44: chain.native.slip44,
+        }
+    }
 }
 
 impl ChainInfo {
