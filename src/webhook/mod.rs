@@ -6,6 +6,7 @@
 //! public, wait for a receiver past the deadline, or let one endpoint's trouble become another's.
 
 mod decide;
+mod desk;
 mod dispatch;
 mod guard;
 mod plan;
