@@ -5,8 +5,8 @@ mod keys;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-pub use keys::KeysCommand;
 use clap::{Args, Parser, Subcommand};
+pub use keys::KeysCommand;
 
 use crate::{
     apply::{Applier, ChainInfo},

@@ -97,12 +97,9 @@ pub async fn run(
         tracing::warn!("no chain is configured: only the API and the webhooks run");
     }
     let address = config.server.listen;
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|error| DaemonError::Listen { address, error })?;
-    let local = listener
-        .local_addr()
-        .map_err(|error| DaemonError::Listen { address, error })?;
+    let listener =
+        TcpListener::bind(address).await.map_err(|error| DaemonError::Listen { address, error })?;
+    let local = listener.local_addr().map_err(|error| DaemonError::Listen { address, error })?;
 
     let registry = Registry::default();
     let mut tasks: JoinSet<(String, Result<(), String>)> = JoinSet::new();
@@ -112,7 +109,14 @@ pub async fn run(
         let follower = Follower::new(
             Arc::new(chain.clone()),
             source,
-            Applier::new(db.clone(), ids.clone(), clock.clone(), metrics.clone(), wake.clone(), info),
+            Applier::new(
+                db.clone(),
+                ids.clone(),
+                clock.clone(),
+                metrics.clone(),
+                wake.clone(),
+                info,
+            ),
             registry.watchlist(&chain.name),
             metrics.clone(),
             clock.clone(),
@@ -200,9 +204,7 @@ fn unasked(ended: Result<(String, Result<(), String>), tokio::task::JoinError>) 
     match ended {
         Ok((task, Ok(()))) => DaemonError::Task { task, detail: "it returned".to_owned() },
         Ok((task, Err(detail))) => DaemonError::Task { task, detail },
-        Err(error) => {
-            DaemonError::Task { task: "unknown".to_owned(), detail: format!("{error}") }
-        }
+        Err(error) => DaemonError::Task { task: "unknown".to_owned(), detail: format!("{error}") },
     }
 }
 

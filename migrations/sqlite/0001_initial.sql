@@ -368,6 +368,8 @@ CREATE TABLE delivery (
     finished_at     INTEGER
 ) STRICT;
 CREATE INDEX delivery_due ON delivery (next_attempt_at, id) WHERE status = 'pending';
+-- What one endpoint is due, however much waits at the others.
+CREATE INDEX delivery_due_of_endpoint ON delivery (endpoint_id, next_attempt_at, id) WHERE status = 'pending';
 CREATE INDEX delivery_of_endpoint ON delivery (endpoint_id, id);
 CREATE INDEX delivery_in_order ON delivery (endpoint_id, wallet_id, sequence) WHERE status = 'pending';
 
