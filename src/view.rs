@@ -180,6 +180,7 @@ pub struct WalletRefView {
 /// A Safe on its way to being deployed.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = SafeDeployment)]
 pub struct SafeDeploymentView {
     #[schema(value_type = String)]
     pub id: crate::id::SafeDeploymentId,

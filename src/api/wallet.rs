@@ -116,7 +116,7 @@ fn safe_view(row: &WalletRow) -> Option<SafeView> {
     Some(SafeView {
         version: safe.version.clone(),
         singleton: safe.singleton.as_ref().map(|address| row.family.format_address(address)),
-        owners: safe.owners.clone(),
+        owners: safe.owners.iter().map(|owner| row.family.format_address(owner)).collect(),
         threshold: safe.threshold,
         deployed: deployments.iter().any(|on| on.status == "completed"),
         deployments,

@@ -13,7 +13,6 @@ pub mod account;
 pub mod balance;
 pub mod chain;
 pub mod delivery;
-pub mod deployment;
 pub mod endpoint;
 pub mod event;
 pub mod feed;

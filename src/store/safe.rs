@@ -1,6 +1,6 @@
 //! Safe deployments and the wallets they make, as the follower sees them.
 
-use sqlx::FromRow;
+use sqlx::{AssertSqlSafe, FromRow};
 
 use super::{Conn, StoreError, chain::number, on};
 use crate::{
@@ -173,6 +173,33 @@ pub async fn undecided(
     rows.into_iter().map(Deployment::try_from).collect()
 }
 
+/// Begins to track a deployment by its transaction.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn insert_by_hash(
+    conn: &mut Conn<'_>,
+    id: SafeDeploymentId,
+    tenant: TenantId,
+    chain: &ChainName,
+    tx: &TxId,
+    now: Millis,
+) -> Result<(), StoreError> {
+    on!(conn, c => sqlx::query(
+        "INSERT INTO safe_deployment (id, tenant_id, chain, tx, found_by, status, created_at, updated_at)
+         VALUES ($1, $2, $3, $4, 'hash', 'pending', $5, $5)",
+    )
+    .bind(id)
+    .bind(tenant)
+    .bind(chain.as_str())
+    .bind(tx.as_slice())
+    .bind(now)
+    .execute(c)
+    .await
+    .map(|_| ()))?;
+    Ok(())
+}
+
 /// One deployment of a tenant.
 ///
 /// # Errors
@@ -211,6 +238,42 @@ pub async fn by_tx(
     .bind(tx.as_slice())
     .fetch_all(c)
     .await)?;
+    rows.into_iter().map(Deployment::try_from).collect()
+}
+
+/// A page of the tenant's deployments, newest first, those before `before`.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn list(
+    conn: &mut Conn<'_>,
+    tenant: TenantId,
+    chain: Option<&ChainName>,
+    status: Option<DeploymentStatus>,
+    before: Option<SafeDeploymentId>,
+    limit: i64,
+) -> Result<Vec<Deployment>, StoreError> {
+    let mut sql =
+        concat!("SELECT ", columns!(), " FROM safe_deployment WHERE tenant_id = $1")
+            .to_owned();
+    if chain.is_some() {
+        sql.push_str(" AND chain = $2");
+    }
+    if status.is_some() {
+        sql.push_str(" AND status = $3");
+    }
+    if before.is_some() {
+        sql.push_str(" AND id < $4");
+    }
+    sql.push_str(" ORDER BY id DESC LIMIT $5");
+    let rows: Vec<Raw> = on!(conn, c => sqlx::query_as(AssertSqlSafe(sql))
+        .bind(tenant)
+        .bind(chain.map(ChainName::as_str))
+        .bind(status.map(DeploymentStatus::as_str))
+        .bind(before)
+        .bind(limit)
+        .fetch_all(c)
+        .await)?;
     rows.into_iter().map(Deployment::try_from).collect()
 }
 

@@ -35,7 +35,7 @@ pub struct SafeFacts {
     pub version: Option<String>,
     pub singleton: Option<Address>,
     /// As the family writes them.
-    pub owners: Vec<String>,
+    pub owners: Vec<Address>,
     pub threshold: Option<i64>,
 }
 
@@ -125,8 +125,7 @@ impl RawWallet {
                 version: self.safe_version,
                 singleton: self.safe_singleton.as_deref().and_then(Address::from_slice),
                 owners: owners
-                    .map_or(Ok(Vec::new()), |owners| serde_json::from_str(&owners))
-                    .map_err(StoreError::corrupt)?,
+                    .map_or(Ok(Vec::new()), |owners| super::safe::read_addresses(&owners))?,
                 threshold: self.safe_threshold,
             }),
             (WalletKind::Eoa | WalletKind::Contract, _) => None,
