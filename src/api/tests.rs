@@ -44,19 +44,33 @@ const USDC: [u8; 20] = [0x83; 20];
 /// A store that goes away with it.
 struct TestDb {
     db: Db,
+    /// The server and the name of a database to drop.
+    server: Option<(String, String)>,
     _folder: tempfile::TempDir,
+}
+
+impl Drop for TestDb {
+    fn drop(&mut self) {
+        let Some((server, name)) = self.server.take() else { return };
+        let dropping = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(Db::drop_for_test(&server, &name));
+        });
+        let _ = dropping.join();
+    }
 }
 
 async fn test_db() -> TestDb {
     let folder = tempfile::tempdir().expect("a folder");
-    let db = if let Ok(server) = std::env::var("TIDEMARK_TEST_POSTGRES_URL") {
+    if let Ok(server) = std::env::var("TIDEMARK_TEST_POSTGRES_URL") {
         let unique: crate::id::RequestId = Ids::new(Clock::System).next();
-        Db::create_for_test(&server, &format!("tidemark_api_test_{}", unique.0.simple())).await
-    } else {
-        let path = folder.path().join("t.db");
-        Db::open(&format!("sqlite://{}", path.display())).await.expect("a store")
-    };
-    TestDb { db, _folder: folder }
+        let name = format!("tidemark_api_test_{}", unique.0.simple());
+        let db = Db::create_for_test(&server, &name).await;
+        return TestDb { db, server: Some((server, name)), _folder: folder };
+    }
+    let path = folder.path().join("t.db");
+    let db = Db::open(&format!("sqlite://{}", path.display())).await.expect("a store");
+    TestDb { db, server: None, _folder: folder }
 }
 
 fn chain(name: &str, chain_id: u64, family: Family) -> (ChainName, ChainConfig) {
@@ -77,10 +91,10 @@ fn chain(name: &str, chain_id: u64, family: Family) -> (ChainName, ChainConfig) 
         tokens: Vec::new(),
         verification: Verification::Full,
         poll_interval: Duration::from_secs(1),
-        lag_limit: Duration::from_secs(60),
+        lag_limit: Duration::from_mins(1),
         batch_blocks: 10,
         start_block: None,
-        dropped_after: Duration::from_secs(3600),
+        dropped_after: Duration::from_hours(1),
     };
     (name, config)
 }
@@ -105,7 +119,7 @@ fn config() -> Config {
             request_timeout: Duration::from_secs(5),
             max_in_flight: 10,
             max_in_flight_per_endpoint: 2,
-            disable_after: Duration::from_secs(3600),
+            disable_after: Duration::from_hours(1),
         },
     }
 }

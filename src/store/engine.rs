@@ -279,6 +279,15 @@ impl Db {
         Self::open(&format!("{server}/{name}")).await.expect("a store")
     }
 
+    /// Ends what [`Db::create_for_test`] made, with its connections.
+    #[cfg(test)]
+    pub async fn drop_for_test(server: &str, name: &str) {
+        use sqlx::{AssertSqlSafe, Connection as _};
+        let mut admin = PgConnection::connect(server).await.expect("the test server");
+        let sql = format!("DROP DATABASE {name} WITH (FORCE)");
+        sqlx::query(AssertSqlSafe(sql)).execute(&mut admin).await.expect("it is dropped");
+    }
+
     /// Closes the connections; what was committed stays.
     pub async fn close(&self) {
         match self {
