@@ -44,7 +44,7 @@ pub(super) const LONGEST_REFERENCE: usize = 256;
 pub struct WalletView {
     #[schema(value_type = String, example = "wlt_2xKjF9mQb7vN4hL1pR3w8t")]
     pub id: WalletId,
-    #[schema(example = "0x742d35Cc6634C0532925a3b844Bc9e7595f2bD18")]
+    #[schema(example = "0x742D35CC6634C0532925a3B844Bc9E7595F2bD18")]
     pub address: String,
     /// `evm`, `solana` or `tron`.
     #[schema(value_type = String, example = "evm")]
@@ -256,6 +256,7 @@ fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<String>>,
 }
 
 /// What is left out stays; null clears.
+#[expect(clippy::option_option, reason = "left out, null and a text are three wishes")]
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WalletChangesBody {
