@@ -1,1 +1,267 @@
-//! Stub.
+//! The command line: what can be asked for, and each command's body or whose it is.
+
+mod keys;
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+pub use keys::KeysCommand;
+
+use crate::{
+    apply::{Applier, ChainInfo},
+    chain::ChainName,
+    clock::Clock,
+    config::{Config, ConfigError},
+    id::Ids,
+    logging::{self, Format},
+    metrics::Metrics,
+    store::Db,
+    wake::Wake,
+};
+
+/// Watches blockchains for registered addresses and keeps their balances exact, explained and proven.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub struct Cli {
+    /// The configuration file; without it the defaults and the environment hold.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// How log lines are written: auto is text on a terminal and JSON elsewhere.
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    pub log_format: Format,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Follow the chains, serve the API and deliver webhooks, until stopped.
+    Run,
+    /// Run everything with a local chain, a demo token, a Safe and live traffic.
+    Dev(DevArgs),
+    /// Create, list and revoke API keys.
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Bring the database's schema up to date.
+    Migrate,
+    /// Show what would run, without opening anything.
+    CheckConfig,
+    /// Take a chain back to a block, as the way out when it has halted.
+    Rewind {
+        /// The chain's name in the configuration.
+        #[arg(long)]
+        chain: String,
+        /// The last block that stays.
+        #[arg(long, value_name = "BLOCK")]
+        to: u64,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub struct DevArgs {
+    /// Stop when the first deposit has been credited and its webhook delivered.
+    #[arg(long)]
+    pub once: bool,
+}
+
+/// The command does not fit the configuration.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(String);
+
+/// Runs the command.
+///
+/// # Errors
+/// Whatever stopped it; [`exit_code`] tells what the process should answer.
+pub async fn execute(cli: Cli) -> anyhow::Result<()> {
+    logging::init(cli.log_format);
+    // The local chain brings its own configuration.
+    let command = match cli.command {
+        Command::Dev(args) => return crate::dev::run(args.once).await,
+        command => command,
+    };
+    let config = Config::load(cli.config.as_deref())?;
+    match command {
+        Command::Dev(_) => Ok(()),
+        Command::Run => Ok(crate::daemon::run_until_signalled(config).await?),
+        Command::Keys(command) => keys::run(&config, command).await,
+        Command::Migrate => migrate(&config).await,
+        Command::CheckConfig => {
+            print!("{}", describe(&config));
+            Ok(())
+        }
+        Command::Rewind { chain, to } => rewind(&config, &chain, to).await,
+    }
+}
+
+/// 2 for what the user must write differently, 1 for what went wrong.
+#[must_use]
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<ConfigError>() || error.is::<Usage>() { 2 } else { 1 }
+}
+
+async fn migrate(config: &Config) -> anyhow::Result<()> {
+    let db = open(config).await?;
+    db.close().await;
+    println!("The database is up to date.");
+    Ok(())
+}
+
+async fn rewind(config: &Config, chain: &str, to: u64) -> anyhow::Result<()> {
+    if !config.chains.contains_key(chain) {
+        let names: Vec<_> = config.chains.keys().map(ChainName::as_str).collect();
+        let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        return Err(Usage(format!("no chain {chain:?} is configured; there is: {names}")).into());
+    }
+    let db = open(config).await?;
+    let outcome = rewind_in(config, &db, &ChainName::new(chain), to).await;
+    db.close().await;
+    outcome.with_context(|| format!("{chain} was not rewound to block {to}"))?;
+    println!("{chain} stands at block {to} and goes on from there.");
+    Ok(())
+}
+
+/// A running daemon need not be stopped: the cursor moves in one transaction, and whoever built upon the
+/// old one reads it again.
+async fn rewind_in(config: &Config, db: &Db, name: &ChainName, to: u64) -> anyhow::Result<()> {
+    let chain = config.chains.get(name).context("no such chain")?;
+    let metrics = Metrics::new();
+    let source = crate::daemon::source(chain, &metrics)?;
+    let target = source
+        .header_at(to)
+        .await?
+        .with_context(|| format!("the node has no block {to}: choose one that it has"))?;
+    let clock = Clock::System;
+    let applier = Applier::new(
+        db.clone(),
+        Ids::new(clock.clone()),
+        clock,
+        metrics,
+        Wake::default(),
+        ChainInfo::from(chain),
+    );
+    applier.rewind(&target).await?;
+    Ok(())
+}
+
+async fn open(config: &Config) -> anyhow::Result<Db> {
+    Db::open(config.database_url.expose()).await.context("the database cannot be used")
+}
+
+/// What would run: no secret and no URL.
+fn describe(config: &Config) -> String {
+    use std::fmt::Write as _;
+
+    let engine = config.database_url.expose().split("://").next().unwrap_or_default();
+    let mut text = String::new();
+    let mut line = |line: String| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{line}");
+    };
+    line(format!("listen    {}", config.server.listen));
+    line(format!("database  {engine}"));
+    for chain in config.chains.values() {
+        let endpoints: Vec<_> = chain.endpoints.iter().map(|e| e.name.as_str()).collect();
+        line(format!("chain     {} ({})", chain.name, chain.caip2));
+        line(format!(
+            "          native coin {}, {} tokens",
+            chain.native.symbol,
+            chain.tokens.len()
+        ));
+        line(format!("          settled by {}", chain.settlement));
+        line(format!("          verification {}", chain.verification.as_str()));
+        line(format!("          endpoints {}", endpoints.join(", ")));
+    }
+    if config.chains.is_empty() {
+        line("chain     none: the API only; add [chains.NAME] to follow one".to_owned());
+    }
+    if config.webhooks.allow_http || config.webhooks.allow_private_addresses {
+        line(
+            "warning   webhooks.allow_http and allow_private_addresses are for development only"
+                .to_owned(),
+        );
+    }
+    line("The configuration is valid.".to_owned());
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_documented_commands_are_understood() {
+        for line in [
+            "tidemark dev",
+            "tidemark dev --once",
+            "tidemark --config my.toml run",
+            "tidemark run --config my.toml",
+            "tidemark --config my.toml keys list --tenant acme",
+            "tidemark keys revoke key_1",
+            "tidemark --config my.toml migrate",
+            "tidemark --config my.toml check-config",
+            "tidemark --config my.toml rewind --chain ethereum --to 19000000",
+        ] {
+            assert!(parse(line).is_ok(), "{line}");
+        }
+        let line = "tidemark --config my.toml keys create --tenant acme --scopes wallets:read,wallets:write";
+        match parse(line).expect("the documented line").command {
+            Command::Keys(KeysCommand::Create { tenant, scopes }) => {
+                assert_eq!(tenant, "acme");
+                assert_eq!(scopes.len(), 2);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_bad_configuration_exits_with_2_and_a_failure_with_1() {
+        let config = Config::from_toml("[server]\nport = 1").expect_err("an unknown key");
+        assert_eq!(exit_code(&config.into()), 2);
+        assert_eq!(exit_code(&Usage("no such chain".to_owned()).into()), 2);
+        assert_eq!(exit_code(&anyhow::anyhow!("the node is gone")), 1);
+    }
+
+    #[tokio::test]
+    async fn rewinding_a_chain_that_is_not_configured_is_bad_usage() {
+        let config = Config::from_toml("").expect("the defaults");
+        let error = rewind(&config, "ethereum", 1).await.expect_err("no such chain");
+        assert_eq!(exit_code(&error), 2);
+    }
+
+    #[test]
+    fn check_config_shows_endpoints_by_name_and_no_secret() {
+        let config = Config::from_toml(
+            r#"
+            database.url = "postgres://user:hunter2@db.internal/tidemark"
+            [chains.base]
+            endpoints = [{ url = "https://rpc.example.com/hunter3", name = "main" }, { url = "https://b.example.com" }]
+            "#,
+        )
+        .expect("a good configuration");
+        let text = describe(&config);
+        assert!(text.contains("endpoints main, endpoint-2"), "{text}");
+        assert!(
+            text.contains("base (eip155:8453)") && text.contains("settled by finalized"),
+            "{text}"
+        );
+        assert!(text.contains("7 tokens"), "{text}");
+        for secret in ["hunter", "example.com", "db.internal"] {
+            assert!(!text.contains(secret), "{secret} in {text}");
+        }
+    }
+}

@@ -1,9 +1,21 @@
 //! Configuration: the raw file made into checked types, once, at start.
 //!
 //! `config/default.toml` (compiled in), then the file given, then `TIDEMARK__…` variables. Unknown keys are
-//! refused. Secrets never print: see [`Secret`].
+//! refused. Secrets never print: see [`Secret`]. An error names the key, the problem and what to do, and
+//! never repeats a value that may be a secret.
+
+mod check;
+mod endpoint;
+mod error;
+mod known;
+mod load;
+mod raw;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
+
+pub use error::ConfigError;
 
 use crate::chain::{Address, ChainName, Family, Settlement};
 
@@ -74,7 +86,7 @@ pub struct ChainConfig {
     pub dropped_after: Duration,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NativeCoin {
     pub symbol: String,
     pub name: String,
@@ -84,7 +96,7 @@ pub struct NativeCoin {
 }
 
 /// A token contract that the operator calls money.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenConfig {
     pub contract: Address,
     pub symbol: String,
@@ -93,8 +105,7 @@ pub struct TokenConfig {
 }
 
 /// How much of what a node returns is recomputed before it is believed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verification {
     /// The header's hash and the receipts' root.
     Full,
@@ -103,6 +114,18 @@ pub enum Verification {
     Bloom,
     /// Only the links between blocks; for chains that keep neither.
     Links,
+}
+
+impl Verification {
+    /// The word in the configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Bloom => "bloom",
+            Self::Links => "links",
+        }
+    }
 }
 
 /// One node of a chain.

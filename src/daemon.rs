@@ -1,11 +1,262 @@
-//! Stub.
+//! Wires the parts together; starts, watches and stops every long-lived task.
+//!
+//! A task that ends without being asked to, or panics, ends the process with an error: a supervisor starts
+//! it again, and the store says where to go on.
 
-/// Stub: the daemon's own branch has it.
-#[expect(clippy::unused_async, reason = "a stub of an asynchronous function")]
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{net::TcpListener, sync::oneshot, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    api::Api,
+    apply::{Applier, ChainInfo},
+    chain::{Family, Source, evm::EvmSource},
+    clock::Clock,
+    config::{ChainConfig, Config},
+    follow::Follower,
+    id::Ids,
+    metrics::Metrics,
+    registry::Registry,
+    store::{Db, StoreError},
+    wake::Wake,
+    webhook::Dispatcher,
+};
+
+/// How long the tasks may take to finish what they have begun; a supervisor allows ten seconds.
+const DRAIN: Duration = Duration::from_secs(8);
+
+/// Why the daemon ended, or never began.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("cannot listen on {address}: {error}. Set server.listen to a free address")]
+    Listen { address: SocketAddr, error: std::io::Error },
+    #[error("chain {chain}: {detail}")]
+    Chain { chain: String, detail: String },
+    #[error("the webhook client cannot be built: {0}")]
+    Webhook(String),
+    #[error("the task '{task}' ended by itself: {detail}")]
+    Task { task: String, detail: String },
+    #[error("signals cannot be received: {0}")]
+    Signals(std::io::Error),
+    #[error("the tasks did not finish within {} seconds", DRAIN.as_secs())]
+    Drain,
+}
+
+/// Runs until SIGTERM or SIGINT; a second signal ends the process at once.
+pub async fn run_until_signalled(config: Config) -> Result<(), DaemonError> {
+    let shutdown = CancellationToken::new();
+    let signals = stop_on_signals(shutdown.clone()).map_err(DaemonError::Signals)?;
+    let mut signals = JoinSet::from_iter([signals]);
+    let result = run(config, shutdown, None).await;
+    signals.abort_all();
+    result
+}
+
+/// Cancels `shutdown` at the first SIGTERM or SIGINT, and ends the process at the second.
+pub fn stop_on_signals(
+    shutdown: CancellationToken,
+) -> std::io::Result<impl Future<Output = ()> + Send> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        let mut stopping = false;
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if stopping {
+                tracing::warn!("second signal: ending at once");
+                std::process::exit(130);
+            }
+            stopping = true;
+            tracing::info!("stopping");
+            shutdown.cancel();
+        }
+    })
+}
+
+/// Runs until `shutdown`. `ready` is told the API's address once requests are answered.
 pub async fn run(
-    _config: crate::config::Config,
-    _shutdown: tokio_util::sync::CancellationToken,
-    _ready: Option<tokio::sync::oneshot::Sender<std::net::SocketAddr>>,
-) -> anyhow::Result<()> {
-    anyhow::bail!("not built yet")
+    config: Config,
+    shutdown: CancellationToken,
+    ready: Option<oneshot::Sender<SocketAddr>>,
+) -> Result<(), DaemonError> {
+    let clock = Clock::System;
+    let ids = Ids::new(clock.clone());
+    let metrics = Metrics::new();
+    metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    let wake = Wake::new(config.chains.keys().cloned());
+    let db = Db::open(config.database_url.expose()).await?;
+    let _lock = db.lock()?;
+    if config.chains.is_empty() {
+        tracing::warn!("no chain is configured: only the API and the webhooks run");
+    }
+    let address = config.server.listen;
+    let listener =
+        TcpListener::bind(address).await.map_err(|error| DaemonError::Listen { address, error })?;
+    let local = listener.local_addr().map_err(|error| DaemonError::Listen { address, error })?;
+
+    let registry = Registry::default();
+    let mut tasks: JoinSet<(String, Result<(), String>)> = JoinSet::new();
+    for chain in config.chains.values() {
+        let source = source(chain, &metrics)?;
+        let info = ChainInfo::from(chain);
+        let follower = Follower::new(
+            Arc::new(chain.clone()),
+            source,
+            Applier::new(
+                db.clone(),
+                ids.clone(),
+                clock.clone(),
+                metrics.clone(),
+                wake.clone(),
+                info,
+            ),
+            registry.watchlist(&chain.name),
+            metrics.clone(),
+            clock.clone(),
+            wake.chain_bell(&chain.name),
+        );
+        let (name, stop) = (format!("follower of {}", chain.name), shutdown.clone());
+        tasks.spawn(async move { (name, follower.run(stop).await.map_err(|e| e.to_string())) });
+    }
+    let dispatcher = Dispatcher::new(
+        db.clone(),
+        ids.clone(),
+        clock.clone(),
+        wake.clone(),
+        metrics.clone(),
+        config.webhooks.clone(),
+    )
+    .map_err(|error| DaemonError::Webhook(error.to_string()))?;
+    let stop = shutdown.clone();
+    tasks.spawn(async move {
+        ("webhook dispatcher".to_owned(), dispatcher.run(stop).await.map_err(|e| e.to_string()))
+    });
+    let api = Api {
+        db: db.clone(),
+        ids,
+        clock,
+        wake,
+        metrics: metrics.clone(),
+        config: Arc::new(config),
+    };
+    let stop = shutdown.clone();
+    tasks.spawn(async move {
+        ("api".to_owned(), api.serve(listener, stop).await.map_err(|e| e.to_string()))
+    });
+    tracing::info!(address = %local, "listening");
+    if let Some(ready) = ready {
+        // Nobody waits any more if the receiver is gone.
+        let _ = ready.send(local);
+    }
+    let result = supervise(tasks, &shutdown, &metrics).await;
+    db.close().await;
+    result
+}
+
+/// Waits for the shutdown, then for the tasks. The first task that ends unasked stops the others.
+async fn supervise(
+    mut tasks: JoinSet<(String, Result<(), String>)>,
+    shutdown: &CancellationToken,
+    metrics: &Metrics,
+) -> Result<(), DaemonError> {
+    let mut failure = None;
+    while !shutdown.is_cancelled() {
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            ended = tasks.join_next() => {
+                let Some(ended) = ended else { break };
+                // The shutdown and the end of a task may be seen in either order.
+                if !shutdown.is_cancelled() {
+                    metrics.task_failures_total.inc();
+                    let error = unasked(ended);
+                    tracing::error!(error = %error, "ending the process");
+                    failure = Some(error);
+                    shutdown.cancel();
+                }
+            }
+        }
+    }
+    let drained = tokio::time::timeout(DRAIN, async {
+        let mut failed = None;
+        while let Some(ended) = tasks.join_next().await {
+            if !matches!(ended, Ok((_, Ok(())))) {
+                failed = failed.or(Some(unasked(ended)));
+            }
+        }
+        failed
+    })
+    .await;
+    match (failure, drained) {
+        (Some(error), _) | (None, Ok(Some(error))) => Err(error),
+        (None, Ok(None)) => Ok(()),
+        (None, Err(_)) => Err(DaemonError::Drain),
+    }
+}
+
+fn unasked(ended: Result<(String, Result<(), String>), tokio::task::JoinError>) -> DaemonError {
+    match ended {
+        Ok((task, Ok(()))) => DaemonError::Task { task, detail: "it returned".to_owned() },
+        Ok((task, Err(detail))) => DaemonError::Task { task, detail },
+        Err(error) => DaemonError::Task { task: "unknown".to_owned(), detail: format!("{error}") },
+    }
+}
+
+/// The source of a chain's family.
+pub fn source(chain: &ChainConfig, metrics: &Metrics) -> Result<Arc<dyn Source>, DaemonError> {
+    let failed = |detail: String| DaemonError::Chain { chain: chain.name.to_string(), detail };
+    match chain.family {
+        Family::Evm => {
+            let source = EvmSource::new(chain, metrics.clone())
+                .map_err(|error| failed(error.to_string()))?;
+            Ok(Arc::new(source))
+        }
+        Family::Solana | Family::Tron => {
+            Err(failed(format!("the family {} is not supported by this version", chain.family)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tasks() -> JoinSet<(String, Result<(), String>)> {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async {
+            std::future::pending::<()>().await;
+            ("patient".to_owned(), Ok(()))
+        });
+        tasks
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panicked_task_ends_the_process_with_an_error() {
+        let mut tasks = tasks();
+        tasks.spawn(async { panic!("a bug") });
+        let ended = supervise(tasks, &CancellationToken::new(), &Metrics::new()).await;
+        assert!(matches!(ended, Err(DaemonError::Task { .. })), "{ended:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_returns_unasked_ends_the_process_with_an_error() {
+        let mut tasks = tasks();
+        tasks.spawn(async { ("quitter".to_owned(), Ok(())) });
+        let ended = supervise(tasks, &CancellationToken::new(), &Metrics::new()).await;
+        assert!(matches!(ended, Err(DaemonError::Task { task, .. }) if task == "quitter"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_will_not_stop_does_not_hold_the_process() {
+        let shutdown = CancellationToken::new();
+        shutdown.cancel();
+        let ended = supervise(tasks(), &shutdown, &Metrics::new()).await;
+        assert!(matches!(ended, Err(DaemonError::Drain)));
+    }
 }

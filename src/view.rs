@@ -176,3 +176,62 @@ pub struct WalletRefView {
     pub account_id: Option<crate::id::AccountId>,
     pub client_reference_id: Option<String>,
 }
+
+/// A Safe on its way to being deployed.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = SafeDeployment)]
+pub struct SafeDeploymentView {
+    #[schema(value_type = String)]
+    pub id: crate::id::SafeDeploymentId,
+    pub chain: String,
+    pub tx_hash: String,
+    /// `pending`, `processing`, `completed` or `failed`.
+    pub status: &'static str,
+    /// In a word, why it failed: `reverted`, `dropped`, `replaced`, `not_a_safe`, `unknown_singleton`,
+    /// `not_set_up`.
+    pub reason: Option<String>,
+    pub address: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub wallet_id: Option<crate::id::WalletId>,
+    pub version: Option<String>,
+    pub singleton: Option<String>,
+    pub owners: Vec<String>,
+    pub threshold: Option<u64>,
+    pub block: Option<BlockRefView>,
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Millis,
+    #[schema(value_type = String, format = DateTime)]
+    pub updated_at: Millis,
+}
+
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct BlockRefView {
+    pub number: u64,
+    pub hash: String,
+}
+
+impl SafeDeploymentView {
+    #[must_use]
+    pub fn new(row: &crate::store::safe::Deployment, family: Family) -> Self {
+        Self {
+            id: row.id,
+            chain: row.chain.to_string(),
+            tx_hash: family.format_tx(&row.tx),
+            status: row.status.as_str(),
+            reason: row.reason.clone(),
+            address: row.address.as_ref().map(|address| family.format_address(address)),
+            wallet_id: row.wallet_id,
+            version: row.version.clone(),
+            singleton: row.singleton.as_ref().map(|address| family.format_address(address)),
+            owners: row.owners.iter().map(|owner| family.format_address(owner)).collect(),
+            threshold: row.threshold,
+            block: row.block.map(|block| BlockRefView {
+                number: block.number,
+                hash: family.format_block_hash(&block.hash),
+            }),
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        }
+    }
+}

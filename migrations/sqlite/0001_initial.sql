@@ -61,7 +61,7 @@ CREATE TABLE wallet (
     replaced_by         BLOB,
     -- Set when the tenant deleted it: no longer shown, no longer watched.
     deleted_at          INTEGER,
-    -- The Safe's facts as last proven; all null for other kinds. Owners are addresses as JSON texts.
+    -- The Safe's facts as last proven; all null for other kinds. Owners: a JSON array of addresses in hexadecimal.
     safe_version        TEXT,
     safe_singleton      BLOB,
     safe_owners         TEXT,
@@ -195,7 +195,7 @@ CREATE TABLE entry (
     -- Which connection of the transfer this belongs to, from 1: the same block can come, go and come again.
     connection   INTEGER  NOT NULL,
     effect       TEXT    NOT NULL
-        CONSTRAINT entry_effect CHECK (effect IN ('connect', 'disconnect', 'settle')),
+        CONSTRAINT entry_effect CHECK (effect IN ('connect', 'disconnect', 'settle', 'unsettle')),
     direction    TEXT    NOT NULL CONSTRAINT entry_direction CHECK (direction IN ('in', 'out')),
     amount       BLOB    NOT NULL CHECK (length(amount) = 32),
     block_number INTEGER  NOT NULL,
@@ -368,6 +368,8 @@ CREATE TABLE delivery (
     finished_at     INTEGER
 ) STRICT;
 CREATE INDEX delivery_due ON delivery (next_attempt_at, id) WHERE status = 'pending';
+-- What one endpoint is due, however much waits at the others.
+CREATE INDEX delivery_due_of_endpoint ON delivery (endpoint_id, next_attempt_at, id) WHERE status = 'pending';
 CREATE INDEX delivery_of_endpoint ON delivery (endpoint_id, id);
 CREATE INDEX delivery_in_order ON delivery (endpoint_id, wallet_id, sequence) WHERE status = 'pending';
 

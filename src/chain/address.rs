@@ -171,6 +171,15 @@ impl Family {
         }
     }
 
+    /// Whether a height can stay without a block for ever, as Solana's skipped slots do.
+    #[must_use]
+    pub const fn skips_heights(self) -> bool {
+        match self {
+            Self::Solana => true,
+            Self::Evm | Self::Tron => false,
+        }
+    }
+
     /// Reads an address as a user writes it, with the family's checksum.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use std::{
 };
 
 use alloy::primitives::{Address, keccak256};
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -21,6 +21,7 @@ use super::{
     receiver, screen,
 };
 use crate::{
+    api::key::{self, Scope},
     chain::{self, ChainName, Family, Settlement, SettlementTag},
     clock::Clock,
     config::{
@@ -40,7 +41,7 @@ const SLOTS_IN_AN_EPOCH: u64 = 1;
 const USUAL_PORT: u16 = 8080;
 const ACTIVATION_TIMEOUT: Duration = Duration::from_secs(30);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(12);
-const SCOPES: &str = "wallets:read wallets:write webhooks:write";
+const SCOPES: [Scope; 3] = [Scope::WalletsRead, Scope::WalletsWrite, Scope::WebhooksWrite];
 
 /// What the traffic needs to know.
 #[derive(Debug)]
@@ -116,11 +117,10 @@ impl Stage {
         let config = config(&folder, &rpc, token);
         let daemon_shutdown = CancellationToken::new();
         let (ready, is_ready) = oneshot::channel();
-        let mut daemon = AbortOnDropHandle::new(tokio::spawn(crate::daemon::run(
-            config,
-            daemon_shutdown.clone(),
-            Some(ready),
-        )));
+        let stop = daemon_shutdown.clone();
+        let mut daemon = AbortOnDropHandle::new(tokio::spawn(async move {
+            Ok(crate::daemon::run(config, stop, Some(ready)).await?)
+        }));
         let address = tokio::select! {
             address = is_ready => match address {
                 Ok(address) => address,
@@ -243,12 +243,12 @@ fn free_address() -> SocketAddr {
 /// A key for the demo tenant, made as `tidemark keys create` makes it.
 async fn create_key(database_url: &str) -> anyhow::Result<String> {
     let clock = Clock::default();
-    let _ids = Ids::new(clock);
+    let ids = Ids::new(clock.clone());
     let db = Db::open(database_url).await?;
-    let tx = db.begin().await?;
-    tx.commit().await?;
+    let created = key::create(&db, &ids, clock.now(), "dev", &SCOPES).await;
     db.close().await;
-    bail!("keys come with the API: {SCOPES}")
+    let (_, secret) = created.context("the API key could not be stored")?;
+    Ok(secret)
 }
 
 /// Registers the receiver and the wallet, and waits until the wallet is watched.

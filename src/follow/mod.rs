@@ -1,1 +1,687 @@
-//! Stub.
+//! One follower per chain: from the node's blocks to the ledger, without a gap.
+//!
+//! It owns the chain's cursor: every block is the child of the one before, by hash; a mismatch leads to the
+//! common ancestor and one rollback; a mismatch at the settled block halts the chain. It knows no chain
+//! family. Announcements only wake it: what it does is decided from the cursor and the node's answers.
+
+mod boundary;
+mod decide;
+mod deployments;
+mod prefetch;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use decide::{Relation, SettleStep};
+use futures::FutureExt as _;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    apply::{Applier, ApplyError, Committed, Figures, FoundSafe, MatchedBlock},
+    chain::{BalanceQuery, Block, BlockRef, Header, Settlement, Source, SourceError, TxId},
+    clock::{Clock, Millis},
+    config::ChainConfig,
+    id::SafeDeploymentId,
+    metrics::Metrics,
+    registry::Watchlist,
+    retry::Backoff,
+    store::{
+        StoreError,
+        chain::{self as chain_store, BlockPoint, Cursor},
+        watch as watch_store,
+    },
+};
+
+/// A node is asked this often before its contradiction to the settled block halts the chain.
+const CONTRADICTIONS_TO_HALT: u32 = 3;
+/// How often a halted chain looks whether somebody has rewound it.
+const HALTED_POLL: Duration = Duration::from_secs(2);
+
+/// Follows one chain until it is told to stop.
+pub struct Follower {
+    config: Arc<ChainConfig>,
+    source: Arc<dyn Source>,
+    applier: Applier,
+    watchlist: Watchlist,
+    metrics: Metrics,
+    clock: Clock,
+    bell: Arc<Notify>,
+    /// What the store has, as far as it is known; `None` after any doubt.
+    cursor: Option<Cursor>,
+    /// Transactions of undecided deployments.
+    tracked: HashSet<TxId>,
+    /// When each undecided deployment's transaction was last asked for.
+    examined: HashMap<SafeDeploymentId, Instant>,
+    /// Whether configured assets are all opened for the watches there are.
+    assets_ready: bool,
+    contradictions: u32,
+}
+
+/// Why a turn ended early, by what to do.
+#[derive(Debug, thiserror::Error)]
+enum TurnError {
+    /// Try again after a pause.
+    #[error("{0}")]
+    Retry(String),
+    /// The node could not answer; what is known of the store still holds. Try again after a pause.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// Stop the chain until a person acts.
+    #[error("{0}")]
+    Halt(String),
+    /// The chain is halted already.
+    #[error("halted: {0}")]
+    Halted(String),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<ApplyError> for TurnError {
+    fn from(error: ApplyError) -> Self {
+        match error {
+            ApplyError::Store(error @ (StoreError::Collision(_) | StoreError::Unavailable(_))) => {
+                Self::Retry(error.to_string())
+            }
+            ApplyError::Store(error) => Self::Store(error),
+            ApplyError::CursorMoved(_) | ApplyError::Short(_) => Self::Retry(error.to_string()),
+            ApplyError::Ledger { .. } => {
+                Self::Halt(format!("the ledger refuses a block ({error}); nothing of it is booked"))
+            }
+        }
+    }
+}
+
+/// Whether the next turn should wait for a wake-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    Idle,
+    More,
+}
+
+impl Follower {
+    #[must_use]
+    pub fn new(
+        config: Arc<ChainConfig>,
+        source: Arc<dyn Source>,
+        applier: Applier,
+        watchlist: Watchlist,
+        metrics: Metrics,
+        clock: Clock,
+        bell: Arc<Notify>,
+    ) -> Self {
+        Self {
+            config,
+            source,
+            applier,
+            watchlist,
+            metrics,
+            clock,
+            bell,
+            cursor: None,
+            tracked: HashSet::new(),
+            examined: HashMap::new(),
+            assets_ready: false,
+            contradictions: 0,
+        }
+    }
+
+    /// Follows until `shutdown`. A sick node only delays its chain; a chain that must not go on halts alone.
+    ///
+    /// # Errors
+    /// Only what no waiting mends: a store that is not what it should be.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), StoreError> {
+        let source = Arc::clone(&self.source);
+        let listening = async {
+            source.listen().await;
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => Ok(()),
+            result = self.follow() => result,
+            () = listening => Ok(()),
+        }
+    }
+
+    async fn follow(&mut self) -> Result<(), StoreError> {
+        let mut announced = self.source.announced();
+        let mut trouble = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+        let mut last_trouble = None;
+        loop {
+            let pause = match self.turn(&mut announced).await {
+                Ok(turn) => {
+                    if last_trouble.take().is_some() {
+                        tracing::info!(chain = %self.config.name, "following again");
+                    }
+                    trouble.reset();
+                    self.gauge_progress();
+                    if turn == Turn::More {
+                        continue;
+                    }
+                    self.config.poll_interval
+                }
+                Err(error) => {
+                    // After a failed commit nothing is assumed: the cursor is read again.
+                    if !matches!(error, TurnError::Source(_)) {
+                        self.cursor = None;
+                    }
+                    let text = error.to_string();
+                    let news = last_trouble.as_ref() != Some(&text);
+                    let pause = match error {
+                        TurnError::Retry(_) | TurnError::Source(_) => {
+                            if news {
+                                tracing::warn!(chain = %self.config.name, error = %text, "cannot go on yet, trying again");
+                            }
+                            trouble.next_delay()
+                        }
+                        TurnError::Halt(reason) => {
+                            self.halt(&reason).await?;
+                            HALTED_POLL
+                        }
+                        TurnError::Halted(_) => {
+                            if news {
+                                tracing::error!(
+                                    chain = %self.config.name,
+                                    reason = %text,
+                                    "this chain stands still; the way out is: tidemark rewind --chain {} --to <block below the disputed one>",
+                                    self.config.name
+                                );
+                                self.gauge_halted(1);
+                            }
+                            HALTED_POLL
+                        }
+                        TurnError::Store(StoreError::Unavailable(_) | StoreError::Collision(_)) => {
+                            if news {
+                                tracing::warn!(chain = %self.config.name, error = %text, "the store does not answer, trying again");
+                            }
+                            trouble.next_delay()
+                        }
+                        TurnError::Store(error) => return Err(error),
+                    };
+                    last_trouble = Some(text);
+                    pause
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.bell.notified() => {}
+                changed = announced.changed() => {
+                    if changed.is_err() {
+                        tokio::time::sleep(pause).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn halt(&mut self, reason: &str) -> Result<(), StoreError> {
+        tracing::error!(
+            chain = %self.config.name,
+            reason,
+            "halting this chain; the way out is: tidemark rewind --chain {} --to <block below the disputed one>",
+            self.config.name
+        );
+        self.gauge_halted(1);
+        self.applier.halt(reason).await
+    }
+
+    /// One round: take in what is new, open and close watches, settle.
+    async fn turn(
+        &mut self,
+        announced: &mut watch::Receiver<Option<BlockRef>>,
+    ) -> Result<Turn, TurnError> {
+        let cursor = match self.cursor.clone() {
+            Some(cursor) => cursor,
+            None => self.load().await?,
+        };
+        let applied = cursor.head.at;
+        let mut turn = Turn::Idle;
+        if !self.connect_announced(&cursor, announced).await? {
+            let head = self.source.head().await?;
+            self.gauge_head(&head);
+            match decide::relate(&applied, &head) {
+                Relation::Same => {}
+                Relation::Child => match self.source.block(head.at).await? {
+                    Some(block) => self.connect(&cursor, vec![block], cursor.settled).await?,
+                    None => turn = Turn::More,
+                },
+                Relation::Ahead => {
+                    self.catch_up(&cursor, &head).await?;
+                    turn = Turn::More;
+                }
+                Relation::Behind => {
+                    if self.on_another_branch(&head).await? {
+                        self.reorganize(&cursor).await?;
+                        turn = Turn::More;
+                    }
+                }
+            }
+        }
+        let cursor = self.current()?;
+        self.boundary(&cursor).await?;
+        let cursor = self.current()?;
+        self.settle(&cursor).await?;
+        Ok(turn)
+    }
+
+    fn current(&self) -> Result<Cursor, TurnError> {
+        self.cursor.clone().ok_or_else(|| TurnError::Retry("the cursor is to be read again".into()))
+    }
+
+    /// Reads where the chain stands and which addresses are watched; begins the chain if it never was.
+    async fn load(&mut self) -> Result<Cursor, TurnError> {
+        let cursor = match self.applier.cursor().await? {
+            Some(cursor) => cursor,
+            None => self.begin().await?,
+        };
+        if cursor.caip2 != self.config.caip2 {
+            return Err(TurnError::Store(StoreError::Unusable(format!(
+                "the database has followed {} under the name {}, the configuration says {}: give the new \
+                 chain another name, or point database.url elsewhere",
+                cursor.caip2, cursor.chain, self.config.caip2
+            ))));
+        }
+        if let Some(reason) = &cursor.halted {
+            return Err(TurnError::Halted(reason.clone()));
+        }
+        self.gauge_halted(0);
+        let mut session = self.applier.db.read().await?;
+        let open = watch_store::open_addresses(&mut session.conn(), &self.config.name).await?;
+        drop(session);
+        self.watchlist.insert(open);
+        self.gauge_cursor(&cursor);
+        if !self.assets_ready {
+            self.ready_assets(&cursor).await?;
+            self.assets_ready = true;
+        }
+        self.cursor = Some(cursor.clone());
+        Ok(cursor)
+    }
+
+    async fn begin(&mut self) -> Result<Cursor, TurnError> {
+        let newest = self.source.head().await?;
+        let head = match self.config.start_block {
+            Some(start) if start <= newest.at.number => self
+                .source
+                .header_at(start.saturating_sub(1))
+                .await?
+                .ok_or_else(|| TurnError::Retry(format!("the node has no block {start} yet")))?,
+            Some(start) => {
+                return Err(TurnError::Retry(format!(
+                    "the chain has not reached block {start} yet"
+                )));
+            }
+            None => newest,
+        };
+        let settled = match self.config.settlement {
+            Settlement::Tag(tag) => self.source.settled(tag).await?,
+            Settlement::Confirmations(depth) => {
+                self.source.header_at(newest.at.number.saturating_sub(depth)).await?
+            }
+        };
+        let settled = match settled {
+            Some(settled) if settled.at.number < head.at.number => settled,
+            Some(_) => head,
+            // Nothing is settled yet: the chain's first block is as safe as can be.
+            None => self
+                .source
+                .header_at(0)
+                .await?
+                .ok_or_else(|| TurnError::Retry("the node has no first block".into()))?,
+        };
+        let cursor = self.applier.begin(&head, &settled).await?;
+        tracing::info!(
+            chain = %self.config.name,
+            block.number = head.at.number,
+            settled.number = settled.at.number,
+            "begun"
+        );
+        Ok(cursor)
+    }
+
+    /// The short way at the head: one request, one commit. `false` if it is not the announced block's turn.
+    async fn connect_announced(
+        &mut self,
+        cursor: &Cursor,
+        announced: &mut watch::Receiver<Option<BlockRef>>,
+    ) -> Result<bool, TurnError> {
+        // An announcement counts once: a node still gives an orphaned block by its hash, and connecting it
+        // again after each reorg would never end.
+        if !announced.has_changed().unwrap_or(false) {
+            return Ok(false);
+        }
+        let Some(at) = *announced.borrow_and_update() else { return Ok(false) };
+        if at.number != cursor.head.at.number + 1 {
+            return Ok(false);
+        }
+        let Some(block) = self.source.block(at).await? else { return Ok(false) };
+        if block.header.parent != cursor.head.at {
+            return Ok(false);
+        }
+        self.gauge_head(&block.header);
+        self.connect(cursor, vec![block], cursor.settled).await?;
+        Ok(true)
+    }
+
+    /// Commits blocks that continue the cursor, and settles up to `settled`.
+    async fn connect(
+        &mut self,
+        cursor: &Cursor,
+        blocks: Vec<Block>,
+        settled: BlockPoint,
+    ) -> Result<(), TurnError> {
+        let started = Instant::now();
+        let mut matched = Vec::with_capacity(blocks.len());
+        for block in blocks {
+            matched.push(self.matched(block).await?);
+        }
+        self.metrics
+            .apply_duration_seconds
+            .with_label_values(&[self.config.name.as_str(), "match"])
+            .observe(started.elapsed().as_secs_f64());
+        let mut figures = Figures::new();
+        for _ in 0..=matched.len() {
+            match self.applier.connect(cursor, &matched, settled, &figures).await {
+                Ok((cursor, committed)) => {
+                    self.committed(cursor, &committed);
+                    return Ok(());
+                }
+                Err(ApplyError::Short(short)) => {
+                    for (shortage, at) in short {
+                        let query =
+                            BalanceQuery { address: shortage.address, asset: shortage.asset };
+                        let figure = match self.source.balances_at(at, &[query]).await {
+                            Ok(balances) => balances.first().copied(),
+                            Err(SourceError::NotThere(_)) => None,
+                            Err(error) => return Err(error.into()),
+                        };
+                        tracing::warn!(
+                            chain = %self.config.name,
+                            block.number = at.number,
+                            "an address spends more than was seen to come in: booking an adjustment"
+                        );
+                        self.metrics
+                            .balance_drift_total
+                            .with_label_values(&[self.config.name.as_str()])
+                            .inc();
+                        figures.insert(shortage, figure);
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(TurnError::Retry("the chain's own figures did not cover what was spent".into()))
+    }
+
+    /// What of a block touches a watched address or a tracked transaction; its Safes proven.
+    async fn matched(&self, block: Block) -> Result<MatchedBlock, TurnError> {
+        let watched = |address: &Option<crate::chain::Address>| {
+            address.as_ref().is_some_and(|address| self.watchlist.contains(address))
+        };
+        let Block { header, mut movements, transactions, safes } = block;
+        movements.retain(|movement| watched(&movement.from) || watched(&movement.to));
+        let tracked: Vec<TxId> = if self.tracked.is_empty() {
+            Vec::new()
+        } else {
+            transactions.iter().map(|fact| fact.tx).filter(|tx| self.tracked.contains(tx)).collect()
+        };
+        let mut found = Vec::new();
+        for sighting in safes {
+            let owned = sighting.owners.iter().any(|owner| self.watchlist.contains(owner));
+            if !owned && !tracked.contains(&sighting.tx) {
+                continue;
+            }
+            if let Some(proof) = self.prove(sighting.address, header.at).await? {
+                found.push(FoundSafe { tx: sighting.tx, address: sighting.address, proof });
+            }
+        }
+        Ok(MatchedBlock { header, movements, safes: found, tracked })
+    }
+
+    /// Takes over what was committed.
+    fn committed(&mut self, cursor: Cursor, committed: &Committed) {
+        self.watchlist.insert(committed.opened.iter().copied());
+        self.gauge_cursor(&cursor);
+        self.cursor = Some(cursor);
+        if committed.wishes {
+            self.bell.notify_one();
+        }
+    }
+
+    /// Fetches ahead and commits in batches up to `head`.
+    async fn catch_up(&mut self, cursor: &Cursor, head: &Header) -> Result<(), TurnError> {
+        let said = match self.config.settlement {
+            Settlement::Tag(tag) => self.source.settled(tag).await?.map(|header| header.at.number),
+            Settlement::Confirmations(depth) => Some(head.at.number.saturating_sub(depth)),
+        };
+        let mut cursor = cursor.clone();
+        let mut prefetch = prefetch::Prefetch::new(
+            Arc::clone(&self.source),
+            cursor.head.at.number + 1,
+            head.at.number,
+            self.config.batch_blocks,
+        );
+        let begun = (cursor.head.at.number, Instant::now());
+        let mut reported = begun;
+        while let Some(blocks) = prefetch.next().await? {
+            if let Err(index) =
+                decide::links(&cursor.head.at, blocks.iter().map(|block| &block.header))
+            {
+                drop(prefetch);
+                if index == 0 {
+                    return self.reorganize(&cursor).await;
+                }
+                return Err(TurnError::Retry("the node changed branches while it was read".into()));
+            }
+            let settled = settled_in(&cursor, &blocks, said);
+            self.connect(&cursor, blocks, settled).await?;
+            if self.bell.notified().now_or_never().is_some() {
+                let at = self.current()?;
+                self.boundary(&at).await?;
+            }
+            cursor = self.current()?;
+            self.gauge_progress();
+            if reported.1.elapsed() > Duration::from_secs(10) {
+                let (from, since) = begun;
+                let done = cursor.head.at.number - from;
+                tracing::info!(
+                    chain = %self.config.name,
+                    block.number = cursor.head.at.number,
+                    head.number = head.at.number,
+                    blocks_per_second = done / since.elapsed().as_secs().max(1),
+                    "catching up"
+                );
+                reported = (cursor.head.at.number, Instant::now());
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the node has another block at its head's height than we applied there.
+    async fn on_another_branch(&self, head: &Header) -> Result<bool, TurnError> {
+        let mut session = self.applier.db.read().await?;
+        let ours =
+            chain_store::block_at_or_below(&mut session.conn(), &self.config.name, head.at.number)
+                .await?;
+        Ok(ours.is_some_and(|ours| ours.at.number == head.at.number && ours.at != head.at))
+    }
+
+    /// Goes back to the newest applied block that the node still has. Never below the settled block.
+    async fn reorganize(&mut self, cursor: &Cursor) -> Result<(), TurnError> {
+        let mut session = self.applier.db.read().await?;
+        let ours = chain_store::blocks_from(
+            &mut session.conn(),
+            &self.config.name,
+            cursor.settled.at.number,
+        )
+        .await?;
+        drop(session);
+        let head = self.source.head().await?.at.number;
+        if head < cursor.settled.at.number {
+            return Err(TurnError::Retry(format!(
+                "the node is at block {head}, below the settled block {}",
+                cursor.settled.at.number
+            )));
+        }
+        // The other branch may be shorter so far: our blocks above its head are not on it.
+        for block in ours.iter().rev().filter(|block| block.at.number <= head) {
+            let theirs = self.source.header_at(block.at.number).await?;
+            if theirs.is_some_and(|header| header.at == block.at) {
+                self.contradictions = 0;
+                if block.at == cursor.head.at {
+                    // The node contradicted itself; the next turn asks again.
+                    return Err(TurnError::Retry("the node's branches do not fit together".into()));
+                }
+                return self.roll_back(cursor, *block).await;
+            }
+            if theirs.is_none() && !self.config.family.skips_heights() {
+                return Err(TurnError::Retry(format!(
+                    "the node does not have block {} that lies below its head",
+                    block.at.number
+                )));
+            }
+        }
+        self.contradicted(format!(
+            "the node's chain does not contain the settled block {} ({:?}): a reorg deeper than \
+             settlement, or a node on another chain",
+            cursor.settled.at.number, cursor.settled.at.hash
+        ))
+    }
+
+    async fn roll_back(&mut self, cursor: &Cursor, fork: BlockPoint) -> Result<(), TurnError> {
+        let depth = cursor.head.at.number - fork.at.number;
+        let (next, committed) = self.applier.rollback(cursor, fork).await?;
+        tracing::warn!(
+            chain = %self.config.name,
+            fork.number = fork.at.number,
+            depth_blocks = depth,
+            "reorg: went back to the common ancestor"
+        );
+        let name = self.config.name.as_str();
+        self.metrics.reorgs_total.with_label_values(&[name]).inc();
+        #[expect(clippy::cast_precision_loss, reason = "a depth in blocks, for a histogram")]
+        self.metrics.reorg_depth_blocks.with_label_values(&[name]).observe(depth as f64);
+        self.forget(&committed).await?;
+        self.committed(next.clone(), &committed);
+        // What was opened above the fork opens again at the fork, before the new branch is followed.
+        self.boundary(&next).await
+    }
+
+    /// A contradiction to settled blocks, seen once more; halts when it stands.
+    fn contradicted(&mut self, reason: String) -> Result<(), TurnError> {
+        self.contradictions += 1;
+        if self.contradictions >= CONTRADICTIONS_TO_HALT {
+            self.contradictions = 0;
+            return Err(TurnError::Halt(reason));
+        }
+        Err(TurnError::Retry(reason))
+    }
+
+    /// Drops addresses from memory that nobody watches any more.
+    async fn forget(&self, committed: &Committed) -> Result<(), TurnError> {
+        let mut session = self.applier.db.read().await?;
+        for address in &committed.closed {
+            if !watch_store::is_open(&mut session.conn(), &self.config.name, address).await? {
+                self.watchlist.remove(address);
+            }
+        }
+        Ok(())
+    }
+
+    /// Settles what the chain's policy calls irreversible by now.
+    async fn settle(&mut self, cursor: &Cursor) -> Result<(), TurnError> {
+        if cursor.settled.at == cursor.head.at {
+            return Ok(());
+        }
+        let said: BlockPoint = match self.config.settlement {
+            Settlement::Tag(tag) => match self.source.settled(tag).await? {
+                Some(header) => (&header).into(),
+                None => return Ok(()),
+            },
+            Settlement::Confirmations(depth) => {
+                let target = cursor.head.at.number.saturating_sub(depth);
+                match self.applied_at(target).await? {
+                    Some(block) => block,
+                    None => return Ok(()),
+                }
+            }
+        };
+        let ours = self.applied_at(said.at.number).await?;
+        match decide::settle_step(&cursor.settled, &cursor.head, &said, ours.as_ref()) {
+            SettleStep::Stay => Ok(()),
+            SettleStep::Advance(point) => {
+                self.contradictions = 0;
+                self.connect(cursor, Vec::new(), point).await
+            }
+            SettleStep::OtherBranch => self.reorganize(cursor).await,
+            SettleStep::Contradiction { number } => self.contradicted(format!(
+                "the node calls another block {number} settled than the one that was settled here"
+            )),
+        }
+    }
+
+    async fn applied_at(&self, number: u64) -> Result<Option<BlockPoint>, TurnError> {
+        let mut session = self.applier.db.read().await?;
+        Ok(chain_store::block_at_or_below(&mut session.conn(), &self.config.name, number).await?)
+    }
+
+    fn gauge_head(&self, head: &Header) {
+        let name = self.config.name.as_str();
+        self.metrics.chain_head_block.with_label_values(&[name]).set(gauge(head.at.number));
+        #[expect(clippy::cast_precision_loss, reason = "Unix seconds, for a gauge")]
+        self.metrics.chain_head_timestamp_seconds.with_label_values(&[name]).set(head.time as f64);
+    }
+
+    fn gauge_cursor(&self, cursor: &Cursor) {
+        let name = self.config.name.as_str();
+        let metrics = &self.metrics;
+        metrics.chain_applied_block.with_label_values(&[name]).set(gauge(cursor.head.at.number));
+        metrics.chain_settled_block.with_label_values(&[name]).set(gauge(cursor.settled.at.number));
+        metrics
+            .chain_applied_timestamp_seconds
+            .with_label_values(&[name])
+            .set(seconds(cursor.head.time));
+        metrics
+            .registered_addresses
+            .with_label_values(&[name])
+            .set(i64::try_from(self.watchlist.len()).unwrap_or(i64::MAX));
+    }
+
+    fn gauge_progress(&self) {
+        self.metrics
+            .chain_last_progress_timestamp_seconds
+            .with_label_values(&[self.config.name.as_str()])
+            .set(seconds(self.clock.now()));
+    }
+
+    fn gauge_halted(&self, halted: i64) {
+        self.metrics.chain_halted.with_label_values(&[self.config.name.as_str()]).set(halted);
+    }
+}
+
+fn gauge(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "Unix seconds, for a gauge")]
+fn seconds(time: Millis) -> f64 {
+    time.0 as f64 / 1000.0
+}
+
+/// How far a batch settles: up to the newest of its blocks that the node called settled when it began.
+fn settled_in(cursor: &Cursor, blocks: &[Block], said: Option<u64>) -> BlockPoint {
+    let Some(said) = said else { return cursor.settled };
+    blocks
+        .iter()
+        .rev()
+        .map(|block| &block.header)
+        .find(|header| header.at.number <= said)
+        .map(BlockPoint::from)
+        .filter(|point| point.at.number > cursor.settled.at.number)
+        .unwrap_or(cursor.settled)
+}

@@ -39,6 +39,8 @@ words! {
         Disconnect = "disconnect",
         /// That block settled.
         Settle = "settle",
+        /// The opposite of its `settle`: an opening whose watch begins anew, or a rewind by hand.
+        Unsettle = "unsettle",
     }
 }
 
@@ -99,6 +101,16 @@ impl Position {
             (Effect::Settle, Direction::In) => {
                 Self { incoming: sub(incoming)?, settled: add(settled)?, ..self }
             }
+            (Effect::Unsettle, Direction::In) => Self {
+                incoming: add(incoming)?,
+                settled: settled
+                    .checked_sub(amount)
+                    .ok_or(LedgerError::Shortfall { missing: amount.saturating_sub(settled) })?,
+                ..self
+            },
+            (Effect::Unsettle, Direction::Out) => {
+                Self { outgoing: add(outgoing)?, settled: add(settled)?, ..self }
+            }
             (Effect::Settle, Direction::Out) => Self {
                 outgoing: sub(outgoing)?,
                 settled: settled
@@ -109,6 +121,13 @@ impl Position {
         };
         next.total()?;
         Ok(next)
+    }
+
+    /// What is missing for `spent` more to leave; zero if nothing is.
+    pub fn shortfall(self, spent: Amount) -> Result<Amount, LedgerError> {
+        let outgoing = self.outgoing.checked_add(spent).ok_or(LedgerError::Overflow)?;
+        let received = self.settled.checked_add(self.incoming).ok_or(LedgerError::Overflow)?;
+        Ok(outgoing.saturating_sub(received))
     }
 
     /// Settled plus incoming minus outgoing: the chain's own figure at the head.

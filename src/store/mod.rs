@@ -9,9 +9,21 @@
 mod amount;
 mod engine;
 
+pub mod account;
+pub mod balance;
 pub mod chain;
+pub mod delivery;
+pub mod endpoint;
 pub mod event;
+pub mod feed;
+pub mod history;
+pub mod idempotency;
+pub mod key;
+pub mod safe;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod transfer;
+pub mod wallet;
 pub mod watch;
 
 pub(crate) use engine::on;

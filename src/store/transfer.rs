@@ -119,7 +119,6 @@ macro_rules! transfer_columns {
          seen_at, settled_at, orphaned_at"
     };
 }
-#[expect(unused_imports, reason = "the listing comes with the API")]
 pub(super) use transfer_columns;
 
 /// The transfer that a movement is to a wallet, if it was ever connected.
@@ -246,6 +245,48 @@ pub async fn pending_above(
     ))
     .bind(chain.as_str())
     .bind(number(fork)?)
+    .fetch_all(c)
+    .await)?;
+    Ok(rows.into_iter().map(TransferRow::from).collect())
+}
+
+/// The settled transfers of blocks above `fork`, newest first: only for a rewind by hand, it reads all of
+/// the chain's transfers.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn settled_above(
+    conn: &mut Conn<'_>,
+    chain: &ChainName,
+    fork: u64,
+) -> Result<Vec<TransferRow>, StoreError> {
+    let rows: Vec<RawTransfer> = on!(conn, c => sqlx::query_as(concat!(
+        "SELECT ", transfer_columns!(), " FROM transfer
+         WHERE chain = $1 AND status = 'settled' AND block_number > $2
+         ORDER BY block_number DESC, id DESC",
+    ))
+    .bind(chain.as_str())
+    .bind(number(fork)?)
+    .fetch_all(c)
+    .await)?;
+    Ok(rows.into_iter().map(TransferRow::from).collect())
+}
+
+/// The part of a wallet's opening that was irreversible when its watch began.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn settled_openings(
+    conn: &mut Conn<'_>,
+    wallet: WalletId,
+    chain: &ChainName,
+) -> Result<Vec<TransferRow>, StoreError> {
+    let rows: Vec<RawTransfer> = on!(conn, c => sqlx::query_as(concat!(
+        "SELECT ", transfer_columns!(), " FROM transfer
+         WHERE wallet_id = $1 AND chain = $2 AND kind = 'opening' AND status = 'settled'",
+    ))
+    .bind(wallet)
+    .bind(chain.as_str())
     .fetch_all(c)
     .await)?;
     Ok(rows.into_iter().map(TransferRow::from).collect())

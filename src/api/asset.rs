@@ -1,0 +1,131 @@
+//! The verified assets, in memory, and what a request means by a token.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{Json, extract::State};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::{
+    App,
+    auth::Caller,
+    error::{Code, Failures, Problem},
+    key::Scope,
+    page::Page,
+    request::Params,
+};
+use crate::{
+    chain::{AssetKey, ChainName, Family},
+    store::{chain, chain::AssetRow},
+    view::AssetView,
+};
+
+/// The verified assets of every chain.
+#[derive(Debug, Default)]
+pub(super) struct AssetIndex {
+    by_chain: BTreeMap<ChainName, BTreeMap<AssetKey, AssetRow>>,
+}
+
+impl AssetIndex {
+    fn new(rows: Vec<AssetRow>) -> Self {
+        let mut index = Self::default();
+        for row in rows {
+            index.by_chain.entry(row.chain.clone()).or_default().insert(row.key, row);
+        }
+        index
+    }
+
+    pub fn get(&self, chain: &ChainName, key: &AssetKey) -> Option<&AssetRow> {
+        self.by_chain.get(chain)?.get(key)
+    }
+
+    pub fn of_chain(&self, chain: &ChainName) -> impl Iterator<Item = &AssetRow> {
+        self.by_chain.get(chain).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// All that `token` can mean: a symbol, a CAIP-19 id or a contract, on whichever chains.
+    pub fn named(&self, token: &str) -> Vec<&AssetRow> {
+        let contract = [Family::Evm, Family::Solana, Family::Tron]
+            .into_iter()
+            .find_map(|family| family.parse_address(token).ok())
+            .map(AssetKey::Token);
+        let is_named = |asset: &&AssetRow| {
+            contract == Some(asset.key)
+                || asset.caip19.eq_ignore_ascii_case(token)
+                || asset.symbol.as_ref().is_some_and(|symbol| symbol.eq_ignore_ascii_case(token))
+        };
+        self.by_chain.values().flat_map(BTreeMap::values).filter(is_named).collect()
+    }
+}
+
+pub(super) fn unknown_token(field: &str, token: &str) -> Problem {
+    Problem::field(
+        Code::UnknownToken,
+        field,
+        format!(
+            "names the token '{token}', which is not configured: use a symbol, a contract address or an id \
+             of GET /v1/assets"
+        ),
+    )
+}
+
+impl App {
+    pub(super) async fn asset_index(&self) -> Result<Arc<AssetIndex>, Problem> {
+        let now = self.clock.now();
+        if let Some(index) = self.assets.get(&(), now) {
+            return Ok(index);
+        }
+        let mut session = self.db.read().await?;
+        let index = Arc::new(AssetIndex::new(chain::verified_assets(&mut session.conn()).await?));
+        self.assets.put((), Arc::clone(&index), now);
+        Ok(index)
+    }
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListParams {
+    /// Only the assets of this chain.
+    chain: Option<String>,
+}
+
+/// A verified asset.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TrackedAssetView {
+    pub chain: String,
+    #[serde(flatten)]
+    pub asset: AssetView,
+    /// The token's contract; null for the native coin.
+    pub contract: Option<String>,
+}
+
+/// What is tracked
+///
+/// The assets that count as money, by chain; the native coin comes first.
+#[utoipa::path(get, path = "/v1/assets", tag = "chains", params(ListParams),
+    responses((status = 200, body = Page<TrackedAssetView>), Failures),
+    security(("apiKey" = []), ("bearer" = [])))]
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Params(params): Params<ListParams>,
+) -> Result<Json<Page<TrackedAssetView>>, Problem> {
+    caller.need(Scope::WalletsRead)?;
+    let index = app.asset_index().await?;
+    let chains: Vec<&ChainName> = match &params.chain {
+        Some(chain) => vec![&app.chain("chain", chain)?.name],
+        None => app.config.chains.keys().collect(),
+    };
+    let view = |asset: &AssetRow| TrackedAssetView {
+        chain: asset.chain.to_string(),
+        asset: asset.into(),
+        contract: match &asset.key {
+            AssetKey::Native => None,
+            AssetKey::Token(contract) => Some(app.family(&asset.chain).format_address(contract)),
+        },
+    };
+    let data = chains.into_iter().flat_map(|chain| index.of_chain(chain)).map(view).collect();
+    Ok(Json(Page { data, next_cursor: None }))
+}

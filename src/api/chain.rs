@@ -1,0 +1,104 @@
+//! `GET /v1/chains`: where each chain stands.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{Json, extract::State};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{
+    App,
+    auth::Caller,
+    balance::block_view,
+    error::{Failures, Problem},
+    key::Scope,
+    page::Page,
+};
+use crate::{
+    chain::{ChainName, Family},
+    id::TenantId,
+    store::{chain, wallet},
+    view::BlockView,
+};
+
+/// A chain's own coin.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct NativeView {
+    pub symbol: String,
+    pub name: String,
+    pub decimals: u8,
+}
+
+/// A chain and where it stands.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ChainView {
+    pub name: String,
+    #[schema(value_type = String, example = "evm")]
+    pub family: Family,
+    #[schema(example = "eip155:8453")]
+    pub caip2: String,
+    /// EIP-155; 0 for families that have none.
+    pub chain_id: u64,
+    /// When a block counts as irreversible: `finalized`, `safe` or a number of confirmations.
+    pub settlement: String,
+    pub native: NativeView,
+    /// The newest block whose movements are in the balances; null until the chain has begun.
+    pub head: Option<BlockView>,
+    pub settled: Option<BlockView>,
+    /// How old the head is, by its own time.
+    pub lag_seconds: Option<f64>,
+    /// Why the chain stands still until a person acts.
+    pub halted: Option<String>,
+    /// How many addresses of yours are watched here; up to half a minute old.
+    pub registered_addresses: i64,
+}
+
+async fn counts(app: &App, tenant: TenantId) -> Result<Arc<BTreeMap<ChainName, i64>>, Problem> {
+    let now = app.clock.now();
+    if let Some(counts) = app.counts.get(&tenant, now) {
+        return Ok(counts);
+    }
+    let mut session = app.db.read().await?;
+    let rows = wallet::watched_per_chain(&mut session.conn(), tenant).await?;
+    let counts = Arc::new(rows.into_iter().collect());
+    app.counts.put(tenant, Arc::clone(&counts), now);
+    Ok(counts)
+}
+
+/// Chains and where they stand
+#[utoipa::path(get, path = "/v1/chains", tag = "chains",
+    responses((status = 200, body = Page<ChainView>), Failures),
+    security(("apiKey" = []), ("bearer" = [])))]
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+) -> Result<Json<Page<ChainView>>, Problem> {
+    let tenant = caller.need(Scope::WalletsRead)?;
+    let counts = counts(&app, tenant).await?;
+    let cursors = {
+        let mut session = app.db.read().await?;
+        chain::cursors(&mut session.conn()).await?
+    };
+    let view = |config: &crate::config::ChainConfig| {
+        let cursor = cursors.iter().find(|cursor| cursor.chain == config.name);
+        ChainView {
+            name: config.name.to_string(),
+            family: config.family,
+            caip2: config.caip2.clone(),
+            chain_id: config.chain_id,
+            settlement: config.settlement.to_string(),
+            native: NativeView {
+                symbol: config.native.symbol.clone(),
+                name: config.native.name.clone(),
+                decimals: config.native.decimals,
+            },
+            head: cursor.map(|cursor| block_view(config.family, &cursor.head)),
+            settled: cursor.map(|cursor| block_view(config.family, &cursor.settled)),
+            lag_seconds: cursor.map(|cursor| app.lag_seconds(cursor.head.time)),
+            halted: cursor.and_then(|cursor| cursor.halted.clone()),
+            registered_addresses: counts.get(&config.name).copied().unwrap_or(0),
+        }
+    };
+    Ok(Json(Page { data: app.config.chains.values().map(view).collect(), next_cursor: None }))
+}

@@ -1,0 +1,137 @@
+//! `GET /v1/events`: the same events that webhooks deliver, in commit order.
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
+
+use super::{
+    App,
+    auth::Caller,
+    error::{Code, Failures, Problem},
+    key::Scope,
+    page::read_limit,
+    request::{Fields, Params},
+};
+use crate::{
+    event::{self, EventType},
+    id::EventId,
+    store::feed,
+};
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListParams {
+    /// The id of an event: what came after it is listed. The whole feed if left out.
+    after: Option<String>,
+    /// The same as `after`: the nextCursor of the page before.
+    cursor: Option<String>,
+    /// 1 to 200; 50 if left out.
+    limit: Option<String>,
+    /// Types or patterns, separated by commas.
+    #[param(example = "deposit.*")]
+    r#type: Option<String>,
+}
+
+/// One page of the feed.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = EventPage)]
+pub struct FeedView {
+    #[schema(value_type = Vec<EventBody>)]
+    pub data: Vec<Box<RawValue>>,
+    /// Null at the end of the feed; go on later with the id of the newest event that you have.
+    pub next_cursor: Option<String>,
+}
+
+/// An event, as webhooks deliver it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Event)]
+pub struct EventBody {
+    #[schema(example = "evt_0197Qm3kJ2pXvN4hL1pR3w")]
+    pub id: String,
+    #[serde(rename = "type")]
+    #[schema(example = "deposit.pending")]
+    pub kind: String,
+    #[schema(format = DateTime)]
+    pub timestamp: String,
+    /// Counts a wallet's events from 1 without gaps.
+    pub sequence: Option<i64>,
+    #[schema(value_type = Object)]
+    pub data: serde_json::Value,
+}
+
+/// The types that patterns take; an unknown pattern is an error of the field.
+pub(super) fn types<'a>(
+    fields: &mut Fields,
+    field: &str,
+    patterns: impl IntoIterator<Item = &'a str>,
+) -> Vec<EventType> {
+    let mut types = Vec::new();
+    for pattern in patterns {
+        if !event::is_pattern(pattern) {
+            fields.refuse(
+                field,
+                format!("has '{pattern}', which names no event type: use deposit.pending, deposit.* or *"),
+            );
+        }
+        types.extend(EventType::ALL.iter().filter(|kind| event::matches(pattern, **kind)));
+    }
+    types.sort();
+    types.dedup();
+    types
+}
+
+/// The event feed
+///
+/// In commit order: an event never appears before one that you have read already.
+#[utoipa::path(get, path = "/v1/events", tag = "events", params(ListParams),
+    responses((status = 200, body = FeedView), Failures),
+    security(("apiKey" = []), ("bearer" = [])))]
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Params(params): Params<ListParams>,
+) -> Result<Json<FeedView>, Problem> {
+    let tenant = caller.need(Scope::WalletsRead)?;
+    let mut fields = Fields::default();
+    let limit = read_limit(&mut fields, params.limit.as_deref());
+    let types = params.r#type.map(|text| types(&mut fields, "type", text.split(',')));
+    if params.after.is_some() && params.cursor.is_some() {
+        fields.refuse("cursor", "is the same as 'after': send one of them");
+    }
+    fields.finish()?;
+    let mut tx = app.db.snapshot().await?;
+    let mut conn = tx.conn();
+    let position = match params.after.or(params.cursor) {
+        Some(text) => {
+            let unknown = || {
+                Problem::field(
+                    Code::InvalidRequest,
+                    "after",
+                    format!(
+                        "is '{text}', which is no event of yours; leave it out to begin at the first"
+                    ),
+                )
+            };
+            let id: EventId = text.parse().map_err(|_| unknown())?;
+            feed::position(&mut conn, tenant, id).await?.ok_or_else(unknown)?
+        }
+        None => 0,
+    };
+    let types = types.unwrap_or_default();
+    let mut rows = feed::after(&mut conn, tenant, position, &types, limit + 1).await?;
+    let limit = usize::try_from(limit).unwrap_or(0);
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let next_cursor = rows.last().filter(|_| more).map(|row| row.id.to_string());
+    let data = rows
+        .into_iter()
+        .map(|row| RawValue::from_string(row.body))
+        .collect::<Result<_, _>>()
+        .map_err(Problem::internal)?;
+    Ok(Json(FeedView { data, next_cursor }))
+}

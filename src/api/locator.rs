@@ -1,0 +1,188 @@
+//! Naming a wallet in a path: `wlt_…`, an address, `external:{id}`, `email:a@b.c:evm`, `userId:42:evm:safe`.
+
+use axum::http::StatusCode;
+
+use super::{
+    App,
+    error::{Code, Problem},
+};
+use crate::{
+    chain::{AddressError, Family},
+    id::{TenantId, WalletId},
+    store::{
+        Conn,
+        account::LocatorKind,
+        balance::Holdings,
+        wallet::{self, AccountFilter, WalletFilter, WalletKind, WalletRow},
+    },
+};
+
+const FORMS: &str = "A wallet is named by its id (wlt_…), its address, external:{id}, or \
+                     email:{email}:{family} (also userId, phoneNumber, x; with :safe for the Safe)";
+
+/// A locator, read.
+#[derive(Debug)]
+pub(super) struct Locator {
+    pub filter: WalletFilter,
+    text: String,
+}
+
+fn not_found(text: &str) -> Problem {
+    Problem::new(
+        Code::WalletNotFound,
+        format!("No wallet matches '{text}'. List wallets with GET /v1/wallets. {FORMS}."),
+    )
+}
+
+impl Locator {
+    /// # Errors
+    /// 400 for an address with a wrong checksum or a locator without a family; 404 for what can name nothing.
+    pub fn parse(text: String) -> Result<Self, Problem> {
+        let filter = Self::filter(&text)?;
+        Ok(Self { filter, text })
+    }
+
+    fn filter(text: &str) -> Result<WalletFilter, Problem> {
+        let nothing = WalletFilter::default;
+        if text.starts_with("wlt_") {
+            let id = text.parse().map_err(|_| not_found(text))?;
+            return Ok(WalletFilter { id: Some(id), ..nothing() });
+        }
+        if let Some((kind, rest)) = text.split_once(':') {
+            if kind == "external" {
+                let account = Some(AccountFilter::External(rest.to_owned()));
+                return Ok(WalletFilter { account, ..nothing() });
+            }
+            let kind = LocatorKind::parse(kind).ok_or_else(|| not_found(text))?;
+            let (rest, wallet_kind) = match rest.strip_suffix(":safe") {
+                Some(rest) => (rest, Some(WalletKind::Safe)),
+                None => (rest, None),
+            };
+            let parts = rest.rsplit_once(':').and_then(|(v, f)| Some((v, f.parse().ok()?)));
+            let Some((value, family)) = parts else {
+                return Err(Problem::invalid(format!(
+                    "'{text}' does not end with a family (:evm, :solana or :tron). {FORMS}."
+                )));
+            };
+            return Ok(WalletFilter {
+                account: Some(AccountFilter::Locator(kind, canonical(kind, value))),
+                family: Some(family),
+                kind: wallet_kind,
+                ..nothing()
+            });
+        }
+        for family in [Family::Evm, Family::Solana, Family::Tron] {
+            match family.parse_address(text) {
+                Ok(address) => {
+                    let (address, family) = (Some(address), Some(family));
+                    return Ok(WalletFilter { address, family, ..nothing() });
+                }
+                Err(error @ AddressError::Checksum { .. }) => {
+                    return Err(Problem::field(Code::InvalidAddress, "locator", error.to_string()));
+                }
+                Err(_) => {}
+            }
+        }
+        if text.starts_with("0x")
+            && let Err(error) = Family::Evm.parse_address(text)
+        {
+            return Err(Problem::field(Code::InvalidAddress, "locator", error.to_string()));
+        }
+        Err(not_found(text))
+    }
+
+    /// The one wallet that is meant.
+    ///
+    /// # Errors
+    /// 404 if there is none, 409 with the ids if there are several and none is the account's primary one.
+    pub async fn resolve(
+        &self,
+        conn: &mut Conn<'_>,
+        tenant: TenantId,
+    ) -> Result<WalletRow, Problem> {
+        self.choose(wallet::matching(conn, tenant, &self.filter).await?)
+    }
+
+    pub fn choose<W: Candidate>(&self, mut found: Vec<W>) -> Result<W, Problem> {
+        if found.len() > 1 && self.filter.account.is_some() {
+            let primaries = found.iter().filter(|wallet| wallet.is_primary()).count();
+            if primaries == 1 {
+                found.retain(Candidate::is_primary);
+            }
+        }
+        if found.len() > 1 {
+            let ids: Vec<String> = found.iter().map(|wallet| wallet.id().to_string()).collect();
+            return Err(Problem {
+                status: StatusCode::CONFLICT,
+                ..Problem::invalid(format!(
+                    "'{}' matches several wallets: name one of {} instead.",
+                    self.text,
+                    ids.join(", ")
+                ))
+            });
+        }
+        found.pop().ok_or_else(|| not_found(&self.text))
+    }
+}
+
+/// A locator's value as it is compared: e-mail addresses without regard to case.
+pub(super) fn canonical(kind: LocatorKind, value: &str) -> String {
+    match kind {
+        LocatorKind::Email => value.to_lowercase(),
+        LocatorKind::UserId | LocatorKind::PhoneNumber | LocatorKind::X => value.to_owned(),
+    }
+}
+
+/// A wallet that a locator may mean.
+pub(super) trait Candidate {
+    fn id(&self) -> WalletId;
+    fn is_primary(&self) -> bool;
+}
+
+impl Candidate for WalletRow {
+    fn id(&self) -> WalletId {
+        self.id
+    }
+
+    fn is_primary(&self) -> bool {
+        self.is_primary
+    }
+}
+
+impl Candidate for Holdings {
+    fn id(&self) -> WalletId {
+        self.wallet_id
+    }
+
+    fn is_primary(&self) -> bool {
+        self.is_primary
+    }
+}
+
+/// Resolves a locator with a connection of its own.
+pub(super) async fn find(app: &App, tenant: TenantId, text: String) -> Result<WalletRow, Problem> {
+    let locator = Locator::parse(text)?;
+    let mut session = app.db.read().await?;
+    locator.resolve(&mut session.conn(), tenant).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_locator_says_whose_wallet_of_which_family_and_kind() {
+        let filter = |text: &str| Locator::filter(text).map_err(|problem| problem.code);
+        let both = filter("userId:a:b:evm:safe").expect("a locator");
+        assert!(matches!(both.account,
+            Some(AccountFilter::Locator(LocatorKind::UserId, value)) if value == "a:b"));
+        assert_eq!((both.family, both.kind), (Some(Family::Evm), Some(WalletKind::Safe)));
+        let email = filter("email:A@b.C:evm").expect("a locator");
+        assert!(matches!(email.account,
+            Some(AccountFilter::Locator(LocatorKind::Email, value)) if value == "a@b.c"));
+        assert_eq!(filter("email:a@b.c").err(), Some(Code::InvalidRequest));
+        assert_eq!(filter("wlt_short").err(), Some(Code::WalletNotFound));
+        assert_eq!(filter("0x12").err(), Some(Code::InvalidAddress));
+        assert_eq!(filter("nothing").err(), Some(Code::WalletNotFound));
+    }
+}

@@ -1,0 +1,402 @@
+//! Wallets: list, read, rename, make primary, delete. Registering one is in [`register`].
+
+mod register;
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State, http::StatusCode, response::Response};
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+pub(super) use self::register::{__path_create, create};
+pub use self::register::{AccountBody, WalletBody};
+use super::{
+    App,
+    auth::Caller,
+    error::{Code, Failures, Problem},
+    key::Scope,
+    locator::{self, Locator},
+    page::{Page, Window},
+    request::{Fields, Named, Params, Payload},
+    write::{self, Answer, Write},
+};
+use crate::{
+    chain::ChainName,
+    clock::Millis,
+    event::{EventType, NewEvent},
+    id::{AccountId, TenantId, WalletId},
+    store::{
+        self, Conn, account,
+        wallet::{
+            self, AccountFilter, WalletChanges, WalletFilter, WalletKind, WalletRow, WalletStatus,
+            WatchStatus,
+        },
+    },
+};
+
+pub(super) const LONGEST_NICKNAME: usize = 128;
+pub(super) const LONGEST_REFERENCE: usize = 256;
+
+/// A wallet.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Wallet)]
+pub struct WalletView {
+    #[schema(value_type = String, example = "wlt_2xKjF9mQb7vN4hL1pR3w8t")]
+    pub id: WalletId,
+    #[schema(example = "0x742D35CC6634C0532925a3B844Bc9E7595F2bD18")]
+    pub address: String,
+    /// `evm`, `solana` or `tron`.
+    #[schema(value_type = String, example = "evm")]
+    pub family: crate::chain::Family,
+    /// `eoa`, `safe` or `contract`.
+    #[schema(value_type = String, example = "eoa")]
+    pub kind: WalletKind,
+    /// `pending` (no watch has begun), `active` or `disabled`.
+    #[schema(value_type = String, example = "active")]
+    pub status: WalletStatus,
+    pub chains: Vec<WalletChainView>,
+    #[schema(value_type = Option<String>)]
+    pub account_id: Option<AccountId>,
+    pub client_reference_id: Option<String>,
+    pub nickname: Option<String>,
+    pub is_primary: bool,
+    /// Null for wallets that are no Safe.
+    pub safe: Option<SafeView>,
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub rotated_at: Option<Millis>,
+    #[schema(value_type = Option<String>)]
+    pub replaced_by_wallet_id: Option<WalletId>,
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Millis,
+    #[schema(value_type = String, format = DateTime)]
+    pub updated_at: Millis,
+}
+
+/// One chain of a wallet.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WalletChainView {
+    pub chain: String,
+    /// `pending` (the watch has not begun), `active`, `closing` or `closed`.
+    pub status: &'static str,
+    pub from_block: Option<u64>,
+    /// The block up to which everything is in the balances; null until the watch has begun.
+    pub covered_to: Option<u64>,
+}
+
+/// A Safe's facts as last proven.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct SafeView {
+    pub version: Option<String>,
+    pub singleton: Option<String>,
+    pub owners: Vec<String>,
+    pub threshold: Option<i64>,
+    /// Whether a block that will stay holds it on some chain.
+    pub deployed: bool,
+    pub deployments: Vec<SafeChainView>,
+}
+
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct SafeChainView {
+    pub chain: String,
+    /// As of a Safe deployment: `pending`, `processing`, `completed` or `failed`.
+    pub status: String,
+}
+
+fn safe_view(row: &WalletRow) -> Option<SafeView> {
+    let safe = row.safe.as_ref()?;
+    let deployments: Vec<SafeChainView> = row
+        .chains
+        .iter()
+        .filter_map(|on| {
+            Some(SafeChainView { chain: on.chain.to_string(), status: on.deployment.clone()? })
+        })
+        .collect();
+    Some(SafeView {
+        version: safe.version.clone(),
+        singleton: safe.singleton.as_ref().map(|address| row.family.format_address(address)),
+        owners: safe.owners.iter().map(|owner| row.family.format_address(owner)).collect(),
+        threshold: safe.threshold,
+        deployed: deployments.iter().any(|on| on.status == "completed"),
+        deployments,
+    })
+}
+
+impl From<&WalletRow> for WalletView {
+    fn from(row: &WalletRow) -> Self {
+        let open = row.chains.iter().any(|on| on.status == WatchStatus::Open);
+        let chains = row.chains.iter().map(|on| WalletChainView {
+            chain: on.chain.to_string(),
+            status: match on.status {
+                WatchStatus::Requested => "pending",
+                WatchStatus::Open => "active",
+                WatchStatus::Closing => "closing",
+                WatchStatus::Closed => "closed",
+            },
+            from_block: on.from_block,
+            covered_to: on.head.filter(|_| on.status == WatchStatus::Open),
+        });
+        Self {
+            id: row.id,
+            address: row.family.format_address(&row.address),
+            family: row.family,
+            kind: row.kind,
+            status: match (row.disabled_at, open) {
+                (Some(_), _) => WalletStatus::Disabled,
+                (None, true) => WalletStatus::Active,
+                (None, false) => WalletStatus::Pending,
+            },
+            chains: chains.collect(),
+            account_id: row.account_id,
+            client_reference_id: row.client_reference_id.clone(),
+            nickname: row.nickname.clone(),
+            is_primary: row.is_primary,
+            safe: safe_view(row),
+            rotated_at: row.rotated_at,
+            replaced_by_wallet_id: row.replaced_by,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        }
+    }
+}
+
+/// The data of an event about a wallet as a whole.
+#[derive(Clone, Debug, Serialize)]
+pub struct WalletData {
+    pub wallet: WalletView,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListParams {
+    /// Only wallets watched on this chain.
+    chain: Option<String>,
+    /// `eoa`, `safe` or `contract`.
+    kind: Option<String>,
+    /// The account's externalId or its id.
+    account: Option<String>,
+    /// `pending`, `active` or `disabled`.
+    status: Option<String>,
+    client_reference_id: Option<String>,
+    address: Option<String>,
+    /// 1 to 200; 50 if left out.
+    limit: Option<String>,
+    /// The nextCursor of the page before.
+    cursor: Option<String>,
+}
+
+/// List wallets
+///
+/// The newest first.
+#[utoipa::path(get, path = "/v1/wallets", tag = "wallets", params(ListParams),
+    responses((status = 200, body = Page<WalletView>), Failures),
+    security(("apiKey" = []), ("bearer" = [])))]
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Params(params): Params<ListParams>,
+) -> Result<Json<Page<WalletView>>, Problem> {
+    let tenant = caller.need(Scope::WalletsRead)?;
+    let mut fields = Fields::default();
+    let window = Window::read(&mut fields, params.limit.as_deref(), params.cursor.as_deref());
+    let kind = fields.word("kind", params.kind.as_deref(), WalletKind::ALL, WalletKind::as_str);
+    let status =
+        fields.word("status", params.status.as_deref(), WalletStatus::ALL, WalletStatus::as_str);
+    fields.finish()?;
+    let chain = params.chain.map(|name| app.chain("chain", &name).map(|c| c.name.clone()));
+    let (address, family) = match params.address {
+        Some(text) => {
+            let filter = Locator::parse(text)?.filter;
+            if filter.address.is_none() {
+                return Err(Problem::field(Code::InvalidAddress, "address", "is not an address"));
+            }
+            (filter.address, filter.family)
+        }
+        None => (None, None),
+    };
+    let filter = WalletFilter {
+        id: None,
+        address,
+        family,
+        kind,
+        account: params.account.map(|text| match text.parse() {
+            Ok(id) => AccountFilter::Id(id),
+            Err(_) => AccountFilter::External(text),
+        }),
+        client_reference_id: params.client_reference_id,
+        chain: chain.transpose()?,
+        status,
+        before: window.before.map(WalletId),
+    };
+    let mut session = app.db.read().await?;
+    let rows = wallet::list(&mut session.conn(), tenant, &filter, window.fetch()).await?;
+    Ok(Json(window.page(rows, |row| row.id.0, |row| WalletView::from(&row))))
+}
+
+/// Read a wallet
+#[utoipa::path(get, path = "/v1/wallets/{locator}", tag = "wallets",
+    params(("locator" = String, Path, description = "wlt_…, an address, external:{id}, email:a@b.c:evm, …")),
+    responses((status = 200, body = WalletView), Failures),
+    security(("apiKey" = []), ("bearer" = [])))]
+pub(super) async fn read(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Named(locator): Named,
+) -> Result<Json<WalletView>, Problem> {
+    let tenant = caller.need(Scope::WalletsRead)?;
+    Ok(Json((&locator::find(&app, tenant, locator).await?).into()))
+}
+
+/// A field that is there, be it null.
+#[expect(clippy::option_option, reason = "left out, null and a text are three wishes")]
+fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(from).map(Some)
+}
+
+/// What is left out stays; null clears.
+#[expect(clippy::option_option, reason = "left out, null and a text are three wishes")]
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WalletChangesBody {
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>)]
+    nickname: Option<Option<String>>,
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>)]
+    client_reference_id: Option<Option<String>>,
+    /// Of an account's wallets of one family one can be primary.
+    is_primary: Option<bool>,
+}
+
+struct Update {
+    locator: Locator,
+    changes: WalletChanges,
+}
+
+impl Write for Update {
+    const NAME: &'static str = "wallet_update";
+
+    async fn apply(
+        &self,
+        _: &App,
+        tenant: TenantId,
+        conn: &mut Conn<'_>,
+        now: Millis,
+    ) -> Result<Answer, Problem> {
+        let row = self.locator.resolve(conn, tenant).await?;
+        if self.changes.is_primary == Some(true) {
+            let account = row.account_id.ok_or_else(|| {
+                Problem::field(
+                    Code::InvalidRequest,
+                    "isPrimary",
+                    "needs a wallet with an account: this one has none",
+                )
+            })?;
+            account::lock(conn, tenant, account, now).await?;
+            wallet::demote_others(conn, tenant, account, row.family, row.id, now).await?;
+        }
+        let found = wallet::update(conn, tenant, row.id, &self.changes, now).await?;
+        let row = wallet::by_id(conn, tenant, row.id).await?.filter(|_| found);
+        let row =
+            row.ok_or_else(|| Problem::new(Code::WalletNotFound, "The wallet was deleted."))?;
+        Answer::new(StatusCode::OK, &WalletView::from(&row))
+    }
+
+    fn committed(&self, _: &App) {}
+}
+
+/// Rename a wallet, or make it primary
+#[utoipa::path(patch, path = "/v1/wallets/{locator}", tag = "wallets",
+    params(("locator" = String, Path, description = "wlt_…, an address, external:{id}, email:a@b.c:evm, …")),
+    request_body = WalletChangesBody,
+    responses((status = 200, body = WalletView), Failures),
+    security(("apiKey" = []), ("bearer" = [])))]
+pub(super) async fn update(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Named(locator): Named,
+    payload: Payload,
+) -> Result<Response, Problem> {
+    let tenant = caller.need(Scope::WalletsWrite)?;
+    let body: WalletChangesBody = payload.parse()?;
+    let mut fields = Fields::default();
+    let text = |field: &Option<Option<String>>| field.clone().flatten();
+    fields.text("nickname", text(&body.nickname).as_deref(), LONGEST_NICKNAME);
+    fields.text("clientReferenceId", text(&body.client_reference_id).as_deref(), LONGEST_REFERENCE);
+    fields.finish()?;
+    let changes = WalletChanges {
+        nickname: body.nickname,
+        client_reference_id: body.client_reference_id,
+        is_primary: body.is_primary,
+    };
+    write::change(&app, tenant, &Update { locator: Locator::parse(locator)?, changes }).await
+}
+
+struct Delete {
+    id: WalletId,
+    chains: Vec<ChainName>,
+}
+
+impl Write for Delete {
+    const NAME: &'static str = "wallet_delete";
+
+    async fn apply(
+        &self,
+        app: &App,
+        tenant: TenantId,
+        conn: &mut Conn<'_>,
+        now: Millis,
+    ) -> Result<Answer, Problem> {
+        // In the order in which the ledger takes them: the tenant's row, then the wallet's.
+        store::key::lock_tenant(conn, tenant).await?;
+        let gone = || Problem::new(Code::WalletNotFound, "The wallet was deleted meanwhile.");
+        let row = wallet::by_id(conn, tenant, self.id).await?.ok_or_else(gone)?;
+        if row.is_primary || !wallet::delete(conn, tenant, self.id, now).await? {
+            return Err(Problem::new(
+                Code::PrimaryWallet,
+                format!(
+                    "{0} is its account's primary wallet. Make another one primary first, or send \
+                     PATCH /v1/wallets/{0} with {{\"isPrimary\":false}}.",
+                    self.id
+                ),
+            ));
+        }
+        let mut view = WalletView::from(&row);
+        view.status = WalletStatus::Disabled;
+        view.updated_at = now;
+        for chain in &mut view.chains {
+            chain.status = if chain.status == "active" { "closing" } else { "closed" };
+            chain.covered_to = None;
+        }
+        let data = WalletData { wallet: view };
+        let event = NewEvent::new(tenant, Some(self.id), EventType::WalletDisabled, &data);
+        store::event::append(conn, &app.ids, now, &[event]).await?;
+        Ok(Answer::empty())
+    }
+
+    fn committed(&self, app: &App) {
+        app.metrics.events_total.with_label_values(&[EventType::WalletDisabled.as_str()]).inc();
+        self.chains.iter().for_each(|chain| app.wake.chain(chain));
+        app.wake.deliveries();
+    }
+}
+
+/// Delete a wallet
+///
+/// It is no longer shown and no longer watched. A primary wallet is refused.
+#[utoipa::path(delete, path = "/v1/wallets/{locator}", tag = "wallets",
+    params(("locator" = String, Path, description = "wlt_…, an address, external:{id}, email:a@b.c:evm, …")),
+    responses((status = 204, description = "It is deleted."), Failures),
+    security(("apiKey" = []), ("bearer" = [])))]
+pub(super) async fn delete(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Named(locator): Named,
+) -> Result<Response, Problem> {
+    let tenant = caller.need(Scope::WalletsWrite)?;
+    let row = locator::find(&app, tenant, locator).await?;
+    let chains = row.chains.into_iter().map(|on| on.chain).collect();
+    write::change(&app, tenant, &Delete { id: row.id, chains }).await
+}

@@ -1,0 +1,220 @@
+//! The API's own write transactions. A POST can be repeated: its first answer is kept in the transaction
+//! of the write it tells of, so there is never a write without its answer, nor an answer without its write.
+
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use serde::Serialize;
+use tracing::warn;
+
+use super::{
+    App,
+    error::{Code, Problem},
+    request::Payload,
+};
+use crate::{
+    clock::Millis,
+    id::TenantId,
+    store::{Conn, StoreError, idempotency},
+};
+
+/// How long an answer is kept.
+const KEPT: Duration = Duration::from_hours(24);
+/// How often a transaction that collided is done again.
+const RETRIES: u32 = 3;
+const FORGET_EVERY: Duration = Duration::from_secs(5);
+const FORGET_AT_ONCE: i64 = 10_000;
+
+/// What a write answers.
+pub(super) struct Answer {
+    status: StatusCode,
+    body: String,
+}
+
+impl Answer {
+    pub fn new(status: StatusCode, body: &impl Serialize) -> Result<Self, Problem> {
+        let body = serde_json::to_string(body).map_err(Problem::internal)?;
+        Ok(Self { status, body })
+    }
+
+    pub const fn empty() -> Self {
+        Self { status: StatusCode::NO_CONTENT, body: String::new() }
+    }
+
+    fn response(self, replayed: bool) -> Response {
+        if self.body.is_empty() {
+            return self.status.into_response();
+        }
+        let mut response = (self.status, self.body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if replayed {
+            headers.insert("idempotency-replayed", HeaderValue::from_static("true"));
+        }
+        response
+    }
+}
+
+/// A write that one request asks for. It may be done several times until it commits once.
+pub(super) trait Write: Sync {
+    /// For the metrics.
+    const NAME: &'static str;
+
+    fn apply(
+        &self,
+        app: &App,
+        tenant: TenantId,
+        conn: &mut Conn<'_>,
+        now: Millis,
+    ) -> impl Future<Output = Result<Answer, Problem>> + Send;
+
+    /// Called after the commit: wakes who waits for it.
+    fn committed(&self, app: &App);
+}
+
+/// Does a write once, or gives the answer of the time it was done.
+pub(super) async fn post<W: Write>(
+    app: &App,
+    tenant: TenantId,
+    payload: &Payload,
+    write: &W,
+) -> Result<Response, Problem> {
+    let key = payload.idempotency_key()?;
+    let mut tries = 0;
+    loop {
+        let started = Instant::now();
+        match once(app, tenant, key, &payload.hash, write).await {
+            Ok(Some(answer)) => {
+                committed(app, write, started);
+                forget_old(app).await;
+                return Ok(answer.response(false));
+            }
+            Ok(None) => {
+                if let Some(answer) = first_answer(app, tenant, key, &payload.hash).await? {
+                    return Ok(answer.response(true));
+                }
+                // Whoever had the key gave it up meanwhile.
+                if tries >= RETRIES {
+                    return Err(Problem::new(
+                        Code::IdempotencyInProgress,
+                        "The first request with this Idempotency-Key is still being executed. Send \
+                         this one again in a moment to get its answer.",
+                    ));
+                }
+            }
+            Err(problem) if problem.again && tries < RETRIES => {}
+            Err(problem) => return Err(problem),
+        }
+        tries += 1;
+    }
+}
+
+/// Does a write that is the same when it is done twice: a PATCH or a DELETE.
+pub(super) async fn change<W: Write>(
+    app: &App,
+    tenant: TenantId,
+    write: &W,
+) -> Result<Response, Problem> {
+    let mut tries = 0;
+    loop {
+        let started = Instant::now();
+        let done: Result<Answer, Problem> = async {
+            let mut tx = app.db.begin().await?;
+            let answer = write.apply(app, tenant, &mut tx.conn(), app.clock.now()).await?;
+            tx.commit().await?;
+            Ok(answer)
+        }
+        .await;
+        match done {
+            Ok(answer) => {
+                committed(app, write, started);
+                return Ok(answer.response(false));
+            }
+            Err(problem) if problem.again && tries < RETRIES => tries += 1,
+            Err(problem) => return Err(problem),
+        }
+    }
+}
+
+fn committed<W: Write>(app: &App, write: &W, started: Instant) {
+    app.metrics
+        .db_transaction_duration_seconds
+        .with_label_values(&[W::NAME])
+        .observe(started.elapsed().as_secs_f64());
+    write.committed(app);
+}
+
+/// `None`: the key is taken.
+async fn once<W: Write>(
+    app: &App,
+    tenant: TenantId,
+    key: &str,
+    hash: &[u8; 32],
+    write: &W,
+) -> Result<Option<Answer>, Problem> {
+    let now = app.clock.now();
+    let mut tx = app.db.begin().await?;
+    let mut conn = tx.conn();
+    if !idempotency::take(&mut conn, tenant, key, hash, now, cutoff(now)).await? {
+        return Ok(None);
+    }
+    let answer = write.apply(app, tenant, &mut conn, now).await?;
+    idempotency::keep_answer(&mut conn, tenant, key, answer.status.as_u16(), &answer.body).await?;
+    tx.commit().await?;
+    Ok(Some(answer))
+}
+
+fn cutoff(now: Millis) -> Millis {
+    Millis(now.0.saturating_sub(i64::try_from(KEPT.as_millis()).unwrap_or(i64::MAX)))
+}
+
+async fn first_answer(
+    app: &App,
+    tenant: TenantId,
+    key: &str,
+    hash: &[u8; 32],
+) -> Result<Option<Answer>, Problem> {
+    let mut session = app.db.read().await?;
+    let Some(first) = idempotency::first_answer(&mut session.conn(), tenant, key).await? else {
+        return Ok(None);
+    };
+    if first.request_hash != hash {
+        return Err(Problem::new(
+            Code::IdempotencyKeyReused,
+            "This Idempotency-Key was used for another path or body in the last 24 hours. Use a new key \
+             for a new request.",
+        ));
+    }
+    let status = u16::try_from(first.status).ok().and_then(|s| StatusCode::from_u16(s).ok());
+    let status = status.ok_or_else(|| Problem::internal("a kept answer has no status"))?;
+    Ok(Some(Answer { status, body: first.body }))
+}
+
+/// Forgets old answers now and then. That it fails is no reason to fail the request.
+async fn forget_old(app: &App) {
+    let now = app.clock.now();
+    let last = app.forgotten_at.load(Ordering::Relaxed);
+    if now.since(Millis(last)) < FORGET_EVERY
+        || app
+            .forgotten_at
+            .compare_exchange(last, now.0, Ordering::Relaxed, Ordering::Relaxed)
+            .is_err()
+    {
+        return;
+    }
+    let done: Result<(), StoreError> = async {
+        let mut tx = app.db.begin().await?;
+        idempotency::forget(&mut tx.conn(), cutoff(now), FORGET_AT_ONCE).await?;
+        tx.commit().await
+    }
+    .await;
+    if let Err(error) = done {
+        warn!(%error, "old idempotency keys could not be forgotten; the next request tries again");
+    }
+}

@@ -1,0 +1,418 @@
+//! One node: transport, pace, limits, batches, and whether it can be asked at all.
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use alloy::primitives::bytes::Bytes;
+use parking_lot::Mutex;
+use reqwest::{
+    StatusCode,
+    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
+};
+use tokio::time::{Instant, sleep_until};
+
+use super::{
+    json::Quantity,
+    rpc::{self, Answers, Call, Failure},
+};
+use crate::{
+    chain::ChainName,
+    config::{EndpointConfig, Secret},
+    metrics::Metrics,
+    retry::Backoff,
+};
+
+/// The first pause after a failure.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// The longest pause between two attempts at a sick endpoint.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// What a node's own Retry-After can ask for at most.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(5);
+/// How often one call halves its batch because an answer took too long: every attempt costs the whole timeout.
+const MAX_TIMEOUT_HALVINGS: u32 = 2;
+
+/// Why an endpoint's client could not be made; no URL in it.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    #[error("the chain {0} has no endpoint")]
+    NoEndpoint(ChainName),
+    #[error("endpoint {endpoint}: {detail}")]
+    Endpoint { endpoint: String, detail: String },
+}
+
+/// Whether an endpoint is asked.
+pub(super) enum Health {
+    Good,
+    /// It answers, but its last answer contradicted itself: others are asked before it.
+    Doubtful,
+    /// It is left alone for a while after this failure.
+    Cooling {
+        left: Duration,
+        failure: Failure,
+    },
+}
+
+struct State {
+    backoff: Backoff,
+    cooling: Option<(Instant, Failure)>,
+}
+
+pub(super) struct Endpoint {
+    pub name: String,
+    pub weight: u32,
+    chain: ChainName,
+    chain_id: u64,
+    url: Secret,
+    client: reqwest::Client,
+    max_response_bytes: usize,
+    /// Learnt: halved when the node calls a batch too large.
+    max_batch: AtomicUsize,
+    /// Between two calls, where the configuration sets a pace.
+    interval: Option<Duration>,
+    next_slot: Mutex<Option<Instant>>,
+    state: Mutex<State>,
+    /// Whether the chain id was right since the last connection failure.
+    chain_checked: AtomicBool,
+    checking: tokio::sync::Mutex<()>,
+    /// Learnt: whether `eth_getBlockReceipts` by hash works here.
+    pub block_receipts: AtomicBool,
+    metrics: Metrics,
+}
+
+impl Endpoint {
+    pub fn new(
+        config: &EndpointConfig,
+        chain: &ChainName,
+        chain_id: u64,
+        metrics: Metrics,
+    ) -> Result<Self, SetupError> {
+        let wrong = |detail: &str| SetupError::Endpoint {
+            endpoint: config.name.clone(),
+            detail: detail.to_owned(),
+        };
+        url::Url::parse(config.url.expose()).map_err(|_| wrong("its URL is not valid"))?;
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        for (name, value) in &config.headers {
+            let name = HeaderName::try_from(name.as_str())
+                .map_err(|_| wrong("a header's name is not valid"))?;
+            let mut value = HeaderValue::try_from(value.expose())
+                .map_err(|_| wrong("a header's value is not valid"))?;
+            value.set_sensitive(true);
+            headers.insert(name, value);
+        }
+        let client = reqwest::Client::builder()
+            .default_headers(headers)
+            .connect_timeout(config.connect_timeout)
+            .timeout(config.request_timeout)
+            // A redirect would carry the key of the URL's path to another host.
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| wrong(&error.without_url().to_string()))?;
+        Ok(Self {
+            name: config.name.clone(),
+            weight: config.weight,
+            chain: chain.clone(),
+            chain_id,
+            url: config.url.clone(),
+            client,
+            max_response_bytes: config.max_response_bytes,
+            max_batch: AtomicUsize::new(config.max_batch.max(1)),
+            interval: config
+                .max_requests_per_second
+                .filter(|rate| *rate > 0)
+                .map(|rate| Duration::from_secs(1) / rate),
+            next_slot: Mutex::new(None),
+            state: Mutex::new(State {
+                backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
+                cooling: None,
+            }),
+            chain_checked: AtomicBool::new(false),
+            checking: tokio::sync::Mutex::new(()),
+            block_receipts: AtomicBool::new(true),
+            metrics,
+        })
+    }
+
+    pub fn health(&self) -> Health {
+        match &self.state.lock().cooling {
+            None => Health::Good,
+            Some((until, failure)) => {
+                let left = until.saturating_duration_since(Instant::now());
+                match failure {
+                    _ if left.is_zero() => Health::Good,
+                    Failure::Untrusted { .. } => Health::Doubtful,
+                    failure => Health::Cooling { left, failure: failure.clone() },
+                }
+            }
+        }
+    }
+
+    /// After an answer that was believed.
+    pub fn worked(&self) {
+        let mut state = self.state.lock();
+        state.backoff.reset();
+        if state.cooling.take().is_some() {
+            tracing::info!(chain = %self.chain, endpoint = self.name, "the endpoint answers again");
+        }
+        self.healthy(1);
+    }
+
+    /// After an answer that was not: leaves the endpoint alone for a while if the failure is its own.
+    pub fn failed(&self, failure: &Failure) {
+        let asked = match failure {
+            Failure::Down(_)
+            | Failure::Timeout
+            | Failure::Invalid(_)
+            | Failure::WrongChain(_)
+            | Failure::Untrusted { .. } => Duration::ZERO,
+            Failure::Limited { retry_after, .. } => retry_after.unwrap_or_default(),
+            // What one call asked for is the matter, not the endpoint.
+            _ => return,
+        };
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        if state.cooling.as_ref().is_some_and(|(until, _)| *until > now) {
+            // Another question, asked at the same time, has failed first.
+            return;
+        }
+        let pause = state.backoff.next_delay().max(asked.min(LONGEST_RETRY_AFTER));
+        if state.cooling.is_none() {
+            tracing::warn!(
+                chain = %self.chain,
+                endpoint = self.name,
+                error = failure.detail(),
+                pause_seconds = pause.as_secs_f64(),
+                "the endpoint failed; others are asked first"
+            );
+        }
+        state.cooling = Some((now + pause, failure.clone()));
+        self.healthy(0);
+        // Behind the same URL another node may answer next.
+        self.chain_checked.store(false, Ordering::Release);
+        self.block_receipts.store(true, Ordering::Relaxed);
+    }
+
+    fn healthy(&self, value: i64) {
+        self.metrics
+            .rpc_endpoint_healthy
+            .with_label_values(&[self.chain.as_str(), &self.name])
+            .set(value);
+    }
+
+    /// One call's answer.
+    pub async fn call(&self, call: Call) -> Result<rpc::Answer, Failure> {
+        let mut answers = self.batch(&[call]).await?;
+        answers.pop().unwrap_or_else(|| Err(Failure::Invalid("no answer".to_owned())))
+    }
+
+    /// The answers to all calls, in order, in as few requests as the endpoint's limits allow.
+    pub async fn batch(&self, calls: &[Call]) -> Result<Answers, Failure> {
+        self.check_chain().await?;
+        let mut answers = Vec::with_capacity(calls.len());
+        let mut rest = calls;
+        let mut size = usize::MAX;
+        let mut timeouts = 0;
+        while !rest.is_empty() {
+            let limit = size.min(self.max_batch.load(Ordering::Relaxed)).clamp(1, rest.len());
+            let (chunk, later) = rest.split_at(limit);
+            let half = chunk.len() / 2;
+            match self.request(chunk).await {
+                Ok(some) => {
+                    if let Some(limited) = some.iter().find_map(|answer| match answer {
+                        Err(failure @ Failure::Limited { .. }) => Some(failure.clone()),
+                        _ => None,
+                    }) {
+                        return Err(limited);
+                    }
+                    let too_large = |answer: &Result<_, _>| {
+                        matches!(answer, Err(Failure::TooLarge(_) | Failure::BatchTooLarge(_)))
+                    };
+                    if half > 0 && some.iter().any(too_large) {
+                        size = half;
+                        continue;
+                    }
+                    answers.extend(some);
+                    rest = later;
+                }
+                Err(Failure::BatchTooLarge(_)) if half > 0 => {
+                    self.max_batch.fetch_min(half, Ordering::Relaxed);
+                }
+                Err(Failure::TooLarge(_)) if half > 0 => size = half,
+                Err(Failure::Timeout) if half > 0 && timeouts < MAX_TIMEOUT_HALVINGS => {
+                    timeouts += 1;
+                    size = half;
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Asks for the chain id once per connection's life: behind a URL the node can change.
+    async fn check_chain(&self) -> Result<(), Failure> {
+        if self.chain_checked.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let _one_at_a_time = self.checking.lock().await;
+        if self.chain_checked.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let answer = self
+            .request(&[Call::new("eth_chainId", "[]".to_owned())])
+            .await?
+            .pop()
+            .unwrap_or_else(|| Err(Failure::Invalid("no answer".to_owned())))?;
+        let Quantity(id) = answer.parse()?;
+        if id != self.chain_id {
+            return Err(Failure::WrongChain(wrong_chain(&self.name, id, self.chain_id)));
+        }
+        self.chain_checked.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// One HTTP request, counted and timed.
+    async fn request(&self, calls: &[Call]) -> Result<Answers, Failure> {
+        self.wait_for_turn(calls.len()).await;
+        let started = Instant::now();
+        let result = match self.exchange(calls).await {
+            Ok(body) => rpc::split(&body, calls.len()),
+            Err(failure) => Err(failure),
+        };
+        let first = calls.first().map_or("", |call| call.method);
+        let chain = self.chain.as_str();
+        self.metrics
+            .rpc_request_duration_seconds
+            .with_label_values(&[chain, first])
+            .observe(started.elapsed().as_secs_f64());
+        for (index, call) in calls.iter().enumerate() {
+            let outcome = match &result {
+                Ok(answers) => match answers.get(index) {
+                    Some(Err(failure)) => failure.outcome(),
+                    _ => "ok",
+                },
+                Err(failure) => failure.outcome(),
+            };
+            self.metrics
+                .rpc_requests_total
+                .with_label_values(&[chain, &self.name, call.method, outcome])
+                .inc();
+        }
+        result
+    }
+
+    /// Providers count the calls in a batch one by one, so a batch takes as many turns as it has calls.
+    async fn wait_for_turn(&self, calls: usize) {
+        let Some(interval) = self.interval else { return };
+        let turns = u32::try_from(calls).unwrap_or(u32::MAX);
+        let slot = {
+            let mut next = self.next_slot.lock();
+            let now = Instant::now();
+            let slot = next.map_or(now, |next| next.max(now));
+            *next = Some(slot + interval.saturating_mul(turns));
+            slot
+        };
+        sleep_until(slot).await;
+    }
+
+    async fn exchange(&self, calls: &[Call]) -> Result<Bytes, Failure> {
+        let response = self
+            .client
+            .post(self.url.expose())
+            .body(write(calls))
+            .send()
+            .await
+            .map_err(transport)?;
+        let status = response.status();
+        match status {
+            StatusCode::TOO_MANY_REQUESTS => {
+                let seconds = response
+                    .headers()
+                    .get(RETRY_AFTER)
+                    .and_then(|value| value.to_str().ok()?.trim().parse().ok());
+                return Err(Failure::Limited {
+                    detail: "HTTP 429".to_owned(),
+                    retry_after: seconds.map(Duration::from_secs),
+                });
+            }
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                return Err(Failure::BatchTooLarge("HTTP 413".to_owned()));
+            }
+            _ if status.is_server_error() => {
+                return Err(Failure::Down(format!("HTTP {}", status.as_u16())));
+            }
+            _ => {}
+        }
+        let body = self.read(response).await?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        // Some providers put a JSON-RPC error, which says more, under a 4xx status.
+        match rpc::split(&body, calls.len()) {
+            Ok(answers) if answers.iter().any(Result::is_err) => Ok(body),
+            Err(Failure::Invalid(_)) | Ok(_) => {
+                Err(Failure::Down(format!("HTTP {}", status.as_u16())))
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// The body, never more of it in memory than allowed.
+    async fn read(&self, mut response: reqwest::Response) -> Result<Bytes, Failure> {
+        let max = self.max_response_bytes;
+        let too_large = || Failure::TooLarge(format!("the answer is over {max} bytes"));
+        let announced = response.content_length().and_then(|length| usize::try_from(length).ok());
+        if announced.is_some_and(|length| length > max) {
+            return Err(too_large());
+        }
+        let mut body = Vec::with_capacity(announced.unwrap_or(0));
+        while let Some(chunk) = response.chunk().await.map_err(transport)? {
+            if chunk.len() > max - body.len() {
+                return Err(too_large());
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Bytes::from(body))
+    }
+}
+
+/// What is said of an endpoint with another chain behind it.
+pub(super) fn wrong_chain(endpoint: &str, found: u64, expected: u64) -> String {
+    format!("endpoint {endpoint} serves chain id {found}, the configuration says {expected}")
+}
+
+/// A single call goes without the brackets: not every endpoint takes batches.
+fn write(calls: &[Call]) -> String {
+    let mut out = String::with_capacity(calls.len() * 160);
+    if let [call] = calls {
+        call.write(0, &mut out);
+        return out;
+    }
+    for (id, call) in calls.iter().enumerate() {
+        out.push(if id == 0 { '[' } else { ',' });
+        call.write(id, &mut out);
+    }
+    out.push(']');
+    out
+}
+
+fn transport(error: reqwest::Error) -> Failure {
+    if error.is_timeout() {
+        return Failure::Timeout;
+    }
+    let kind = if error.is_connect() {
+        "cannot connect"
+    } else if error.is_body() || error.is_decode() {
+        "the answer broke off"
+    } else {
+        "the request failed"
+    };
+    let error = error.without_url();
+    let mut cause: &dyn std::error::Error = &error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    Failure::Down(format!("{kind}: {cause}"))
+}

@@ -1,0 +1,181 @@
+//! [`EvmSource`]: an EVM chain behind [`Source`].
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::de::IgnoredAny;
+use tokio::sync::watch;
+
+pub use super::endpoint::SetupError;
+use super::{
+    decode,
+    endpoint::Endpoint,
+    fetch, json,
+    pool::Pool,
+    rpc::{Call, Failure},
+    state::{self, Unreadable},
+    verify::Checker,
+    ws::Listener,
+};
+use crate::{
+    amount::Amount,
+    chain::{
+        Address, BalanceQuery, Block, BlockRef, ChainName, Family, Header, SafeProof,
+        SafeRejection, SettlementTag, Source, SourceError, TxId, TxLookup,
+    },
+    config::ChainConfig,
+    metrics::Metrics,
+};
+
+/// An EVM chain, by its JSON-RPC endpoints.
+pub struct EvmSource {
+    chain: ChainName,
+    pool: Pool,
+    checker: Arc<Checker>,
+    unreadable: Unreadable,
+    announced: watch::Sender<Option<BlockRef>>,
+    listener: Option<Listener>,
+}
+
+impl EvmSource {
+    /// Makes the clients; nothing is asked of the nodes yet.
+    ///
+    /// # Errors
+    /// Without endpoints, or with a URL or header that cannot be used.
+    pub fn new(config: &ChainConfig, metrics: Metrics) -> Result<Self, SetupError> {
+        // The process has one provider of cryptography; whoever comes first installs it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Ok(Self {
+            chain: config.name.clone(),
+            pool: Pool::new(config, &metrics)?,
+            listener: Listener::new(config, &metrics)?,
+            checker: Arc::new(Checker {
+                chain: config.name.clone(),
+                verification: config.verification,
+                metrics,
+            }),
+            unreadable: Unreadable::default(),
+            announced: watch::Sender::new(None),
+        })
+    }
+
+    /// A header by number or tag, verified.
+    async fn header(&self, endpoint: &Endpoint, which: &str) -> Result<Option<Header>, Failure> {
+        let call = Call::new("eth_getBlockByNumber", format!(r#"["{which}",false]"#));
+        let answer = match endpoint.call(call).await {
+            Ok(answer) => answer,
+            Err(Failure::NotThere(_)) => return Ok(None),
+            Err(failure) => return Err(failure),
+        };
+        let Some(block) = answer.parse::<Option<json::Block<IgnoredAny>>>()? else {
+            return Ok(None);
+        };
+        self.checker.header(&block)?;
+        Ok(Some(decode::header(&block)))
+    }
+}
+
+#[async_trait]
+impl Source for EvmSource {
+    fn family(&self) -> Family {
+        Family::Evm
+    }
+
+    async fn head(&self) -> Result<Header, SourceError> {
+        self.pool
+            .ask(|endpoint| async move {
+                self.header(&endpoint, "latest")
+                    .await?
+                    .ok_or_else(|| Failure::Invalid("no latest block".to_owned()))
+            })
+            .await
+    }
+
+    async fn settled(&self, tag: SettlementTag) -> Result<Option<Header>, SourceError> {
+        let header =
+            self.pool.ask(|endpoint| async move { self.header(&endpoint, tag.as_str()).await });
+        // A node that has settled nothing yet calls its first block settled, or knows of none.
+        Ok(header.await?.filter(|header| header.at.number > 0))
+    }
+
+    async fn header_at(&self, number: u64) -> Result<Option<Header>, SourceError> {
+        self.pool
+            .ask(|endpoint| async move {
+                let header = self.header(&endpoint, &format!("{number:#x}")).await?;
+                match header {
+                    Some(header) if header.at.number != number => {
+                        Err(Failure::Invalid(format!("asked for block {number}, got another")))
+                    }
+                    header => Ok(header),
+                }
+            })
+            .await
+    }
+
+    async fn blocks(&self, from: u64, to: u64) -> Result<Vec<Block>, SourceError> {
+        self.pool
+            .ask(|endpoint| async move { fetch::blocks(&endpoint, &self.checker, from, to).await })
+            .await
+    }
+
+    async fn block(&self, at: BlockRef) -> Result<Option<Block>, SourceError> {
+        let block = self
+            .pool
+            .ask(|endpoint| async move { fetch::block(&endpoint, &self.checker, at).await })
+            .await;
+        if_there(block)
+    }
+
+    async fn balances_at(
+        &self,
+        at: BlockRef,
+        queries: &[BalanceQuery],
+    ) -> Result<Vec<Amount>, SourceError> {
+        self.pool
+            .ask(|endpoint| async move {
+                state::balances(&endpoint, &self.chain, &self.unreadable, at, queries).await
+            })
+            .await
+    }
+
+    async fn transaction(&self, tx: TxId) -> Result<Option<TxLookup>, SourceError> {
+        let found =
+            self.pool.ask(|endpoint| async move { state::transaction(&endpoint, tx).await }).await;
+        if_there(found)
+    }
+
+    async fn next_nonce(&self, sender: Address, at: BlockRef) -> Result<u64, SourceError> {
+        self.pool
+            .ask(|endpoint| async move { state::next_nonce(&endpoint, sender, at).await })
+            .await
+    }
+
+    async fn prove_safe(
+        &self,
+        address: Address,
+        at: BlockRef,
+    ) -> Result<Result<SafeProof, SafeRejection>, SourceError> {
+        self.pool
+            .ask(|endpoint| async move { state::prove_safe(&endpoint, address, at).await })
+            .await
+    }
+
+    fn announced(&self) -> watch::Receiver<Option<BlockRef>> {
+        self.announced.subscribe()
+    }
+
+    async fn listen(&self) {
+        if let Some(listener) = &self.listener {
+            listener.run(&self.announced).await;
+        }
+    }
+}
+
+/// For questions where not having it is an answer.
+fn if_there<T>(result: Result<T, SourceError>) -> Result<Option<T>, SourceError> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(SourceError::NotThere(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,188 @@
+//! Balances, nonces and transactions as one endpoint knows them at one block.
+
+use std::collections::HashSet;
+
+use alloy::primitives::{Address as EvmAddress, B256, U256};
+use parking_lot::Mutex;
+
+use super::{
+    decode::address,
+    endpoint::Endpoint,
+    json::{Hex, Quantity, Receipt, Transaction},
+    rpc::{Answer, Call, Failure},
+    safe,
+};
+use crate::{
+    amount::Amount,
+    chain::{
+        Address, AssetKey, BalanceQuery, BlockHash, BlockRef, ChainName, SafeProof, SafeRejection,
+        TxId, TxLookup,
+    },
+};
+
+const BALANCE_OF: &str = "0x70a08231";
+/// How many contracts are remembered as warned about.
+const MAX_WARNED: usize = 1024;
+
+/// The token contracts whose `balanceOf` gave no number, so that each is named once.
+#[derive(Default)]
+pub(super) struct Unreadable(Mutex<HashSet<Address>>);
+
+impl Unreadable {
+    fn warn(&self, chain: &ChainName, contract: EvmAddress) {
+        let mut seen = self.0.lock();
+        if seen.len() < MAX_WARNED && seen.insert(address(contract)) {
+            tracing::warn!(
+                %chain,
+                contract = %contract,
+                "balanceOf gave no number; nothing is held there as far as the chain can say"
+            );
+        }
+    }
+}
+
+/// EIP-1898: the state after exactly that block, whichever chain it is on.
+fn at_block(at: BlockRef) -> String {
+    format!(r#"{{"blockHash":"{}"}}"#, B256::from(at.hash.0))
+}
+
+/// An address of this family, which has 20 bytes.
+fn evm(address: Address) -> Result<EvmAddress, Failure> {
+    EvmAddress::try_from(address.as_slice())
+        .map_err(|_| Failure::Refused("an address of another family".to_owned()))
+}
+
+pub(super) async fn balances(
+    endpoint: &Endpoint,
+    chain: &ChainName,
+    unreadable: &Unreadable,
+    at: BlockRef,
+    queries: &[BalanceQuery],
+) -> Result<Vec<Amount>, Failure> {
+    let block = at_block(at);
+    let calls = queries
+        .iter()
+        .map(|query| {
+            let owner = evm(query.address)?;
+            Ok(match query.asset {
+                AssetKey::Native => {
+                    Call::new("eth_getBalance", format!(r#"["{owner:?}",{block}]"#))
+                }
+                AssetKey::Token(contract) => {
+                    let contract = evm(contract)?;
+                    let data = format!("{BALANCE_OF}{:x}", owner.into_word());
+                    Call::new(
+                        "eth_call",
+                        format!(r#"[{{"to":"{contract:?}","data":"{data}"}},{block}]"#),
+                    )
+                }
+            })
+        })
+        .collect::<Result<Vec<_>, Failure>>()?;
+    let answers = endpoint.batch(&calls).await?;
+    queries
+        .iter()
+        .zip(answers)
+        .map(|(query, answer)| match query.asset {
+            AssetKey::Native => Ok(Amount::new(answer?.parse::<U256>()?)),
+            AssetKey::Token(contract) => {
+                let balance = token_balance(answer)?;
+                if balance.is_none() {
+                    unreadable.warn(chain, evm(contract)?);
+                }
+                Ok(Amount::new(balance.unwrap_or_default()))
+            }
+        })
+        .collect()
+}
+
+/// What `balanceOf` returned. A contract that is not deployed yet returns nothing and holds nothing; one that
+/// reverts, or returns anything but one word, says no number: `None`.
+fn token_balance(answer: Result<Answer, Failure>) -> Result<Option<U256>, Failure> {
+    match answer {
+        Ok(answer) => Ok(answer.parse::<Hex<'_>>()?.to_array().map(U256::from_be_bytes::<32>)),
+        Err(Failure::Reverted) => Ok(None),
+        Err(failure) => Err(failure),
+    }
+}
+
+pub(super) async fn next_nonce(
+    endpoint: &Endpoint,
+    sender: Address,
+    at: BlockRef,
+) -> Result<u64, Failure> {
+    let params = format!(r#"["{:?}",{}]"#, evm(sender)?, at_block(at));
+    let Quantity(nonce) =
+        endpoint.call(Call::new("eth_getTransactionCount", params)).await?.parse()?;
+    Ok(nonce)
+}
+
+pub(super) async fn prove_safe(
+    endpoint: &Endpoint,
+    address: Address,
+    at: BlockRef,
+) -> Result<Result<SafeProof, SafeRejection>, Failure> {
+    let calls = safe::questions(evm(address)?, B256::from(at.hash.0));
+    safe::judge(endpoint.batch(&calls).await?)
+}
+
+/// A receipt and the block number that the block itself does not need to repeat.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Place {
+    block_number: Quantity,
+}
+
+pub(super) async fn transaction(endpoint: &Endpoint, tx: TxId) -> Result<TxLookup, Failure> {
+    let hash = B256::try_from(tx.as_slice())
+        .map_err(|_| Failure::Refused("a transaction of another family".to_owned()))?;
+    let params = format!(r#"["{hash}"]"#);
+    let calls = [
+        Call::new("eth_getTransactionByHash", params.clone()),
+        Call::new("eth_getTransactionReceipt", params),
+    ];
+    let Ok([found, receipt]) = <[_; 2]>::try_from(endpoint.batch(&calls).await?) else {
+        return Err(Failure::Invalid("an answer is missing".to_owned()));
+    };
+    let found: Option<Transaction> = found?.parse()?;
+    // One endpoint may not have heard of it while another has.
+    let found = found.ok_or_else(|| Failure::NotThere(format!("transaction {hash}")))?;
+    let wrong = |detail: &str| Failure::untrusted("receipt_links", detail);
+    if found.hash != hash {
+        return Err(wrong("another transaction was returned"));
+    }
+    let receipt = match receipt {
+        Ok(receipt) => receipt,
+        Err(Failure::NotThere(_)) => return Ok(lookup(&found, None)),
+        Err(failure) => return Err(failure),
+    };
+    let Some(mined) = receipt.parse::<Option<Receipt<'_>>>()? else {
+        return Ok(lookup(&found, None));
+    };
+    if mined.transaction_hash != hash {
+        return Err(wrong("the receipt of another transaction was returned"));
+    }
+    let success = mined.success().ok_or_else(|| {
+        Failure::Invalid("a receipt does not say whether it succeeded".to_owned())
+    })?;
+    let at = BlockRef {
+        number: receipt.parse::<Place>()?.block_number.0,
+        hash: BlockHash(mined.block_hash.0),
+    };
+    let mut safes = Vec::new();
+    if success {
+        safe::sightings(tx, &mined, &mut safes);
+    }
+    Ok(lookup(&found, Some((at, success, safes))))
+}
+
+fn lookup(
+    tx: &Transaction,
+    mined: Option<(BlockRef, bool, Vec<crate::chain::SafeSighting>)>,
+) -> TxLookup {
+    TxLookup {
+        sender: address(tx.from.unwrap_or_default()),
+        nonce: tx.nonce.map(|nonce| nonce.0),
+        mined,
+    }
+}

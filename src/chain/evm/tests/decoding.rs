@@ -1,0 +1,254 @@
+use alloy::primitives::U256;
+use serde_json::{Value, json};
+
+use super::{checker, mixed_block, mixed_receipts, read};
+use crate::{
+    amount::Amount,
+    chain::{Address, AssetKey, Block, Family, Kind, Movement, Ordinal, TxId},
+    config::Verification,
+};
+
+fn who(text: &str) -> Address {
+    Family::Evm.parse_address(text).expect("an address")
+}
+
+fn mixed() -> Block {
+    read(&checker(Verification::Full), &mixed_block(), &mixed_receipts()).expect("a good block")
+}
+
+fn of(block: &Block, index: usize) -> Vec<&Movement> {
+    let tx = block.transactions[index].tx;
+    block.movements.iter().filter(|movement| movement.tx == tx).collect()
+}
+
+/// The recorded block, its first transaction and receipt changed; verification cannot pass any more.
+fn changed(change: impl FnOnce(&mut Value, &mut Value)) -> Block {
+    let (mut block, mut receipts) = (mixed_block(), mixed_receipts());
+    change(&mut block["transactions"][0], &mut receipts[0]);
+    read(&checker(Verification::Links), &block, &receipts).expect("a block that decodes")
+}
+
+#[test]
+fn a_value_transfer_moves_its_value_and_pays_its_fee() {
+    let block = mixed();
+    let sender = who("0xf39fd6e51aad88f6f4ce6ab8827279cfffb92266");
+    let [value, fee] = of(&block, 0)[..] else { panic!("two movements") };
+    assert_eq!(
+        (&value.ordinal, value.kind, value.asset),
+        (&Ordinal::Tx, Kind::Transfer, AssetKey::Native)
+    );
+    assert_eq!(value.from, Some(sender));
+    assert_eq!(value.to, Some(who("0x70997970c51812dc3a010c7d01b50e0d17dc79c8")));
+    assert_eq!(value.amount, Amount::new(U256::from(1_000_000_000_000_000_000_u64)));
+    assert_eq!((&fee.ordinal, fee.kind, fee.to), (&Ordinal::Fee, Kind::Fee, None));
+    assert_eq!(fee.amount, Amount::new(U256::from(0x5208_u64 * 0xb2d0_5e00_u64)));
+    assert_eq!((block.transactions[0].sender, block.transactions[0].nonce), (sender, Some(0)));
+}
+
+#[test]
+fn a_failed_transaction_pays_its_fee_and_moves_nothing() {
+    let block = mixed();
+    assert!(!block.transactions[3].success);
+    let [fee] = of(&block, 3)[..] else { panic!("one movement") };
+    assert_eq!(fee.kind, Kind::Fee);
+    assert_eq!(fee.amount, Amount::new(U256::from(0x520e_u64 * 0x7735_9400_u64)));
+}
+
+#[test]
+fn a_log_counts_inside_its_receipt_and_value_counts_beside_calldata() {
+    let block = mixed();
+    let [value, first, second, fee] = of(&block, 2)[..] else { panic!("four movements") };
+    assert_eq!((&value.ordinal, value.amount), (&Ordinal::Tx, Amount::new(U256::from(5))));
+    // In the block these are the third and the fourth log.
+    assert_eq!(first.ordinal, Ordinal::Log(0));
+    assert_eq!(second.ordinal, Ordinal::Log(1));
+    assert_eq!(first.amount, Amount::new(U256::from(0x7b)));
+    assert_eq!(first.kind, Kind::Transfer);
+    assert_eq!(first.asset, AssetKey::Token(who("0x00000000000000000000000000000000000070c3")));
+    assert_eq!(fee.kind, Kind::Fee);
+}
+
+#[test]
+fn the_zero_address_is_nobody() {
+    let block = mixed();
+    let burn = of(&block, 1)[0];
+    assert_eq!((burn.kind, burn.to), (Kind::Burn, None));
+    let mint = changed(|_, receipt| {
+        receipt["logs"] = json!([transfer(3, 32)]);
+        receipt["logs"][0]["topics"][1] = json!(format!("0x{}", "0".repeat(64)));
+    });
+    assert_eq!((of(&mint, 0)[1].kind, of(&mint, 0)[1].from), (Kind::Mint, None));
+}
+
+/// A `Transfer` log of so many topics and bytes of data.
+fn transfer(topics: usize, data: usize) -> Value {
+    let mut all = vec![json!("0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef")];
+    all.resize(topics, json!(format!("0x{:0>64}", "abc")));
+    json!({
+        "address": "0x00000000000000000000000000000000000070c3",
+        "topics": all,
+        "data": format!("0x{}", "01".repeat(data)),
+    })
+}
+
+#[test]
+fn an_erc_721_token_is_not_an_amount_and_unknown_shapes_are_counted_not_guessed() {
+    let (block, mut receipts) = (mixed_block(), mixed_receipts());
+    receipts[0]["logs"] =
+        json!(
+            [transfer(4, 0), transfer(1, 96), transfer(2, 64), transfer(3, 64), transfer(3, 32),]
+        );
+    let checker = checker(Verification::Links);
+    let block = read(&checker, &block, &receipts).expect("a block that decodes");
+    let ordinals: Vec<_> = of(&block, 0).iter().map(|one| one.ordinal.clone()).collect();
+    assert_eq!(ordinals, [Ordinal::Tx, Ordinal::Log(4), Ordinal::Fee]);
+    let counted = checker
+        .metrics
+        .verification_failures_total
+        .with_label_values(&["anvil", "unknown_transfer_shape"]);
+    assert_eq!(counted.get(), 3);
+}
+
+#[test]
+fn native_transfers_that_are_logged_are_not_counted_twice() {
+    let block = changed(|_, receipt| {
+        receipt["logs"] = json!([transfer(3, 32)]);
+        receipt["logs"][0]["address"] = json!("0xfffffffffffffffffffffffffffffffffffffffe");
+    });
+    assert_eq!(of(&block, 0).len(), 2);
+}
+
+#[test]
+fn a_zero_amount_is_shown_as_it_is() {
+    let block = changed(|tx, receipt| {
+        tx["value"] = json!("0x0");
+        receipt["logs"] = json!([transfer(3, 32)]);
+        receipt["logs"][0]["data"] = json!(format!("0x{}", "00".repeat(32)));
+    });
+    let [log, _fee] = of(&block, 0)[..] else { panic!("two movements") };
+    assert!(log.amount.is_zero());
+}
+
+#[test]
+fn a_creation_pays_its_value_to_the_new_contract() {
+    let block = changed(|tx, receipt| {
+        tx["to"] = Value::Null;
+        receipt["contractAddress"] = json!("0x057ef64e23666f000b34ae31332854acbd1c8544");
+    });
+    assert_eq!(of(&block, 0)[0].to, Some(who("0x057ef64e23666f000b34ae31332854acbd1c8544")));
+}
+
+#[test]
+fn transactions_of_unknown_types_decode() {
+    for kind in ["0x64", "0x65", "0x66", "0x68", "0x69", "0x6a", "0x7e", "0x7f", "0xc5"] {
+        let block = changed(|tx, receipt| {
+            tx["type"] = json!(kind);
+            receipt["type"] = json!(kind);
+            let fields = tx.as_object_mut().expect("an object");
+            for gone in ["nonce", "gasPrice", "r", "s", "v", "chainId"] {
+                fields.remove(gone);
+            }
+            receipt.as_object_mut().expect("an object").remove("effectiveGasPrice");
+        });
+        assert_eq!(block.transactions[0].nonce, None);
+        assert_eq!(of(&block, 0).len(), 1, "value and no fee, type {kind}");
+    }
+}
+
+#[test]
+fn a_deposit_from_l1_is_new_money_and_pays_no_fee() {
+    let deposit = |mint: &str, status: &str| {
+        changed(|tx, receipt| {
+            tx["type"] = json!("0x7e");
+            tx["mint"] = json!(mint);
+            receipt["status"] = json!(status);
+            receipt["l1Fee"] = json!("0x5");
+        })
+    };
+    let good = deposit("0xde0b6b3a7640000", "0x1");
+    let [money] = of(&good, 0)[..] else { panic!("one movement") };
+    assert_eq!((money.kind, money.from), (Kind::Mint, None));
+    assert_eq!(money.to, Some(who("0x70997970c51812dc3a010c7d01b50e0d17dc79c8")));
+    // If it fails, the sender has what was minted to it.
+    let failed = deposit("0x7", "0x0");
+    let [money] = of(&failed, 0)[..] else { panic!("one movement") };
+    assert_eq!(money.to, Some(who("0xf39fd6e51aad88f6f4ce6ab8827279cfffb92266")));
+    assert_eq!(money.amount, Amount::new(U256::from(7)));
+}
+
+#[test]
+fn fees_include_blobs_the_data_on_l1_and_the_operator() {
+    let execution = U256::from(0x5208_u64 * 0xb2d0_5e00_u64);
+    let fee = |change: fn(&mut Value, &mut Value)| {
+        let block = changed(change);
+        of(&block, 0)[1].amount.get() - execution
+    };
+    let blobs = fee(|tx, receipt| {
+        tx["type"] = json!("0x3");
+        receipt["blobGasUsed"] = json!("0x20000");
+        receipt["blobGasPrice"] = json!("0x3");
+    });
+    assert_eq!(blobs, U256::from(0x20000 * 3));
+    // The same fields of another type are a footprint.
+    let footprint = fee(|_, receipt| {
+        receipt["blobGasUsed"] = json!("0x20000");
+        receipt["blobGasPrice"] = json!("0x3");
+    });
+    assert_eq!(footprint, U256::ZERO);
+    let isthmus = fee(|_, receipt| {
+        receipt["l1Fee"] = json!("0x64");
+        receipt["operatorFeeScalar"] = json!("0x1e8480");
+        receipt["operatorFeeConstant"] = json!("0x9");
+    });
+    assert_eq!(isthmus, U256::from(100 + 2 * 0x5208 + 9));
+    let jovian = fee(|_, receipt| {
+        receipt["daFootprintGasScalar"] = json!("0x190");
+        receipt["operatorFeeScalar"] = json!("0x2");
+        receipt["operatorFeeConstant"] = json!("0x9");
+    });
+    assert_eq!(jovian, U256::from(2 * 100 * 0x5208 + 9));
+}
+
+#[test]
+fn an_amount_that_overflows_is_not_believed() {
+    let (block, mut receipts) = (mixed_block(), mixed_receipts());
+    receipts[0]["effectiveGasPrice"] = json!(format!("{:#x}", U256::MAX));
+    let failure = read(&checker(Verification::Links), &block, &receipts).expect_err("an overflow");
+    assert_eq!(failure.outcome(), "error");
+    assert!(failure.detail().starts_with("amount_overflow"));
+}
+
+#[test]
+fn a_withdrawal_credits_gwei() {
+    let mut block = mixed_block();
+    block["withdrawals"] = json!([{
+        "index": "0x1f", "validatorIndex": "0x2", "amount": "0x3",
+        "address": "0x70997970c51812dc3a010c7d01b50e0d17dc79c8",
+    }]);
+    let block = read(&checker(Verification::Links), &block, &mixed_receipts()).expect("a block");
+    let last = block.movements.last().expect("movements");
+    assert_eq!((&last.ordinal, last.kind), (&Ordinal::Withdrawal(31), Kind::Withdrawal));
+    assert_eq!(
+        (last.tx, last.amount),
+        (TxId::from([0; 32]), Amount::new(U256::from(3_000_000_000_u64)))
+    );
+}
+
+#[test]
+fn polygons_receipt_without_a_transaction_still_moves_tokens() {
+    let (block, mut receipts) = (mixed_block(), mixed_receipts());
+    let hash = block["hash"].as_str().expect("a hash");
+    let mut name = b"matic-bor-receipt-".to_vec();
+    name.extend(1_u64.to_be_bytes());
+    name.extend(alloy::hex::decode(hash).expect("hexadecimal"));
+    let sync = alloy::primitives::keccak256(name);
+    let mut extra = receipts[0].clone();
+    extra["transactionHash"] = json!(sync.to_string());
+    extra["transactionIndex"] = json!("0x5");
+    extra["logs"] = json!([transfer(3, 32)]);
+    receipts.as_array_mut().expect("a list").push(extra);
+    let block = read(&checker(Verification::Full), &block, &receipts).expect("a block");
+    assert_eq!(block.transactions.len(), 5);
+    let last = block.movements.last().expect("movements");
+    assert_eq!((last.tx, &last.ordinal), (TxId::from(sync.0), &Ordinal::Log(0)));
+}

@@ -1,0 +1,163 @@
+use serde_json::{Value, json};
+
+use super::{
+    checker, config, endpoint, mixed_block, mixed_receipts,
+    node::{Node, Reply, honest},
+    read,
+};
+use crate::{
+    chain::{
+        Address, BlockHash, BlockRef, Family, SafeProof, SafeRejection, SafeSighting, Source as _,
+        evm::EvmSource,
+    },
+    config::Verification,
+    metrics::Metrics,
+};
+
+const SAFE: &str = "0xc77390af00000000000000000000000000000001";
+const FACTORY_1_3_0: &str = "0xa6b71e26c5e0845f74c812102ca7114b6a896ab2";
+const FACTORY_1_4_1: &str = "0x4e1dcf7ad4e460cfd30791ccc4f9c8a4f820ec67";
+const OWNERS: [&str; 2] =
+    ["0x70997970c51812dc3a010c7d01b50e0d17dc79c8", "0x3c44cdddb6a900fa2b585dd299e03d12fa4293bc"];
+
+fn who(text: &str) -> Address {
+    Family::Evm.parse_address(text).expect("an address")
+}
+
+fn word(hexadecimal: &str) -> String {
+    format!("{:0>64}", hexadecimal.trim_start_matches("0x"))
+}
+
+fn setup() -> Value {
+    let data = ["80", "1", "0", "0", "2", OWNERS[0], OWNERS[1]].map(word).concat();
+    json!({
+        "address": SAFE,
+        "topics": [
+            "0x141df868a6331af528e38c83b7aa03edc19be66e37ae67f9285bf4f8e3c6a1a8",
+            format!("0x{}", word(FACTORY_1_4_1)),
+        ],
+        "data": format!("0x{data}"),
+    })
+}
+
+fn creation(factory: &str, indexed: bool) -> Value {
+    let topic = "0x4f51faf6c4561ff95f067657e43439f0f856d97c04d9ec9070a6199ad418e235";
+    let singleton = word("41675c099f32341bf84bfc5382af534df5c7461a");
+    if indexed {
+        json!({
+            "address": factory,
+            "topics": [topic, format!("0x{}", word(SAFE))],
+            "data": format!("0x{singleton}"),
+        })
+    } else {
+        json!({
+            "address": factory,
+            "topics": [topic],
+            "data": format!("0x{}{singleton}", word(SAFE)),
+        })
+    }
+}
+
+fn sightings(logs: Value) -> Vec<SafeSighting> {
+    let mut receipts = mixed_receipts();
+    receipts[0]["logs"] = logs;
+    read(&checker(Verification::Links), &mixed_block(), &receipts).expect("a block").safes
+}
+
+#[test]
+fn a_safe_is_seen_in_every_shape_of_its_creation() {
+    for (factory, indexed) in [(FACTORY_1_3_0, false), (FACTORY_1_4_1, true)] {
+        let seen = sightings(json!([setup(), creation(factory, indexed)]));
+        let [safe] = &seen[..] else { panic!("one Safe") };
+        assert_eq!(safe.address, who(SAFE));
+        assert_eq!(safe.factory, Some(who(factory)));
+        assert_eq!(safe.owners, OWNERS.map(who));
+    }
+}
+
+#[test]
+fn a_setup_without_a_known_factory_is_seen_without_a_factory() {
+    for logs in [json!([setup()]), json!([setup(), creation(OWNERS[0], true)])] {
+        let seen = sightings(logs);
+        let [safe] = &seen[..] else { panic!("one Safe") };
+        assert_eq!((safe.factory, safe.owners.len()), (None, 2));
+    }
+}
+
+#[test]
+fn a_creation_that_anyone_could_emit_is_not_seen() {
+    assert_eq!(sightings(json!([creation(OWNERS[0], true)])), []);
+}
+
+#[test]
+fn a_proxy_that_was_not_set_up_is_seen_without_owners() {
+    let seen = sightings(json!([creation(FACTORY_1_4_1, true)]));
+    let [safe] = &seen[..] else { panic!("one Safe") };
+    assert_eq!((safe.factory, safe.owners.len()), (Some(who(FACTORY_1_4_1)), 0));
+}
+
+#[test]
+fn owners_that_do_not_decode_are_not_guessed() {
+    let mut broken = setup();
+    let text = broken["data"].as_str().expect("data").to_owned();
+    broken["data"] = json!(text[..text.len() - 2]);
+    let seen = sightings(json!([broken]));
+    assert_eq!(seen[0].owners, []);
+}
+
+/// The runtime code of a proxy of 1.4.1.
+const PROXY: &str = include_str!("safe_proxy.hex");
+
+/// What the state proves of an address whose node answers like this.
+async fn proof(
+    code: &'static str,
+    singleton: &'static str,
+    owners: fn() -> Reply,
+    threshold: &'static str,
+) -> Result<SafeProof, SafeRejection> {
+    let node = Node::start(move |method, params| match method {
+        "eth_getCode" => Reply::Result(json!(code.trim())),
+        "eth_getStorageAt" => Reply::Result(json!(format!("0x{}", word(singleton)))),
+        "eth_call" if params[0]["data"] == "0xa0e67e2b" => owners(),
+        "eth_call" => Reply::Result(json!(format!("0x{}", word(threshold)))),
+        _ => honest(method, params),
+    })
+    .await;
+    let config = config(vec![endpoint("one", &node.url, 1)]);
+    let source = EvmSource::new(&config, Metrics::new()).expect("a source");
+    let at = BlockRef { number: 1, hash: BlockHash([1; 32]) };
+    source.prove_safe(who(SAFE), at).await.expect("an answer")
+}
+
+fn two_owners() -> Reply {
+    let words = ["20", "2", OWNERS[0], OWNERS[1]].map(word).concat();
+    Reply::Result(json!(format!("0x{words}")))
+}
+
+fn no_owners() -> Reply {
+    Reply::Result(json!(format!("0x{}", ["20", "0"].map(word).concat())))
+}
+
+const SINGLETON: &str = "0x29fcb43b46531bca003ddc8fcb67ffe91900c762";
+
+#[tokio::test]
+async fn a_safe_is_proven_by_code_singleton_owners_and_threshold() {
+    let proven = proof(PROXY, SINGLETON, two_owners, "2").await.expect("a Safe");
+    assert_eq!((proven.version, proven.threshold), ("1.4.1", 2));
+    assert_eq!((proven.singleton, proven.owners), (who(SINGLETON), OWNERS.map(who).to_vec()));
+}
+
+#[tokio::test]
+async fn what_is_not_a_safe_is_told_apart() {
+    let reverted = || Reply::Error(3, "execution reverted");
+    for (code, singleton, owners, threshold, why) in [
+        ("0x", SINGLETON, two_owners as fn() -> Reply, "2", SafeRejection::NoCode),
+        ("0x6001", SINGLETON, two_owners, "2", SafeRejection::NotASafe),
+        (PROXY, OWNERS[0], two_owners, "2", SafeRejection::UnknownSingleton),
+        (PROXY, SINGLETON, two_owners, "0", SafeRejection::NotSetUp),
+        (PROXY, SINGLETON, no_owners, "2", SafeRejection::NotSetUp),
+        (PROXY, SINGLETON, reverted, "0", SafeRejection::NotSetUp),
+    ] {
+        assert_eq!(proof(code, singleton, owners, threshold).await, Err(why));
+    }
+}

@@ -1,0 +1,273 @@
+//! Does what a node returned fit together?
+//!
+//! Providers leave out logs, mix blocks and answer from behind. The header's hash covers everything else:
+//! if it is the hash of the header's own fields, then the receipts' root in it says exactly which receipts,
+//! with which logs, the block has. Where a chain hashes its headers or receipts in a way of its own, the
+//! logs' bloom still shows a log that is missing.
+
+use alloy::{
+    consensus::{EMPTY_ROOT_HASH, Header},
+    eips::eip4895,
+    primitives::{B256, Bloom},
+    rlp::{self, BufMut as _, Encodable as _},
+};
+use alloy_trie::root::{ordered_trie_root, ordered_trie_root_encoded};
+
+use super::{
+    json::{Block, Log, Receipt, Transaction},
+    rpc::Failure,
+};
+use crate::{chain::ChainName, config::Verification, metrics::Metrics};
+
+/// The last EIP-2718 type whose receipt is encoded in the common way (EIP-7702). Rollups and sidechains have
+/// types of their own above it, with receipts of their own.
+const LAST_COMMON_TYPE: u64 = 4;
+
+/// Checks what one chain's endpoints return, and counts what does not fit.
+#[derive(Clone)]
+pub(super) struct Checker {
+    pub chain: ChainName,
+    pub verification: Verification,
+    pub metrics: Metrics,
+}
+
+/// A block with its transactions.
+pub(super) type FullBlock = Block<Vec<Transaction>>;
+
+impl Checker {
+    /// Whether a header is what its hash says.
+    pub fn header<T>(&self, block: &Block<T>) -> Result<(), Failure> {
+        self.counted(if self.verification == Verification::Full {
+            header_hash(block)
+        } else {
+            Ok(())
+        })
+    }
+
+    /// Whether a block, its transactions and their receipts belong together.
+    pub fn block(&self, block: &FullBlock, receipts: &[Receipt<'_>]) -> Result<(), Failure> {
+        self.counted(self.check(block, receipts))
+    }
+
+    /// One more answer that did not pass a check.
+    pub fn count(&self, check: &'static str) {
+        self.metrics
+            .verification_failures_total
+            .with_label_values(&[self.chain.as_str(), check])
+            .inc();
+    }
+
+    fn counted(&self, result: Result<(), Failure>) -> Result<(), Failure> {
+        if let Err(Failure::Untrusted { check, .. }) = &result {
+            self.count(check);
+        }
+        result
+    }
+
+    fn check(&self, block: &FullBlock, receipts: &[Receipt<'_>]) -> Result<(), Failure> {
+        links(block, receipts)?;
+        match self.verification {
+            Verification::Links => Ok(()),
+            Verification::Bloom => logs_bloom(block, receipts),
+            Verification::Full => {
+                header_hash(block)?;
+                bodies(block)?;
+                let common = receipts.iter().all(|receipt| receipt.kind() <= LAST_COMMON_TYPE)
+                    && block.transactions.iter().all(|tx| tx.kind() <= LAST_COMMON_TYPE);
+                if common { receipts_root(block, receipts) } else { logs_bloom(block, receipts) }
+            }
+        }
+    }
+}
+
+/// Every transaction has its receipt, in order, and every receipt names this block.
+fn links(block: &FullBlock, receipts: &[Receipt<'_>]) -> Result<(), Failure> {
+    let wrong = |detail: String| Err(Failure::untrusted("receipt_links", detail));
+    let number = block.number.0;
+    if receipts.len() != block.transactions.len() {
+        return wrong(format!(
+            "block {number} has {} transactions and {} receipts",
+            block.transactions.len(),
+            receipts.len()
+        ));
+    }
+    let mut last_log = None;
+    for (index, (tx, receipt)) in block.transactions.iter().zip(receipts).enumerate() {
+        if receipt.transaction_hash != tx.hash
+            || receipt.block_hash != block.hash
+            || tx.block_hash.is_some_and(|hash| hash != block.hash)
+            || receipt.transaction_index.is_some_and(|at| usize::try_from(at.0) != Ok(index))
+        {
+            return wrong(format!(
+                "receipt {index} is not of transaction {index} of block {number}"
+            ));
+        }
+        for log in &receipt.logs {
+            // The place of a log in its receipt names a movement for ever: it must not be a matter of
+            // how a node sorts.
+            if let Some(at) = log.index {
+                if last_log.is_some_and(|last| at.0 <= last) {
+                    return wrong(format!("the logs of block {number} are out of order"));
+                }
+                last_log = Some(at.0);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn header_hash<T>(block: &Block<T>) -> Result<(), Failure> {
+    let found = header(block).hash_slow();
+    if found == block.hash {
+        return Ok(());
+    }
+    Err(Failure::untrusted(
+        "header_hash",
+        format!(
+            "block {} is called {} and its header hashes to {found}",
+            block.number.0, block.hash
+        ),
+    ))
+}
+
+/// The header as it is hashed; fields of later forks are part of it where the node shows them.
+fn header<T>(block: &Block<T>) -> Header {
+    Header {
+        parent_hash: block.parent_hash,
+        ommers_hash: block.ommers_hash,
+        beneficiary: block.miner,
+        state_root: block.state_root,
+        transactions_root: block.transactions_root,
+        receipts_root: block.receipts_root,
+        logs_bloom: block.logs_bloom,
+        difficulty: block.difficulty,
+        number: block.number.0,
+        gas_limit: block.gas_limit.0,
+        gas_used: block.gas_used.0,
+        timestamp: block.timestamp.0,
+        extra_data: block.extra_data.clone(),
+        mix_hash: block.mix_hash,
+        nonce: block.nonce.unwrap_or_default(),
+        base_fee_per_gas: block.base_fee_per_gas.map(|fee| fee.0),
+        withdrawals_root: block.withdrawals_root,
+        blob_gas_used: block.blob_gas_used.map(|gas| gas.0),
+        excess_blob_gas: block.excess_blob_gas.map(|gas| gas.0),
+        parent_beacon_block_root: block.parent_beacon_block_root,
+        requests_hash: block.requests_hash,
+        block_access_list_hash: block.access_list_hash,
+        slot_number: block.slot_number.map(|slot| slot.0),
+    }
+}
+
+/// The parts of the body that can be checked without all of every transaction.
+fn bodies(block: &FullBlock) -> Result<(), Failure> {
+    if block.transactions.is_empty() && block.transactions_root != EMPTY_ROOT_HASH {
+        return Err(Failure::untrusted(
+            "transactions_root",
+            format!("the transactions of block {} are missing", block.number.0),
+        ));
+    }
+    // OP-stack chains keep another root under this name and have no withdrawals.
+    if let (Some(root), Some(withdrawals)) = (block.withdrawals_root, &block.withdrawals)
+        && !withdrawals.is_empty()
+    {
+        let encoded: Vec<_> = withdrawals
+            .iter()
+            .map(|withdrawal| eip4895::Withdrawal {
+                index: withdrawal.index.0,
+                validator_index: withdrawal.validator_index.0,
+                address: withdrawal.address,
+                amount: withdrawal.amount.0,
+            })
+            .collect();
+        if ordered_trie_root(&encoded) != root {
+            return Err(Failure::untrusted(
+                "withdrawals_root",
+                format!("the withdrawals of block {} are not those of its header", block.number.0),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn receipts_root(block: &FullBlock, receipts: &[Receipt<'_>]) -> Result<(), Failure> {
+    let number = block.number.0;
+    let encoded = receipts
+        .iter()
+        .map(|receipt| {
+            encode(receipt).ok_or_else(|| {
+                Failure::Invalid(format!("a receipt of block {number} has bad or missing fields"))
+            })
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let found: B256 = ordered_trie_root_encoded(&encoded);
+    if found == block.receipts_root {
+        return Ok(());
+    }
+    Err(Failure::untrusted(
+        "receipts_root",
+        format!(
+            "the receipts of block {number} hash to {found}, its header says {}",
+            block.receipts_root
+        ),
+    ))
+}
+
+/// A receipt as it is hashed (EIP-2718, EIP-658): the type, then the status, the gas used so far, the bloom
+/// and the logs. A receipt from before Byzantium has a state root for its status and does not pass.
+fn encode(receipt: &Receipt<'_>) -> Option<Vec<u8>> {
+    let status = receipt.success()?;
+    let gas = receipt.cumulative_gas_used.0;
+    // Covered by the root, so that the node's word is enough.
+    let bloom = Bloom::from(receipt.logs_bloom?.to_array::<256>()?);
+    let logs: usize = receipt.logs.iter().map(|log| list_length(log_length(log))).sum();
+    let payload_length = status.length() + gas.length() + bloom.length() + list_length(logs);
+    let mut out = Vec::with_capacity(1 + list_length(payload_length));
+    if receipt.kind() > 0 {
+        out.put_u8(u8::try_from(receipt.kind()).ok()?);
+    }
+    rlp::Header { list: true, payload_length }.encode(&mut out);
+    status.encode(&mut out);
+    gas.encode(&mut out);
+    bloom.encode(&mut out);
+    rlp::Header { list: true, payload_length: logs }.encode(&mut out);
+    let mut data = Vec::new();
+    for log in &receipt.logs {
+        rlp::Header { list: true, payload_length: log_length(log) }.encode(&mut out);
+        log.address.encode(&mut out);
+        log.topics.encode(&mut out);
+        data.clear();
+        log.data.append_to(&mut data)?;
+        data.as_slice().encode(&mut out);
+    }
+    Some(out)
+}
+
+fn list_length(payload: usize) -> usize {
+    payload + rlp::length_of_length(payload)
+}
+
+fn log_length(log: &Log<'_>) -> usize {
+    let data = log.data.len();
+    // One byte below 0x80 is its own encoding.
+    let data = if data == 1 {
+        log.data.to_array::<1>().map_or(1, |byte| byte.as_slice().length())
+    } else {
+        list_length(data)
+    };
+    log.address.length() + log.topics.length() + data
+}
+
+fn logs_bloom(block: &FullBlock, receipts: &[Receipt<'_>]) -> Result<(), Failure> {
+    let mut bloom = Bloom::ZERO;
+    for log in receipts.iter().flat_map(|receipt| &receipt.logs) {
+        bloom.accrue_raw_log(log.address, &log.topics);
+    }
+    if bloom == block.logs_bloom {
+        return Ok(());
+    }
+    Err(Failure::untrusted(
+        "logs_bloom",
+        format!("the logs of block {} are not those of its header's bloom", block.number.0),
+    ))
+}

@@ -1,0 +1,257 @@
+//! Announcements of new blocks over a websocket: wake-ups only.
+//!
+//! A subscription loses what happens while it reconnects, so nothing is read from it but that there is
+//! something to ask for.
+
+use std::{convert::Infallible, time::Duration};
+
+use alloy::primitives::B256;
+use futures::{SinkExt as _, StreamExt as _};
+use serde::Deserialize;
+use tokio::{
+    net::TcpStream,
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, connect_async_with_config,
+    tungstenite::{
+        self, Bytes, Message, Utf8Bytes,
+        client::IntoClientRequest as _,
+        handshake::client::Request,
+        http::{HeaderName, HeaderValue},
+        protocol::WebSocketConfig,
+    },
+};
+
+use super::{
+    endpoint::{SetupError, wrong_chain},
+    json::Quantity,
+};
+use crate::{
+    chain::{BlockHash, BlockRef, ChainName},
+    config::{ChainConfig, EndpointConfig},
+    metrics::Metrics,
+    retry::Backoff,
+};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// After this long without a word the node is asked whether it is still there.
+const QUIET: Duration = Duration::from_secs(20);
+/// How long an answer to that, or to a subscription, may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// After this many pings without a block between them the subscription counts as lost.
+const MAX_PINGS: u32 = 6;
+/// A header is about two kilobytes.
+const MAX_MESSAGE_BYTES: usize = 1 << 20;
+
+const CHAIN_ID: &str = r#"{"jsonrpc":"2.0","id":1,"method":"eth_chainId","params":[]}"#;
+const SUBSCRIBE: &str =
+    r#"{"jsonrpc":"2.0","id":2,"method":"eth_subscribe","params":["newHeads"]}"#;
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// The endpoints of one chain that announce blocks.
+pub(super) struct Listener {
+    chain: ChainName,
+    chain_id: u64,
+    /// By descending weight; the next one is tried when one fails.
+    endpoints: Vec<EndpointConfig>,
+    metrics: Metrics,
+}
+
+/// Why a connection ended; never with a URL in it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Lost(String);
+
+#[derive(Deserialize)]
+struct Reply {
+    id: Option<u64>,
+    result: Option<serde_json::Value>,
+    params: Option<Params>,
+}
+
+#[derive(Deserialize)]
+struct Params {
+    result: Head,
+}
+
+#[derive(Deserialize)]
+struct Head {
+    number: Quantity,
+    hash: B256,
+}
+
+impl Listener {
+    /// `None` if no endpoint announces blocks.
+    pub fn new(config: &ChainConfig, metrics: &Metrics) -> Result<Option<Self>, SetupError> {
+        let mut endpoints: Vec<_> =
+            config.endpoints.iter().filter(|endpoint| endpoint.ws.is_some()).cloned().collect();
+        if endpoints.is_empty() {
+            return Ok(None);
+        }
+        endpoints.sort_by_key(|endpoint| std::cmp::Reverse(endpoint.weight));
+        for endpoint in &endpoints {
+            request(endpoint).map_err(|Lost(detail)| SetupError::Endpoint {
+                endpoint: endpoint.name.clone(),
+                detail,
+            })?;
+        }
+        Ok(Some(Self {
+            chain: config.name.clone(),
+            chain_id: config.chain_id,
+            endpoints,
+            metrics: metrics.clone(),
+        }))
+    }
+
+    /// Publishes announced blocks until it is dropped.
+    pub async fn run(&self, heads: &watch::Sender<Option<BlockRef>>) {
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        // A failure is said once, until a subscription has worked again: polling goes on meanwhile.
+        let mut said = false;
+        for endpoint in self.endpoints.iter().cycle() {
+            let mut heard = false;
+            let Lost(error) = match self.session(endpoint, heads, &mut heard).await {
+                Err(lost) => lost,
+                Ok(never) => match never {},
+            };
+            if heard {
+                backoff.reset();
+                said = false;
+            }
+            let endpoint = &endpoint.name;
+            if said {
+                tracing::debug!(chain = %self.chain, endpoint, error, "no announcements");
+            } else {
+                said = true;
+                tracing::warn!(
+                    chain = %self.chain,
+                    endpoint,
+                    error,
+                    "the announcements of new blocks broke off; the head is polled meanwhile"
+                );
+            }
+            sleep(backoff.next_delay()).await;
+        }
+    }
+
+    /// One connection, from its opening to its loss.
+    async fn session(
+        &self,
+        endpoint: &EndpointConfig,
+        heads: &watch::Sender<Option<BlockRef>>,
+        heard: &mut bool,
+    ) -> Result<Infallible, Lost> {
+        let opened = self.open(endpoint).await;
+        let outcome = if opened.is_ok() { "ok" } else { "error" };
+        self.metrics
+            .rpc_requests_total
+            .with_label_values(&[self.chain.as_str(), &endpoint.name, "eth_subscribe", outcome])
+            .inc();
+        let mut socket = opened?;
+        let mut pings = 0;
+        let mut waits_for_pong = false;
+        loop {
+            let patience = if waits_for_pong { PATIENCE } else { QUIET };
+            let Ok(message) = timeout(patience, next(&mut socket)).await else {
+                if waits_for_pong || pings == MAX_PINGS {
+                    return Err(Lost("the node went quiet".to_owned()));
+                }
+                pings += 1;
+                waits_for_pong = true;
+                send(&mut socket, Message::Ping(Bytes::new())).await?;
+                continue;
+            };
+            waits_for_pong = false;
+            let Some(text) = message? else { continue };
+            let reply: Reply = serde_json::from_str(&text)
+                .map_err(|error| Lost(format!("an unexpected message: {error}")))?;
+            if let Some(Params { result: head }) = reply.params {
+                pings = 0;
+                *heard = true;
+                let at = BlockRef { number: head.number.0, hash: BlockHash(head.hash.0) };
+                heads.send_replace(Some(at));
+            }
+        }
+    }
+
+    /// Connects, makes sure of the chain, and subscribes.
+    async fn open(&self, endpoint: &EndpointConfig) -> Result<Socket, Lost> {
+        let limits = WebSocketConfig::default()
+            .max_message_size(Some(MAX_MESSAGE_BYTES))
+            .max_frame_size(Some(MAX_MESSAGE_BYTES));
+        let connecting = connect_async_with_config(request(endpoint)?, Some(limits), true);
+        let (mut socket, _) = timeout(endpoint.connect_timeout, connecting)
+            .await
+            .map_err(|_| Lost("no connection in time".to_owned()))?
+            .map_err(|error| lost(&error))?;
+        let id = ask(&mut socket, 1, CHAIN_ID).await?;
+        let id = serde_json::from_value::<Quantity>(id)
+            .map_err(|_| Lost("eth_chainId gave no number".to_owned()))?;
+        if id.0 != self.chain_id {
+            return Err(Lost(wrong_chain(&endpoint.name, id.0, self.chain_id)));
+        }
+        ask(&mut socket, 2, SUBSCRIBE).await?;
+        Ok(socket)
+    }
+}
+
+/// The request that opens the socket, with the endpoint's headers.
+fn request(endpoint: &EndpointConfig) -> Result<Request, Lost> {
+    let wrong = |what: &str| Lost(format!("{what} of the websocket is not valid"));
+    let url = endpoint.ws.as_ref().ok_or_else(|| wrong("the URL"))?;
+    let mut request = url.expose().into_client_request().map_err(|_| wrong("the URL"))?;
+    for (name, value) in &endpoint.headers {
+        let name = HeaderName::try_from(name.as_str()).map_err(|_| wrong("a header's name"))?;
+        let value = HeaderValue::try_from(value.expose()).map_err(|_| wrong("a header's value"))?;
+        request.headers_mut().insert(name, value);
+    }
+    Ok(request)
+}
+
+/// Sends a call and waits for its result; whatever else comes before it is not needed.
+async fn ask(socket: &mut Socket, id: u64, call: &str) -> Result<serde_json::Value, Lost> {
+    send(socket, Message::Text(call.into())).await?;
+    let answer = async {
+        loop {
+            let Some(text) = next(socket).await? else { continue };
+            let reply: Reply = serde_json::from_str(&text)
+                .map_err(|error| Lost(format!("an unexpected message: {error}")))?;
+            if reply.id == Some(id) {
+                return reply.result.ok_or_else(|| Lost("the node refused".to_owned()));
+            }
+        }
+    };
+    timeout(PATIENCE, answer).await.map_err(|_| Lost("no answer in time".to_owned()))?
+}
+
+async fn send(socket: &mut Socket, message: Message) -> Result<(), Lost> {
+    timeout(PATIENCE, socket.send(message))
+        .await
+        .map_err(|_| Lost("the node does not read".to_owned()))?
+        .map_err(|error| lost(&error))
+}
+
+/// The next message; `None` for one without text, such as a pong.
+async fn next(socket: &mut Socket) -> Result<Option<Utf8Bytes>, Lost> {
+    match socket.next().await {
+        Some(Ok(Message::Text(text))) => Ok(Some(text)),
+        Some(Ok(Message::Close(_))) | None => {
+            Err(Lost("the node closed the connection".to_owned()))
+        }
+        Some(Ok(_)) => Ok(None),
+        Some(Err(error)) => Err(lost(&error)),
+    }
+}
+
+/// The library's errors about URLs, and about answers to the opening, quote what they are about.
+fn lost(error: &tungstenite::Error) -> Lost {
+    Lost(match error {
+        tungstenite::Error::Url(_) => "cannot connect".to_owned(),
+        tungstenite::Error::Http(response) => format!("HTTP {}", response.status().as_u16()),
+        error => error.to_string(),
+    })
+}

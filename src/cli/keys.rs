@@ -1,0 +1,97 @@
+//! `tidemark keys`: make, list and revoke API keys.
+
+use anyhow::{Context as _, bail, ensure};
+
+use crate::{
+    api::key::{self, Scope},
+    clock::Clock,
+    config::Config,
+    id::{Ids, KeyId},
+    store::{Db, key as rows},
+};
+
+const LONGEST_TENANT: usize = 128;
+
+/// What is to be done with API keys.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum KeysCommand {
+    /// Make a key and print it, this once.
+    Create {
+        /// Whose key; a new name makes a new tenant.
+        #[arg(long)]
+        tenant: String,
+        /// What it allows: wallets:read, wallets:write, webhooks:write, admin.
+        #[arg(long, value_delimiter = ',', required = true)]
+        scopes: Vec<Scope>,
+    },
+    /// List keys, without the keys themselves.
+    List {
+        #[arg(long)]
+        tenant: Option<String>,
+    },
+    /// End a key; daemons forget it within 5 seconds.
+    Revoke {
+        /// The key's id (`key_…`), as it was printed and as the list shows it.
+        id: String,
+    },
+}
+
+/// Carries out a command on the store that the configuration names.
+///
+/// # Errors
+/// When the store cannot be used, or the command names what is not there.
+pub async fn run(config: &Config, command: KeysCommand) -> anyhow::Result<()> {
+    let db = Db::open(config.database_url.expose()).await?;
+    let done = carry_out(&db, &Clock::System, command).await;
+    db.close().await;
+    println!("{}", done?);
+    Ok(())
+}
+
+async fn carry_out(db: &Db, clock: &Clock, command: KeysCommand) -> anyhow::Result<String> {
+    match command {
+        KeysCommand::Create { tenant, scopes } => create(db, clock, &tenant, &scopes).await,
+        KeysCommand::List { tenant } => list(db, tenant.as_deref()).await,
+        KeysCommand::Revoke { id } => revoke(db, clock, &id).await,
+    }
+}
+
+async fn create(db: &Db, clock: &Clock, tenant: &str, scopes: &[Scope]) -> anyhow::Result<String> {
+    ensure!(!scopes.is_empty(), "name at least one scope");
+    let harmless = !tenant.trim().is_empty()
+        && tenant.chars().count() <= LONGEST_TENANT
+        && !tenant.chars().any(char::is_control);
+    ensure!(harmless, "a tenant's name has 1 to {LONGEST_TENANT} characters");
+    let ids = Ids::new(clock.clone());
+    let (id, secret) = key::create(db, &ids, clock.now(), tenant, scopes)
+        .await
+        .context("the key could not be stored")?;
+    eprintln!("{id} for {tenant}. The key is shown only now; keep it safe:");
+    Ok(secret)
+}
+
+async fn list(db: &Db, tenant: Option<&str>) -> anyhow::Result<String> {
+    let mut session = db.read().await?;
+    let keys = rows::keys(&mut session.conn(), tenant).await?;
+    if keys.is_empty() {
+        return Ok("no keys".to_owned());
+    }
+    let line = |key: rows::KeyRow| {
+        let state = match key.revoked_at {
+            Some(at) => format!("revoked {at}"),
+            None => "valid".to_owned(),
+        };
+        format!("{}  {}  {}  made {}  {state}", key.id, key.tenant_name, key.scopes, key.created_at)
+    };
+    Ok(keys.into_iter().map(line).collect::<Vec<_>>().join("\n"))
+}
+
+async fn revoke(db: &Db, clock: &Clock, id: &str) -> anyhow::Result<String> {
+    let id: KeyId = id.parse().context("tidemark keys list shows the ids of keys")?;
+    let mut tx = db.begin().await?;
+    if !rows::revoke_key(&mut tx.conn(), id, clock.now()).await? {
+        bail!("there is no valid key {id}; see tidemark keys list");
+    }
+    tx.commit().await?;
+    Ok(format!("{id} is revoked; running daemons refuse it within 5 seconds"))
+}

@@ -1,0 +1,188 @@
+//! Between two blocks: watches open and close, assets begin to count, deployments are examined.
+
+use std::collections::HashMap;
+
+use super::{Follower, TurnError};
+use crate::{
+    amount::Amount,
+    apply::{Opening, OpeningBalance},
+    chain::{Address, AssetKey, BalanceQuery, BlockRef, SourceError},
+    store::{
+        chain::{self as chain_store, AssetRow, Cursor},
+        watch::{self as watch_store, WatchRow},
+    },
+};
+
+/// Watches opened by one commit; with their assets, this bounds one round of reads.
+const OPEN_AT_ONCE: i64 = 500;
+
+impl Follower {
+    /// Looks at every wish in the store. Called with the cursor that is in the store.
+    pub(super) async fn boundary(&mut self, cursor: &Cursor) -> Result<(), TurnError> {
+        self.open_watches(cursor).await?;
+        self.examine_deployments(cursor).await
+    }
+
+    async fn open_watches(&mut self, cursor: &Cursor) -> Result<(), TurnError> {
+        loop {
+            let name = self.config.name.clone();
+            let mut session = self.applier.db.read().await?;
+            let wanted =
+                watch_store::to_do(&mut session.conn(), &name, "requested", OPEN_AT_ONCE).await?;
+            let closing =
+                watch_store::to_do(&mut session.conn(), &name, "closing", OPEN_AT_ONCE).await?;
+            drop(session);
+            if wanted.is_empty() && closing.is_empty() {
+                return Ok(());
+            }
+            let openings = match self.openings(cursor, &wanted, &self.assets()).await? {
+                Some(openings) => openings,
+                None if closing.is_empty() => return Ok(()),
+                None => Vec::new(),
+            };
+            let committed = self.applier.open(cursor, &openings, &closing).await?;
+            self.watchlist.insert(committed.opened.iter().copied());
+            self.forget(&committed).await?;
+            self.gauge_cursor(cursor);
+            if !openings.is_empty() {
+                tracing::info!(
+                    chain = %name,
+                    watches = committed.opened.len(),
+                    block.number = cursor.head.at.number,
+                    "watches opened"
+                );
+            }
+            let full = |count: usize| i64::try_from(count).is_ok_and(|count| count >= OPEN_AT_ONCE);
+            if !full(openings.len()) && !full(closing.len()) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The balances with which watches begin at the cursor's head; `None` if the node no longer (or not
+    /// yet) has the state after that block: they wait for a later one.
+    async fn openings(
+        &self,
+        cursor: &Cursor,
+        watches: &[WatchRow],
+        assets: &[AssetKey],
+    ) -> Result<Option<Vec<Opening>>, TurnError> {
+        let mut addresses: Vec<Address> = watches.iter().map(|watch| watch.address).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        let queries: Vec<BalanceQuery> = addresses
+            .iter()
+            .flat_map(|&address| assets.iter().map(move |&asset| BalanceQuery { address, asset }))
+            .collect();
+        let Some(totals) = self.state(cursor.head.at, &queries).await? else {
+            tracing::debug!(
+                chain = %self.config.name,
+                block.number = cursor.head.at.number,
+                "the node has no state for this block: registrations wait"
+            );
+            return Ok(None);
+        };
+        // What was there at the settled block already cannot vanish with a reorg.
+        let held: Vec<(BalanceQuery, Amount)> =
+            queries.into_iter().zip(totals).filter(|(_, total)| !total.is_zero()).collect();
+        let held_queries: Vec<BalanceQuery> = held.iter().map(|(query, _)| *query).collect();
+        let sure = if cursor.settled.at == cursor.head.at {
+            Some(held.iter().map(|(_, total)| *total).collect())
+        } else {
+            self.state(cursor.settled.at, &held_queries).await?
+        };
+        let sure = sure.unwrap_or_else(|| vec![Amount::ZERO; held.len()]);
+        let mut balances: HashMap<Address, Vec<OpeningBalance>> = HashMap::new();
+        for ((query, total), settled) in held.into_iter().zip(sure) {
+            let balance = OpeningBalance { asset: query.asset, total, settled };
+            balances.entry(query.address).or_default().push(balance);
+        }
+        let opening = |watch: &WatchRow| Opening {
+            watch: watch.clone(),
+            balances: balances.get(&watch.address).cloned().unwrap_or_default(),
+        };
+        Ok(Some(watches.iter().map(opening).collect()))
+    }
+
+    async fn state(
+        &self,
+        at: BlockRef,
+        queries: &[BalanceQuery],
+    ) -> Result<Option<Vec<Amount>>, TurnError> {
+        if queries.is_empty() {
+            return Ok(Some(Vec::new()));
+        }
+        match self.source.balances_at(at, queries).await {
+            Ok(balances) if balances.len() == queries.len() => Ok(Some(balances)),
+            Ok(_) => Err(TurnError::Retry("the node left out balances".into())),
+            Err(SourceError::NotThere(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The assets that are money on this chain.
+    fn assets(&self) -> Vec<AssetKey> {
+        let tokens = self.config.tokens.iter().map(|token| AssetKey::Token(token.contract));
+        std::iter::once(AssetKey::Native).chain(tokens).collect()
+    }
+
+    /// Makes the configured assets money in the store. One that is new to a chain with open watches begins
+    /// with its opening balances, at the cursor's head, like a watch does.
+    pub(super) async fn ready_assets(&mut self, cursor: &Cursor) -> Result<(), TurnError> {
+        let info = self.applier.chain().clone();
+        let native = &self.config.native;
+        let mut rows = vec![AssetRow {
+            chain: info.name.clone(),
+            key: AssetKey::Native,
+            caip19: info.caip19(&AssetKey::Native),
+            symbol: Some(native.symbol.clone()),
+            name: Some(native.name.clone()),
+            decimals: Some(native.decimals),
+            verified: true,
+        }];
+        for token in &self.config.tokens {
+            let key = AssetKey::Token(token.contract);
+            rows.push(AssetRow {
+                chain: info.name.clone(),
+                key,
+                caip19: info.caip19(&key),
+                symbol: Some(token.symbol.clone()),
+                name: Some(token.name.clone()),
+                decimals: Some(token.decimals),
+                verified: true,
+            });
+        }
+        let mut session = self.applier.db.read().await?;
+        let mut news = Vec::new();
+        let mut changed = Vec::new();
+        for row in rows {
+            let known = chain_store::asset(&mut session.conn(), &info.name, &row.key).await?;
+            match known {
+                Some(known) if known == row => {}
+                Some(known) if known.verified => changed.push(row),
+                Some(_) | None => news.push(row),
+            }
+        }
+        let watches = if news.is_empty() {
+            Vec::new()
+        } else {
+            watch_store::all_open(&mut session.conn(), &info.name).await?
+        };
+        drop(session);
+        let keys: Vec<AssetKey> = news.iter().map(|row| row.key).collect();
+        let openings = if watches.is_empty() {
+            Vec::new()
+        } else {
+            self.openings(cursor, &watches, &keys).await?.ok_or_else(|| {
+                TurnError::Retry(format!(
+                    "new assets are configured, and the node has no state for block {} to begin them \
+                     with: use an archive node until the chain has moved on",
+                    cursor.head.at.number
+                ))
+            })?
+        };
+        news.extend(changed);
+        self.applier.verify_assets(cursor, &news, &openings).await?;
+        Ok(())
+    }
+}

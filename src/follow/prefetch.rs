@@ -1,0 +1,81 @@
+//! Fetching ahead: several ranges in flight, handed out in order.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio_util::task::AbortOnDropHandle;
+
+use super::decide::Window;
+use crate::chain::{Block, Source, SourceError};
+
+/// Ranges in flight at most; together they bound the memory that fetched blocks take.
+const MAX_IN_FLIGHT: usize = 8;
+
+type Fetched = (Result<Vec<Block>, SourceError>, Duration);
+
+/// Blocks from one number to another, a range at a time. Dropping it stops what is in flight.
+pub(super) struct Prefetch {
+    source: Arc<dyn Source>,
+    /// The first number not asked for yet.
+    next: u64,
+    last: u64,
+    range: u64,
+    window: Window,
+    in_flight: VecDeque<(u64, AbortOnDropHandle<Fetched>)>,
+}
+
+impl Prefetch {
+    pub(super) fn new(source: Arc<dyn Source>, first: u64, last: u64, range: u64) -> Self {
+        let window = Window::new(MAX_IN_FLIGHT);
+        Self { source, next: first, last, range: range.max(1), window, in_flight: VecDeque::new() }
+    }
+
+    /// The next range's blocks; `None` when all were handed out. Decoding runs on the runtime's other
+    /// threads while the caller commits.
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<Block>>, SourceError> {
+        loop {
+            self.fill();
+            let Some((to, handle)) = self.in_flight.pop_front() else { return Ok(None) };
+            let (result, took) = handle.await.map_err(|error| SourceError::Unavailable {
+                detail: format!("a fetching task ended: {error}"),
+                retry_after: None,
+            })?;
+            match result {
+                Ok(blocks) => {
+                    self.window.answered(took);
+                    if blocks.last().is_none_or(|block| block.header.at.number < to) {
+                        // The chain ends here, as far as this node knows.
+                        self.in_flight.clear();
+                        self.next = self.last + 1;
+                    }
+                    if blocks.is_empty() {
+                        continue;
+                    }
+                    self.fill();
+                    return Ok(Some(blocks));
+                }
+                Err(error) => {
+                    self.window.failed();
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    fn fill(&mut self) {
+        while self.in_flight.len() < self.window.size() && self.next <= self.last {
+            let from = self.next;
+            let to = self.last.min(from.saturating_add(self.range - 1));
+            self.next = to + 1;
+            let source = Arc::clone(&self.source);
+            let task = tokio::spawn(async move {
+                let started = Instant::now();
+                (source.blocks(from, to).await, started.elapsed())
+            });
+            self.in_flight.push_back((to, AbortOnDropHandle::new(task)));
+        }
+    }
+}

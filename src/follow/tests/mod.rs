@@ -1,0 +1,440 @@
+//! What a follower promises, on a scripted chain and on every store.
+
+mod scripted;
+mod simulation;
+
+use std::collections::BTreeMap;
+
+use scripted::{Payment, Scripted};
+
+use super::*;
+use crate::{
+    amount::Amount,
+    apply::ChainInfo,
+    chain::{Address, AssetKey, ChainName, Family, SettlementTag},
+    config::{NativeCoin, TokenConfig, Verification},
+    id::{TenantId, WalletId},
+    registry::Registry,
+    store::testing::TestStore,
+    wake::Wake,
+};
+
+fn who(number: u8) -> Address {
+    Address::from([number; 20])
+}
+
+fn token() -> AssetKey {
+    AssetKey::Token(Address::from([0xee; 20]))
+}
+
+fn chain_name() -> ChainName {
+    ChainName::new("scripted")
+}
+
+fn config(settlement: Settlement) -> ChainConfig {
+    ChainConfig {
+        name: chain_name(),
+        family: Family::Evm,
+        caip2: "eip155:1".into(),
+        chain_id: 1,
+        native: NativeCoin { symbol: "ETH".into(), name: "Ether".into(), decimals: 18, slip44: 60 },
+        settlement,
+        endpoints: Vec::new(),
+        tokens: vec![TokenConfig {
+            contract: Address::from([0xee; 20]),
+            symbol: "USD".into(),
+            name: "Dollar".into(),
+            decimals: 6,
+        }],
+        verification: Verification::Full,
+        poll_interval: Duration::from_millis(10),
+        lag_limit: Duration::from_secs(60),
+        batch_blocks: 3,
+        start_block: None,
+        dropped_after: Duration::from_secs(3600),
+    }
+}
+
+/// A chain, its follower and its store.
+struct Rig {
+    chain: Arc<Scripted>,
+    follower: Follower,
+    settlement: Settlement,
+}
+
+impl Rig {
+    fn new(store: &TestStore) -> Self {
+        Self::with(store, Arc::new(Scripted::new()), Settlement::Tag(SettlementTag::Finalized))
+    }
+
+    fn with(store: &TestStore, chain: Arc<Scripted>, settlement: Settlement) -> Self {
+        let metrics = Metrics::new();
+        let clock = Clock::System;
+        let info = ChainInfo {
+            name: chain_name(),
+            family: Family::Evm,
+            caip2: "eip155:1".into(),
+            slip44: 60,
+        };
+        let wake = Wake::new([chain_name()]);
+        let applier = Applier::new(
+            store.db.clone(),
+            store.ids.clone(),
+            clock.clone(),
+            metrics.clone(),
+            wake.clone(),
+            info,
+        );
+        let follower = Follower::new(
+            Arc::new(config(settlement)),
+            Arc::clone(&chain) as Arc<dyn Source>,
+            applier,
+            Registry::default().watchlist(&chain_name()),
+            metrics,
+            clock,
+            wake.chain_bell(&chain_name()),
+        );
+        Self { chain, follower, settlement }
+    }
+
+    /// A new process on the same store and chain.
+    fn restart(&mut self, store: &TestStore) {
+        *self = Self::with(store, Arc::clone(&self.chain), self.settlement);
+    }
+
+    /// Turns until nothing more is to be done, as the loop does; gives what stopped the chain.
+    async fn follow(&mut self) -> Result<(), String> {
+        let mut announced = self.chain.announced();
+        let mut last = String::new();
+        for _ in 0..200 {
+            match self.follower.turn(&mut announced).await {
+                Ok(Turn::Idle) if self.follower.bell.notified().now_or_never().is_none() => {
+                    return Ok(());
+                }
+                Ok(_) => {}
+                Err(TurnError::Source(error)) => last = error.to_string(),
+                Err(TurnError::Retry(why)) => {
+                    self.follower.cursor = None;
+                    last = why;
+                }
+                Err(TurnError::Halt(reason)) => {
+                    self.follower.halt(&reason).await.unwrap();
+                    return Err(reason);
+                }
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        Err(format!("it never came to rest: {last}"))
+    }
+}
+
+fn pay(tx: u64, from: Option<Address>, to: Address, amount: u64) -> Payment {
+    Payment { tx, from, to: Some(to), asset: AssetKey::Native, amount }
+}
+
+async fn assert_exact(store: &TestStore, rig: &Rig, wallets: &BTreeMap<Address, WalletId>) {
+    for (&address, &wallet) in wallets {
+        let replayed = store.replayed(wallet).await;
+        for asset in [AssetKey::Native, token()] {
+            let position = store.position(wallet, &chain_name(), asset).await;
+            assert_eq!(
+                position.total(),
+                Ok(rig.chain.balance(address, asset)),
+                "the ledger's total is the chain's own figure"
+            );
+            assert_eq!(
+                replayed.get(asset.as_bytes()).copied().unwrap_or_default(),
+                position,
+                "the balance is the sum of its entries"
+            );
+        }
+    }
+}
+
+fn types(events: &[(String, Option<i64>, serde_json::Value)]) -> Vec<&str> {
+    events.iter().map(|(kind, ..)| kind.as_str()).collect()
+}
+
+async fn one_wallet(store: &TestStore, rig: &mut Rig) -> (TenantId, WalletId) {
+    rig.follow().await.unwrap();
+    let tenant = store.tenant().await;
+    let wallet = store.register(tenant, &chain_name(), who(9)).await;
+    rig.follow().await.unwrap();
+    (tenant, wallet)
+}
+
+#[tokio::test]
+async fn a_deposit_is_pending_when_seen_and_available_when_its_block_settles() {
+    for store in TestStore::all().await {
+        let mut rig = Rig::new(&store);
+        let (tenant, wallet) = one_wallet(&store, &mut rig).await;
+        rig.chain.mine(&[pay(1, None, who(9), 50)]);
+        rig.follow().await.unwrap();
+        let seen = store.position(wallet, &chain_name(), AssetKey::Native).await;
+        assert_eq!((seen.settled, seen.incoming), (0.into(), 50.into()));
+        rig.chain.settle(1);
+        rig.follow().await.unwrap();
+        let settled = store.position(wallet, &chain_name(), AssetKey::Native).await;
+        assert_eq!((settled.settled, settled.incoming), (50.into(), 0.into()));
+        let events = store.events(tenant).await;
+        assert_eq!(types(&events), ["wallet.activated", "deposit.pending", "deposit.available"]);
+        let sequences: Vec<_> = events.iter().map(|(_, sequence, _)| *sequence).collect();
+        assert_eq!(sequences, [Some(1), Some(2), Some(3)]);
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_reorg_returns_money_once_and_a_remined_transaction_is_the_same_deposit() {
+    for store in TestStore::all().await {
+        let mut rig = Rig::new(&store);
+        let (tenant, wallet) = one_wallet(&store, &mut rig).await;
+        rig.chain.mine(&[pay(1, None, who(9), 50)]);
+        rig.follow().await.unwrap();
+        rig.chain.cut(0);
+        rig.chain.mine(&[]);
+        rig.chain.mine(&[pay(1, None, who(9), 50)]);
+        rig.follow().await.unwrap();
+        let position = store.position(wallet, &chain_name(), AssetKey::Native).await;
+        assert_eq!(position.incoming, 50.into());
+        let events = store.events(tenant).await;
+        assert_eq!(
+            types(&events),
+            ["wallet.activated", "deposit.pending", "deposit.orphaned", "deposit.pending"]
+        );
+        let id = |index: usize| events[index].2["data"]["transfer"]["id"].clone();
+        assert_eq!(id(1), id(3), "the same transfer, in another block");
+        assert_eq!(store.transfers(wallet).await.len(), 1);
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_branch_that_comes_and_goes_and_comes_again_credits_once() {
+    for store in TestStore::all().await {
+        let mut rig = Rig::new(&store);
+        let (_, wallet) = one_wallet(&store, &mut rig).await;
+        let wallets = BTreeMap::from([(who(9), wallet)]);
+        rig.chain.mine(&[]);
+        rig.chain.mine(&[pay(1, None, who(9), 50)]);
+        rig.follow().await.unwrap();
+        for _ in 0..3 {
+            let a = rig.chain.cut(1);
+            rig.chain.mine(&[pay(2, None, who(9), 7)]);
+            rig.follow().await.unwrap();
+            assert_exact(&store, &rig, &wallets).await;
+            rig.chain.cut(1);
+            rig.chain.put_back(&a);
+            rig.follow().await.unwrap();
+            assert_exact(&store, &rig, &wallets).await;
+        }
+        assert_eq!(
+            store.position(wallet, &chain_name(), AssetKey::Native).await.incoming,
+            50.into()
+        );
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_reorg_while_the_process_is_down_is_undone_at_the_next_start() {
+    for store in TestStore::all().await {
+        let mut rig = Rig::new(&store);
+        let (_, wallet) = one_wallet(&store, &mut rig).await;
+        for tx in 1..6 {
+            rig.chain.mine(&[pay(tx, None, who(9), tx)]);
+        }
+        rig.follow().await.unwrap();
+        rig.chain.cut(2);
+        for tx in 10..19 {
+            rig.chain.mine(&[pay(tx, None, who(9), tx)]);
+        }
+        rig.restart(&store);
+        rig.follow().await.unwrap();
+        assert_exact(&store, &rig, &BTreeMap::from([(who(9), wallet)])).await;
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_reorg_below_the_settled_block_halts_and_rewind_is_the_way_out() {
+    for store in TestStore::all().await {
+        let mut rig = Rig::new(&store);
+        let (_, wallet) = one_wallet(&store, &mut rig).await;
+        for tx in 1..6 {
+            rig.chain.mine(&[pay(tx, None, who(9), tx)]);
+        }
+        rig.chain.settle(3);
+        rig.follow().await.unwrap();
+        let before = store.position(wallet, &chain_name(), AssetKey::Native).await;
+        rig.chain.cut(1);
+        rig.chain.mine(&[]);
+        for tx in 10..15 {
+            rig.chain.mine(&[pay(tx, None, who(9), tx)]);
+        }
+        assert!(rig.follow().await.unwrap_err().contains("settled block"));
+        assert!(store.cursor(&chain_name()).await.unwrap().halted.is_some());
+        let halted = store.position(wallet, &chain_name(), AssetKey::Native).await;
+        assert_eq!(halted, before, "settled money is never rewritten silently");
+        assert!(rig.follow().await.unwrap_err().contains("halted"), "it stays halted");
+        let target = rig.chain.header_at(1).await.unwrap().unwrap();
+        rig.follower.applier.rewind(&target).await.unwrap();
+        rig.follow().await.unwrap();
+        assert_exact(&store, &rig, &BTreeMap::from([(who(9), wallet)])).await;
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_lagging_node_changes_nothing() {
+    for store in TestStore::all().await {
+        let mut rig = Rig::new(&store);
+        let (_, wallet) = one_wallet(&store, &mut rig).await;
+        for tx in 1..4 {
+            rig.chain.mine(&[pay(tx, None, who(9), tx)]);
+        }
+        rig.follow().await.unwrap();
+        let ahead = rig.chain.cut(1);
+        rig.follow().await.unwrap();
+        let cursor = store.cursor(&chain_name()).await.unwrap();
+        assert_eq!(cursor.head.at, ahead.last().unwrap().at, "what was applied stays");
+        rig.chain.put_back(&ahead);
+        rig.follow().await.unwrap();
+        assert_exact(&store, &rig, &BTreeMap::from([(who(9), wallet)])).await;
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn an_opening_counts_what_is_settled_as_available_and_the_rest_as_pending() {
+    for store in TestStore::all().await {
+        let mut rig = Rig::new(&store);
+        rig.follow().await.unwrap();
+        rig.chain.mine(&[pay(1, None, who(9), 100)]);
+        rig.chain.settle(1);
+        rig.chain.mine(&[pay(2, None, who(9), 11)]);
+        rig.follow().await.unwrap();
+        let tenant = store.tenant().await;
+        let wallet = store.register(tenant, &chain_name(), who(9)).await;
+        rig.follow().await.unwrap();
+        let opened = store.position(wallet, &chain_name(), AssetKey::Native).await;
+        assert_eq!((opened.settled, opened.incoming), (100.into(), 11.into()));
+        // The block it began at vanishes; the deposit comes back in another one and is told as one.
+        rig.chain.cut(1);
+        rig.chain.mine(&[]);
+        rig.chain.mine(&[pay(2, None, who(9), 11)]);
+        rig.follow().await.unwrap();
+        let reopened = store.position(wallet, &chain_name(), AssetKey::Native).await;
+        assert_eq!((reopened.settled, reopened.incoming), (100.into(), 11.into()));
+        rig.chain.settle(3);
+        rig.follow().await.unwrap();
+        assert_exact(&store, &rig, &BTreeMap::from([(who(9), wallet)])).await;
+        let events = store.events(tenant).await;
+        assert_eq!(
+            types(&events),
+            ["wallet.activated", "deposit.pending", "deposit.available"],
+            "activated once"
+        );
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_registration_waits_while_the_node_has_no_state_for_its_block() {
+    for store in TestStore::all().await {
+        let mut rig = Rig::new(&store);
+        rig.follow().await.unwrap();
+        rig.chain.mine(&[pay(1, None, who(9), 5)]);
+        rig.follow().await.unwrap();
+        let tenant = store.tenant().await;
+        let wallet = store.register(tenant, &chain_name(), who(9)).await;
+        rig.chain.prune(true);
+        rig.chain.fail(3);
+        rig.follow().await.unwrap();
+        rig.chain.mine(&[pay(2, None, who(9), 6)]);
+        rig.follow().await.unwrap();
+        assert_exact(&store, &rig, &BTreeMap::from([(who(9), wallet)])).await;
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn spending_what_was_never_seen_is_covered_by_the_chains_own_figure() {
+    for store in TestStore::all().await {
+        let mut rig = Rig::new(&store);
+        let (tenant, wallet) = one_wallet(&store, &mut rig).await;
+        // An internal credit that no movement shows: the scripted chain hides it behind a token of its own.
+        rig.chain.mine(&[Payment {
+            tx: 1,
+            from: None,
+            to: Some(who(9)),
+            asset: AssetKey::Native,
+            amount: 40,
+        }]);
+        rig.chain.hide_last();
+        rig.chain.mine(&[pay(2, Some(who(9)), who(8), 30)]);
+        rig.follow().await.unwrap();
+        assert_exact(&store, &rig, &BTreeMap::from([(who(9), wallet)])).await;
+        let kinds: Vec<String> =
+            store.transfers(wallet).await.into_iter().map(|row| row.kind).collect();
+        assert!(kinds.contains(&"adjustment".to_owned()));
+        assert!(types(&store.events(tenant).await).contains(&"balance.adjusted"));
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn confirmations_settle_by_depth() {
+    for store in TestStore::all().await {
+        let mut rig = Rig::with(&store, Arc::new(Scripted::new()), Settlement::Confirmations(2));
+        let (_, wallet) = one_wallet(&store, &mut rig).await;
+        for tx in 1..6 {
+            rig.chain.mine(&[pay(tx, None, who(9), 1)]);
+            rig.follow().await.unwrap();
+        }
+        let position = store.position(wallet, &chain_name(), AssetKey::Native).await;
+        assert_eq!((position.settled, position.incoming), (3.into(), 2.into()));
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_closed_watch_counts_no_more_and_another_tenants_goes_on() {
+    for store in TestStore::all().await {
+        let mut rig = Rig::new(&store);
+        let (_, first) = one_wallet(&store, &mut rig).await;
+        let other = store.tenant().await;
+        let second = store.register(other, &chain_name(), who(9)).await;
+        rig.follow().await.unwrap();
+        store.ask_to_close(first).await;
+        rig.follow().await.unwrap();
+        rig.chain.mine(&[pay(1, None, who(9), 5)]);
+        rig.follow().await.unwrap();
+        assert!(store.transfers(first).await.is_empty());
+        assert_eq!(store.transfers(second).await.len(), 1);
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn an_asset_configured_later_begins_with_what_the_wallets_have_of_it() {
+    for store in TestStore::all().await {
+        let mut rig = Rig::new(&store);
+        rig.follower.config =
+            Arc::new(ChainConfig { tokens: Vec::new(), ..config(rig.settlement) });
+        let (_, wallet) = one_wallet(&store, &mut rig).await;
+        let deposit = Payment { asset: token(), ..pay(1, None, who(9), 77) };
+        rig.chain.mine(&[deposit]);
+        rig.follow().await.unwrap();
+        assert_eq!(
+            store.position(wallet, &chain_name(), token()).await.total(),
+            Ok(Amount::ZERO),
+            "an unverified token is no money"
+        );
+        assert!(!store.transfers(wallet).await[0].counted);
+        rig.restart(&store);
+        rig.follow().await.unwrap();
+        assert_exact(&store, &rig, &BTreeMap::from([(who(9), wallet)])).await;
+        store.close().await;
+    }
+}

@@ -1,0 +1,275 @@
+//! A chain that does as it is told: blocks, branches, settlement and faults by hand.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::{
+    amount::Amount,
+    chain::{
+        Address, AssetKey, BalanceQuery, Block, BlockHash, BlockRef, Family, Header, Kind,
+        Movement, Ordinal, SafeProof, SafeRejection, SettlementTag, Source, SourceError, TxFact,
+        TxId, TxLookup,
+    },
+};
+
+/// A payment that a test wants in a block; its transaction id is its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Payment {
+    pub tx: u64,
+    pub from: Option<Address>,
+    pub to: Option<Address>,
+    pub asset: AssetKey,
+    pub amount: u64,
+}
+
+pub(super) struct Scripted {
+    state: Mutex<State>,
+    announced: watch::Sender<Option<BlockRef>>,
+    salt: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    /// Every block that ever was, with the payments in it.
+    all: HashMap<BlockHash, (Header, Vec<Payment>)>,
+    /// The canonical chain, from block 0.
+    chain: Vec<Header>,
+    /// Blocks whose payments are not shown.
+    hidden: HashSet<BlockHash>,
+    settled: u64,
+    /// Calls to fail before one succeeds.
+    faults: u32,
+    /// Whether balances at old blocks can be read.
+    pruned: bool,
+}
+
+impl Scripted {
+    pub fn new() -> Self {
+        let scripted = Self {
+            state: Mutex::default(),
+            announced: watch::channel(None).0,
+            salt: AtomicU64::new(1),
+        };
+        scripted.mine(&[]);
+        scripted
+    }
+
+    pub fn head(&self) -> Header {
+        *self.state.lock().chain.last().unwrap()
+    }
+
+    pub fn mine(&self, payments: &[Payment]) -> BlockRef {
+        let mut state = self.state.lock();
+        let salt = self.salt.fetch_add(1, Ordering::Relaxed);
+        let number = state.chain.len() as u64;
+        let mut hash = [0; 32];
+        hash[..8].copy_from_slice(&number.to_be_bytes());
+        hash[8..16].copy_from_slice(&salt.to_be_bytes());
+        let at = BlockRef { number, hash: BlockHash(hash) };
+        let parent = state.chain.last().map_or(at, |parent| parent.at);
+        let header = Header { at, parent, time: 1_700_000_000 + number };
+        state.all.insert(at.hash, (header, payments.to_vec()));
+        state.chain.push(header);
+        at
+    }
+
+    /// The newest block's payments happen, but no movement shows them, as an untraced call does.
+    pub fn hide_last(&self) {
+        let mut state = self.state.lock();
+        let hash = state.chain.last().unwrap().at.hash;
+        state.hidden.insert(hash);
+    }
+
+    pub fn announce(&self) {
+        self.announced.send_replace(Some(self.head().at));
+    }
+
+    /// Cuts the canonical chain back to `number` blocks above the genesis; gives what was cut.
+    pub fn cut(&self, number: u64) -> Vec<Header> {
+        let mut state = self.state.lock();
+        state.chain.split_off(usize::try_from(number).unwrap() + 1)
+    }
+
+    /// Puts blocks back that were cut from exactly here.
+    pub fn put_back(&self, blocks: &[Header]) {
+        let mut state = self.state.lock();
+        assert_eq!(state.chain.last().unwrap().at, blocks[0].parent);
+        state.chain.extend_from_slice(blocks);
+    }
+
+    pub fn payments(&self, hash: BlockHash) -> Vec<Payment> {
+        self.state.lock().all[&hash].1.clone()
+    }
+
+    pub fn settle(&self, number: u64) {
+        self.state.lock().settled = number;
+    }
+
+    pub fn settled_number(&self) -> u64 {
+        self.state.lock().settled
+    }
+
+    pub fn fail(&self, calls: u32) {
+        self.state.lock().faults = calls;
+    }
+
+    pub fn prune(&self, pruned: bool) {
+        self.state.lock().pruned = pruned;
+    }
+
+    /// The chain's own figure after its head.
+    pub fn balance(&self, address: Address, asset: AssetKey) -> Amount {
+        let state = self.state.lock();
+        balances(&state, state.chain.last().unwrap().at, &[BalanceQuery { address, asset }])[0]
+    }
+
+    fn call(&self) -> Result<parking_lot::MutexGuard<'_, State>, SourceError> {
+        let mut state = self.state.lock();
+        if state.faults > 0 {
+            state.faults -= 1;
+            return Err(SourceError::Unavailable {
+                detail: "told to fail".into(),
+                retry_after: None,
+            });
+        }
+        Ok(state)
+    }
+}
+
+fn balances(state: &State, at: BlockRef, queries: &[BalanceQuery]) -> Vec<Amount> {
+    let mut sums: BTreeMap<(Address, AssetKey), i128> = BTreeMap::new();
+    for header in state.chain.iter().take_while(|header| header.at.number <= at.number) {
+        for payment in &state.all[&header.at.hash].1 {
+            let amount = i128::from(payment.amount);
+            if let Some(from) = payment.from {
+                *sums.entry((from, payment.asset)).or_default() -= amount;
+            }
+            if let Some(to) = payment.to {
+                *sums.entry((to, payment.asset)).or_default() += amount;
+            }
+        }
+    }
+    queries
+        .iter()
+        .map(|query| {
+            let sum = sums.get(&(query.address, query.asset)).copied().unwrap_or_default();
+            Amount::from(u64::try_from(sum).expect("an honest history"))
+        })
+        .collect()
+}
+
+fn tx(number: u64) -> TxId {
+    let mut bytes = [0xaa; 32];
+    bytes[..8].copy_from_slice(&number.to_be_bytes());
+    TxId::from(bytes)
+}
+
+fn shown<'a>(state: &State, hash: &BlockHash, payments: &'a [Payment]) -> &'a [Payment] {
+    if state.hidden.contains(hash) { &[] } else { payments }
+}
+
+fn block(header: Header, payments: &[Payment]) -> Block {
+    let movement = |payment: &Payment| Movement {
+        tx: tx(payment.tx),
+        ordinal: Ordinal::Tx,
+        kind: Kind::Transfer,
+        asset: payment.asset,
+        from: payment.from,
+        to: payment.to,
+        amount: Amount::from(payment.amount),
+    };
+    let fact = |payment: &Payment| TxFact {
+        tx: tx(payment.tx),
+        sender: payment.from.unwrap_or(Address::from([1; 20])),
+        nonce: None,
+        success: true,
+    };
+    Block {
+        header,
+        movements: payments.iter().map(movement).collect(),
+        transactions: payments.iter().map(fact).collect(),
+        safes: Vec::new(),
+    }
+}
+
+#[async_trait]
+impl Source for Scripted {
+    fn family(&self) -> Family {
+        Family::Evm
+    }
+
+    async fn head(&self) -> Result<Header, SourceError> {
+        Ok(*self.call()?.chain.last().unwrap())
+    }
+
+    async fn settled(&self, _tag: SettlementTag) -> Result<Option<Header>, SourceError> {
+        let state = self.call()?;
+        Ok(state.chain.get(usize::try_from(state.settled).unwrap()).copied())
+    }
+
+    async fn header_at(&self, number: u64) -> Result<Option<Header>, SourceError> {
+        Ok(self.call()?.chain.get(usize::try_from(number).unwrap()).copied())
+    }
+
+    async fn blocks(&self, from: u64, to: u64) -> Result<Vec<Block>, SourceError> {
+        let state = self.call()?;
+        Ok(state
+            .chain
+            .iter()
+            .filter(|header| (from..=to).contains(&header.at.number))
+            .map(|header| {
+                let hash = &header.at.hash;
+                block(*header, shown(&state, hash, &state.all[hash].1))
+            })
+            .collect())
+    }
+
+    async fn block(&self, at: BlockRef) -> Result<Option<Block>, SourceError> {
+        let state = self.call()?;
+        Ok(state
+            .all
+            .get(&at.hash)
+            .map(|(header, payments)| block(*header, shown(&state, &header.at.hash, payments))))
+    }
+
+    async fn balances_at(
+        &self,
+        at: BlockRef,
+        queries: &[BalanceQuery],
+    ) -> Result<Vec<Amount>, SourceError> {
+        let state = self.call()?;
+        let canonical = state.chain.iter().any(|header| header.at == at);
+        if !canonical || (state.pruned && at != state.chain.last().unwrap().at) {
+            return Err(SourceError::NotThere("no state".into()));
+        }
+        Ok(balances(&state, at, queries))
+    }
+
+    async fn transaction(&self, _tx: TxId) -> Result<Option<TxLookup>, SourceError> {
+        Ok(None)
+    }
+
+    async fn next_nonce(&self, _sender: Address, _at: BlockRef) -> Result<u64, SourceError> {
+        Ok(0)
+    }
+
+    async fn prove_safe(
+        &self,
+        _address: Address,
+        _at: BlockRef,
+    ) -> Result<Result<SafeProof, SafeRejection>, SourceError> {
+        Ok(Err(SafeRejection::NoCode))
+    }
+
+    fn announced(&self) -> watch::Receiver<Option<BlockRef>> {
+        self.announced.subscribe()
+    }
+
+    async fn listen(&self) {}
+}

@@ -1,0 +1,192 @@
+//! Stores for tests of deliveries: a temporary SQLite file, and a database of its own on the PostgreSQL
+//! server that `TIDEMARK_TEST_POSTGRES_URL` names.
+
+use std::env;
+
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use tempfile::TempDir;
+
+use crate::{
+    clock::{Clock, Millis},
+    event::{EventType, NewEvent},
+    id::{DeliveryId, EndpointId, EventId, Ids, TenantId, WalletId},
+    store::{Db, event, on},
+};
+
+pub(crate) struct TestStore {
+    pub db: Db,
+    pub ids: Ids,
+    _folder: Option<TempDir>,
+    server: Option<(String, String)>,
+}
+
+/// A delivery as the store has it.
+#[derive(Debug, PartialEq, Eq, sqlx::FromRow)]
+pub(crate) struct DeliveryState {
+    pub status: String,
+    pub attempts: i64,
+    pub next_attempt_at: Millis,
+    pub lease_until: Option<Millis>,
+}
+
+impl TestStore {
+    /// One store per engine that can be tested here.
+    pub async fn all() -> Vec<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Db::open(&format!("sqlite://{}/t.db", folder.path().display())).await.unwrap();
+        let ids = Ids::new(Clock::System);
+        let mut stores = vec![Self { db, ids: ids.clone(), _folder: Some(folder), server: None }];
+        if let Ok(server) = env::var("TIDEMARK_TEST_POSTGRES_URL") {
+            let name = format!("t_{}", ids.next::<uuid::Uuid>().simple());
+            let mut admin = PgConnection::connect(&server).await.unwrap();
+            let create = AssertSqlSafe(format!("CREATE DATABASE {name}"));
+            sqlx::query(create).execute(&mut admin).await.unwrap();
+            let mut url: url::Url = server.parse().unwrap();
+            url.set_path(&name);
+            let db = Db::open(url.as_str()).await.unwrap();
+            stores.push(Self { db, ids, _folder: None, server: Some((server, name)) });
+        }
+        stores
+    }
+
+    pub async fn close(self) {
+        self.db.close().await;
+        if let Some((server, name)) = self.server {
+            let mut admin = PgConnection::connect(&server).await.unwrap();
+            let drop = AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)"));
+            sqlx::query(drop).execute(&mut admin).await.unwrap();
+        }
+    }
+
+    pub async fn tenant(&self) -> TenantId {
+        let id: TenantId = self.ids.next();
+        let mut tx = self.db.begin().await.unwrap();
+        on!(&mut tx.conn(), c => sqlx::query(
+            "INSERT INTO tenant (id, name, created_at) VALUES ($1, $2, 0)",
+        )
+        .bind(id).bind(id.to_string()).execute(c).await.map(|_| ()))
+        .unwrap();
+        tx.commit().await.unwrap();
+        id
+    }
+
+    pub async fn wallet(&self, tenant: TenantId) -> WalletId {
+        let id: WalletId = self.ids.next();
+        let mut tx = self.db.begin().await.unwrap();
+        on!(&mut tx.conn(), c => sqlx::query(
+            "INSERT INTO wallet (id, tenant_id, family, address, kind, created_at, updated_at)
+             VALUES ($1, $2, 'evm', $3, 'eoa', 0, 0)",
+        )
+        .bind(id).bind(tenant).bind(&id.0.as_bytes()[..]).execute(c).await.map(|_| ()))
+        .unwrap();
+        tx.commit().await.unwrap();
+        id
+    }
+
+    pub async fn endpoint(
+        &self,
+        tenant: TenantId,
+        url: &str,
+        ordered: bool,
+        secrets: &[&str],
+    ) -> EndpointId {
+        let id: EndpointId = self.ids.next();
+        let mut tx = self.db.begin().await.unwrap();
+        on!(&mut tx.conn(), c => sqlx::query(
+            "INSERT INTO webhook_endpoint (id, tenant_id, url, events, ordered, created_at, updated_at)
+             VALUES ($1, $2, $3, '[\"*\"]', $4, 0, 0)",
+        )
+        .bind(id).bind(tenant).bind(url).bind(ordered).execute(c).await.map(|_| ()))
+        .unwrap();
+        for secret in secrets {
+            on!(&mut tx.conn(), c => sqlx::query(
+                "INSERT INTO webhook_secret (endpoint_id, secret, created_at) VALUES ($1, $2, 0)",
+            )
+            .bind(id).bind(*secret).execute(c).await.map(|_| ()))
+            .unwrap();
+        }
+        tx.commit().await.unwrap();
+        id
+    }
+
+    /// Appends one event as the ledger does, with a delivery to every endpoint of the tenant.
+    pub async fn append(&self, tenant: TenantId, wallet: Option<WalletId>, now: Millis) -> EventId {
+        let data = serde_json::json!({ "wallet": wallet, "text": "é" });
+        let told = NewEvent::new(tenant, wallet, EventType::DepositPending, &data);
+        let mut tx = self.db.begin().await.unwrap();
+        let made = event::append(&mut tx.conn(), &self.ids, now, &[told]).await.unwrap();
+        tx.commit().await.unwrap();
+        made[0]
+    }
+
+    pub async fn delivery(&self, id: DeliveryId) -> DeliveryState {
+        let mut session = self.db.read().await.unwrap();
+        on!(&mut session.conn(), c => sqlx::query_as(
+            "SELECT status, attempts, next_attempt_at, lease_until FROM delivery WHERE id = $1",
+        )
+        .bind(id).fetch_one(c).await)
+        .unwrap()
+    }
+
+    /// How many deliveries to an endpoint have a status.
+    pub async fn count(&self, endpoint: EndpointId, status: &str) -> i64 {
+        let mut session = self.db.read().await.unwrap();
+        on!(&mut session.conn(), c => sqlx::query_scalar(
+            "SELECT COUNT(*) FROM delivery WHERE endpoint_id = $1 AND status = $2",
+        )
+        .bind(endpoint).bind(status).fetch_one(c).await)
+        .unwrap()
+    }
+
+    pub async fn leased(&self) -> i64 {
+        self.number("SELECT COUNT(*) FROM delivery WHERE lease_token IS NOT NULL").await
+    }
+
+    /// The attempts to an endpoint in their order: status code and error.
+    pub async fn attempts(&self, endpoint: EndpointId) -> Vec<(Option<i64>, Option<String>)> {
+        let mut session = self.db.read().await.unwrap();
+        on!(&mut session.conn(), c => sqlx::query_as(
+            "SELECT a.status_code, a.error FROM delivery_attempt a JOIN delivery d ON d.id = a.delivery_id
+             WHERE d.endpoint_id = $1 ORDER BY d.id, a.attempt",
+        )
+        .bind(endpoint).fetch_all(c).await)
+        .unwrap()
+    }
+
+    pub async fn disabled_reason(&self, endpoint: EndpointId) -> Option<String> {
+        let mut session = self.db.read().await.unwrap();
+        on!(&mut session.conn(), c => sqlx::query_scalar(
+            "SELECT disabled_reason FROM webhook_endpoint WHERE id = $1",
+        )
+        .bind(endpoint).fetch_one(c).await)
+        .unwrap()
+    }
+
+    pub async fn set_failing_since(&self, endpoint: EndpointId, since: Millis) {
+        let mut tx = self.db.begin().await.unwrap();
+        on!(&mut tx.conn(), c => sqlx::query(
+            "UPDATE webhook_endpoint SET failing_since = $2 WHERE id = $1",
+        )
+        .bind(endpoint).bind(since).execute(c).await.map(|_| ()))
+        .unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    pub async fn failing_since(&self, endpoint: EndpointId) -> Option<Millis> {
+        let mut session = self.db.read().await.unwrap();
+        on!(&mut session.conn(), c => sqlx::query_scalar(
+            "SELECT failing_since FROM webhook_endpoint WHERE id = $1",
+        )
+        .bind(endpoint).fetch_one(c).await)
+        .unwrap()
+    }
+
+    pub async fn disabled_events(&self) -> i64 {
+        self.number("SELECT COUNT(*) FROM event WHERE type = 'endpoint.disabled'").await
+    }
+
+    async fn number(&self, sql: &'static str) -> i64 {
+        let mut session = self.db.read().await.unwrap();
+        on!(&mut session.conn(), c => sqlx::query_scalar(sql).fetch_one(c).await).unwrap()
+    }
+}

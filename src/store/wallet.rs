@@ -1,0 +1,462 @@
+//! Wallets with their watches, as a tenant sees and changes them. Opening and closing watches is the
+//! follower's work; here they are only wished for.
+
+mod filter;
+
+use sqlx::{AssertSqlSafe, FromRow};
+
+pub(in crate::store) use self::filter::bind_filter;
+pub use self::filter::{AccountFilter, WalletFilter, WalletStatus};
+use super::{Conn, StoreError, on};
+use crate::{
+    chain::{Address, ChainName, Family, words},
+    clock::Millis,
+    id::{AccountId, TenantId, WalletId},
+};
+
+words! {
+    WalletKind {
+        Eoa = "eoa",
+        Safe = "safe",
+        Contract = "contract",
+    }
+}
+
+words! {
+    /// How far the wish to watch an address has come.
+    WatchStatus {
+        Requested = "requested",
+        Open = "open",
+        /// The tenant deleted the wallet; the follower has yet to close the watch.
+        Closing = "closing",
+        Closed = "closed",
+    }
+}
+
+/// The facts of a Safe as last proven.
+#[derive(Clone, Debug)]
+pub struct SafeFacts {
+    pub version: Option<String>,
+    pub singleton: Option<Address>,
+    /// As the family writes them.
+    pub owners: Vec<Address>,
+    pub threshold: Option<i64>,
+}
+
+/// One chain of a wallet.
+#[derive(Clone, Debug)]
+pub struct WalletChain {
+    pub chain: ChainName,
+    pub status: WatchStatus,
+    pub from_block: Option<u64>,
+    /// The newest applied block, if the chain has begun.
+    pub head: Option<u64>,
+    /// How far a Safe's newest deployment there has come.
+    pub deployment: Option<String>,
+}
+
+/// A wallet and its watches.
+#[derive(Clone, Debug)]
+pub struct WalletRow {
+    pub id: WalletId,
+    pub tenant_id: TenantId,
+    pub account_id: Option<AccountId>,
+    pub family: Family,
+    pub address: Address,
+    pub kind: WalletKind,
+    pub client_reference_id: Option<String>,
+    pub nickname: Option<String>,
+    pub is_primary: bool,
+    pub disabled_at: Option<Millis>,
+    pub rotated_at: Option<Millis>,
+    pub replaced_by: Option<WalletId>,
+    pub safe: Option<SafeFacts>,
+    pub created_at: Millis,
+    pub updated_at: Millis,
+    /// By name.
+    pub chains: Vec<WalletChain>,
+}
+
+#[derive(FromRow)]
+struct RawWallet {
+    id: WalletId,
+    tenant_id: TenantId,
+    account_id: Option<AccountId>,
+    #[sqlx(try_from = "String")]
+    family: Family,
+    #[sqlx(try_from = "Vec<u8>")]
+    address: Address,
+    #[sqlx(try_from = "String")]
+    kind: WalletKind,
+    client_reference_id: Option<String>,
+    nickname: Option<String>,
+    is_primary: bool,
+    disabled_at: Option<Millis>,
+    rotated_at: Option<Millis>,
+    replaced_by: Option<WalletId>,
+    safe_version: Option<String>,
+    safe_singleton: Option<Vec<u8>>,
+    safe_owners: Option<String>,
+    safe_threshold: Option<i64>,
+    created_at: Millis,
+    updated_at: Millis,
+    chain: Option<String>,
+    status: Option<String>,
+    from_block: Option<i64>,
+    head_number: Option<i64>,
+    deployment: Option<String>,
+}
+
+impl RawWallet {
+    fn chain(&self) -> Result<Option<WalletChain>, StoreError> {
+        let (Some(chain), Some(status)) = (&self.chain, &self.status) else { return Ok(None) };
+        let height = |number: Option<i64>| {
+            number.map(u64::try_from).transpose().map_err(StoreError::corrupt)
+        };
+        Ok(Some(WalletChain {
+            chain: ChainName::new(chain),
+            status: WatchStatus::parse(status)
+                .ok_or_else(|| StoreError::corrupt(format!("the watch status {status}")))?,
+            from_block: height(self.from_block)?,
+            head: height(self.head_number)?,
+            deployment: self.deployment.clone(),
+        }))
+    }
+
+    fn wallet(self) -> Result<WalletRow, StoreError> {
+        let safe = match (self.kind, self.safe_owners) {
+            (WalletKind::Safe, owners) => Some(SafeFacts {
+                version: self.safe_version,
+                singleton: self.safe_singleton.as_deref().and_then(Address::from_slice),
+                owners: owners
+                    .map_or(Ok(Vec::new()), |owners| super::safe::read_addresses(&owners))?,
+                threshold: self.safe_threshold,
+            }),
+            (WalletKind::Eoa | WalletKind::Contract, _) => None,
+        };
+        Ok(WalletRow {
+            id: self.id,
+            tenant_id: self.tenant_id,
+            account_id: self.account_id,
+            family: self.family,
+            address: self.address,
+            kind: self.kind,
+            client_reference_id: self.client_reference_id,
+            nickname: self.nickname,
+            is_primary: self.is_primary,
+            disabled_at: self.disabled_at,
+            rotated_at: self.rotated_at,
+            replaced_by: self.replaced_by,
+            safe,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+            chains: Vec::new(),
+        })
+    }
+}
+
+/// How many wallets that one locator names are read; a user who gets that many has to choose anyway.
+pub const MATCHES: i64 = 20;
+
+/// The tenant's wallets, newest first, with their watches. One statement, so one state.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn list(
+    conn: &mut Conn<'_>,
+    tenant: TenantId,
+    filter: &WalletFilter,
+    limit: i64,
+) -> Result<Vec<WalletRow>, StoreError> {
+    read(conn, tenant, filter, "w.id DESC", limit).await
+}
+
+/// The wallets that a locator names: at most [`MATCHES`] of them, a primary one among them.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn matching(
+    conn: &mut Conn<'_>,
+    tenant: TenantId,
+    filter: &WalletFilter,
+) -> Result<Vec<WalletRow>, StoreError> {
+    read(conn, tenant, filter, "w.is_primary DESC, w.id DESC", MATCHES).await
+}
+
+async fn read(
+    conn: &mut Conn<'_>,
+    tenant: TenantId,
+    filter: &WalletFilter,
+    order: &'static str,
+    limit: i64,
+) -> Result<Vec<WalletRow>, StoreError> {
+    let sql = format!(
+        "SELECT w.id, w.tenant_id, w.account_id, w.family, w.address, w.kind, w.client_reference_id,
+                w.nickname, w.is_primary, w.disabled_at, w.rotated_at, w.replaced_by, w.safe_version,
+                w.safe_singleton, w.safe_owners, w.safe_threshold, w.created_at, w.updated_at,
+                t.chain, t.status, t.from_block, c.head_number,
+                CASE WHEN w.kind = 'safe' THEN (
+                    SELECT d.status FROM safe_deployment d
+                    WHERE d.tenant_id = w.tenant_id AND d.chain = t.chain AND d.wallet_id = w.id
+                    ORDER BY d.id DESC LIMIT 1) END AS deployment
+         FROM (SELECT * FROM wallet w WHERE {} ORDER BY {order} LIMIT $12) w
+         LEFT JOIN watch t ON t.wallet_id = w.id
+         LEFT JOIN chain_cursor c ON c.chain = t.chain
+         ORDER BY w.id DESC, t.chain",
+        filter.conditions()
+    );
+    let rows: Vec<RawWallet> = on!(conn, c => {
+        bind_filter!(sqlx::query_as(AssertSqlSafe(sql)), tenant, filter)
+            .bind(limit)
+            .fetch_all(c)
+            .await
+    })?;
+    let mut wallets: Vec<WalletRow> = Vec::new();
+    for row in rows {
+        let chain = row.chain()?;
+        if wallets.last().is_none_or(|last| last.id != row.id) {
+            wallets.push(row.wallet()?);
+        }
+        if let (Some(wallet), Some(chain)) = (wallets.last_mut(), chain) {
+            wallet.chains.push(chain);
+        }
+    }
+    Ok(wallets)
+}
+
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn by_id(
+    conn: &mut Conn<'_>,
+    tenant: TenantId,
+    id: WalletId,
+) -> Result<Option<WalletRow>, StoreError> {
+    let filter = WalletFilter { id: Some(id), ..WalletFilter::default() };
+    Ok(list(conn, tenant, &filter, 1).await?.pop())
+}
+
+/// A wallet about to be registered.
+#[derive(Clone, Debug)]
+pub struct NewWallet {
+    pub id: WalletId,
+    pub tenant_id: TenantId,
+    pub account_id: Option<AccountId>,
+    pub family: Family,
+    pub address: Address,
+    pub kind: WalletKind,
+    pub client_reference_id: Option<String>,
+    pub nickname: Option<String>,
+    pub is_primary: bool,
+}
+
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn insert(
+    conn: &mut Conn<'_>,
+    wallet: &NewWallet,
+    now: Millis,
+) -> Result<(), StoreError> {
+    on!(conn, c => sqlx::query(
+        "INSERT INTO wallet (id, tenant_id, account_id, family, address, kind, client_reference_id,
+                             nickname, is_primary, created_at, updated_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10)",
+    )
+    .bind(wallet.id)
+    .bind(wallet.tenant_id)
+    .bind(wallet.account_id)
+    .bind(wallet.family.as_str())
+    .bind(wallet.address.as_slice())
+    .bind(wallet.kind.as_str())
+    .bind(&wallet.client_reference_id)
+    .bind(&wallet.nickname)
+    .bind(wallet.is_primary)
+    .bind(now)
+    .execute(c)
+    .await
+    .map(|_| ()))?;
+    Ok(())
+}
+
+/// Wishes for a watch; `false` if the tenant watches that address on that chain already.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn request_watch(
+    conn: &mut Conn<'_>,
+    wallet: &NewWallet,
+    chain: &ChainName,
+    now: Millis,
+) -> Result<bool, StoreError> {
+    let changed = on!(conn, c => sqlx::query(
+        "INSERT INTO watch (chain, address, wallet_id, tenant_id, status, created_at, updated_at)
+         VALUES ($1, $2, $3, $4, 'requested', $5, $5) ON CONFLICT DO NOTHING",
+    )
+    .bind(chain.as_str())
+    .bind(wallet.address.as_slice())
+    .bind(wallet.id)
+    .bind(wallet.tenant_id)
+    .bind(now)
+    .execute(c)
+    .await
+    .map(|done| done.rows_affected()))?;
+    Ok(changed == 1)
+}
+
+/// The wallet with which the tenant watches an address on a chain.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn watching(
+    conn: &mut Conn<'_>,
+    tenant: TenantId,
+    chain: &ChainName,
+    address: &Address,
+) -> Result<Option<WalletId>, StoreError> {
+    Ok(on!(conn, c => sqlx::query_scalar(
+        "SELECT wallet_id FROM watch
+         WHERE tenant_id = $1 AND chain = $2 AND address = $3 AND status IN ('requested', 'open')",
+    )
+    .bind(tenant)
+    .bind(chain.as_str())
+    .bind(address.as_slice())
+    .fetch_optional(c)
+    .await)?)
+}
+
+/// Makes `primary` the only primary wallet of its account and family, which are to have its id already.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn demote_others(
+    conn: &mut Conn<'_>,
+    tenant: TenantId,
+    account: AccountId,
+    family: Family,
+    primary: WalletId,
+    now: Millis,
+) -> Result<(), StoreError> {
+    on!(conn, c => sqlx::query(
+        "UPDATE wallet SET is_primary = $5, updated_at = $6
+         WHERE tenant_id = $1 AND account_id = $2 AND family = $3 AND id <> $4 AND is_primary",
+    )
+    .bind(tenant)
+    .bind(account)
+    .bind(family.as_str())
+    .bind(primary)
+    .bind(false)
+    .bind(now)
+    .execute(c)
+    .await
+    .map(|_| ()))?;
+    Ok(())
+}
+
+/// What a tenant changes of a wallet; what is `None` stays.
+#[derive(Clone, Debug, Default)]
+pub struct WalletChanges {
+    pub nickname: Option<Option<String>>,
+    pub client_reference_id: Option<Option<String>>,
+    pub is_primary: Option<bool>,
+}
+
+/// Writes what a tenant changes; `false` if the wallet is gone.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn update(
+    conn: &mut Conn<'_>,
+    tenant: TenantId,
+    id: WalletId,
+    changes: &WalletChanges,
+    now: Millis,
+) -> Result<bool, StoreError> {
+    let rows = on!(conn, c => sqlx::query(
+        "UPDATE wallet
+         SET nickname = CASE WHEN $3 THEN $4 ELSE nickname END,
+             client_reference_id = CASE WHEN $5 THEN $6 ELSE client_reference_id END,
+             is_primary = COALESCE($7, is_primary), updated_at = $8
+         WHERE id = $1 AND tenant_id = $2 AND deleted_at IS NULL",
+    )
+    .bind(id)
+    .bind(tenant)
+    .bind(changes.nickname.is_some())
+    .bind(changes.nickname.as_ref().and_then(Option::as_ref))
+    .bind(changes.client_reference_id.is_some())
+    .bind(changes.client_reference_id.as_ref().and_then(Option::as_ref))
+    .bind(changes.is_primary)
+    .bind(now)
+    .execute(c)
+    .await
+    .map(|done| done.rows_affected()))?;
+    Ok(rows == 1)
+}
+
+/// Deletes a wallet, and wishes its watches closed; `false` if it is gone, or primary.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn delete(
+    conn: &mut Conn<'_>,
+    tenant: TenantId,
+    id: WalletId,
+    now: Millis,
+) -> Result<bool, StoreError> {
+    let changed = on!(conn, c => sqlx::query(
+        "UPDATE wallet SET deleted_at = $3, updated_at = $3
+         WHERE id = $1 AND tenant_id = $2 AND deleted_at IS NULL AND NOT is_primary",
+    )
+    .bind(id)
+    .bind(tenant)
+    .bind(now)
+    .execute(c)
+    .await
+    .map(|done| done.rows_affected()))?;
+    if changed != 1 {
+        return Ok(false);
+    }
+    on!(conn, c => sqlx::query(
+        "UPDATE watch
+         SET status = CASE status WHEN 'open' THEN 'closing' ELSE 'closed' END, updated_at = $2
+         WHERE wallet_id = $1 AND status IN ('requested', 'open')",
+    )
+    .bind(id)
+    .bind(now)
+    .execute(c)
+    .await
+    .map(|_| ()))?;
+    Ok(true)
+}
+
+/// How many addresses the tenant watches or wishes to watch on each chain.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn watched_per_chain(
+    conn: &mut Conn<'_>,
+    tenant: TenantId,
+) -> Result<Vec<(ChainName, i64)>, StoreError> {
+    let rows: Vec<(String, i64)> = on!(conn, c => sqlx::query_as(
+        "SELECT chain, COUNT(*) FROM watch
+         WHERE tenant_id = $1 AND status IN ('requested', 'open') GROUP BY chain",
+    )
+    .bind(tenant)
+    .fetch_all(c)
+    .await)?;
+    Ok(rows.into_iter().map(|(chain, count)| (ChainName::new(&chain), count)).collect())
+}
+
+/// What the chain's follower does when it opens a watch, as far as the API can see it.
+#[cfg(test)]
+pub async fn open_for_test(conn: &mut Conn<'_>, wallet: WalletId, chain: &ChainName) {
+    let changed = on!(conn, c => sqlx::query(
+        "UPDATE watch SET status = 'open', opened_number = 1, opened_hash = $3
+         WHERE wallet_id = $1 AND chain = $2",
+    )
+    .bind(wallet)
+    .bind(chain.as_str())
+    .bind(&[1u8; 32][..])
+    .execute(c)
+    .await
+    .map(|done| done.rows_affected()));
+    assert_eq!(changed.expect("an update"), 1);
+}
