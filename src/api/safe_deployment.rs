@@ -53,7 +53,9 @@ impl Write for Track {
         now: Millis,
     ) -> Result<Answer, Problem> {
         key::lock_tenant(conn, tenant).await?;
-        let row = if let Some(row) = safe::by_tx(conn, tenant, &self.chain, &self.tx).await?.into_iter().next() {
+        let row = if let Some(row) =
+            safe::by_tx(conn, tenant, &self.chain, &self.tx).await?.into_iter().next()
+        {
             row
         } else {
             let id = app.ids.next();
@@ -166,8 +168,8 @@ pub(super) async fn list(
     let chain = params.chain.map(|name| app.chain("chain", &name).map(|c| &c.name)).transpose()?;
     let before = window.before.map(SafeDeploymentId);
     let mut session = app.db.read().await?;
-    let rows = safe::list(&mut session.conn(), tenant, chain, status, before, window.fetch())
-        .await?;
+    let rows =
+        safe::list(&mut session.conn(), tenant, chain, status, before, window.fetch()).await?;
     let view = |row: Deployment| SafeDeploymentView::new(&row, app.family(&row.chain));
     Ok(Json(window.page(rows, |row| row.id.0, view)))
 }

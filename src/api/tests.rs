@@ -6,7 +6,6 @@ mod isolation;
 mod operation;
 mod registration;
 mod repeating;
-mod speed;
 mod webhooks;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

@@ -254,8 +254,7 @@ pub async fn list(
     limit: i64,
 ) -> Result<Vec<Deployment>, StoreError> {
     let mut sql =
-        concat!("SELECT ", columns!(), " FROM safe_deployment WHERE tenant_id = $1")
-            .to_owned();
+        concat!("SELECT ", columns!(), " FROM safe_deployment WHERE tenant_id = $1").to_owned();
     if chain.is_some() {
         sql.push_str(" AND chain = $2");
     }

@@ -11,7 +11,7 @@ use crate::{
     amount::Amount,
     chain::{Address, AssetKey, ChainName},
     clock::{Clock, Millis},
-    id::{EndpointId, Ids, TenantId, TransferId, WalletId},
+    id::{Ids, TenantId, TransferId, WalletId},
     ledger::{Direction, Effect, Position},
 };
 
@@ -115,19 +115,6 @@ impl TestStore {
         tx.commit().await.unwrap();
     }
 
-    pub async fn endpoint(&self, tenant: TenantId, url: &str) -> EndpointId {
-        let id: EndpointId = self.ids.next();
-        let mut tx = self.db.begin().await.unwrap();
-        on!(&mut tx.conn(), c => sqlx::query(
-            "INSERT INTO webhook_endpoint (id, tenant_id, url, events, ordered, created_at, updated_at)
-             VALUES ($1, $2, $3, '[\"*\"]', $4, 0, 0)",
-        )
-        .bind(id).bind(tenant).bind(url).bind(false).execute(c).await.map(|_| ()))
-        .unwrap();
-        tx.commit().await.unwrap();
-        id
-    }
-
     pub async fn cursor(&self, name: &ChainName) -> Option<chain::Cursor> {
         let mut session = self.db.read().await.unwrap();
         chain::cursor(&mut session.conn(), name).await.unwrap()
@@ -188,11 +175,6 @@ impl TestStore {
         rows.into_iter()
             .map(|(kind, sequence, body)| (kind, sequence, serde_json::from_str(&body).unwrap()))
             .collect()
-    }
-
-    pub async fn count(&self, sql: &'static str) -> i64 {
-        let mut session = self.db.read().await.unwrap();
-        on!(&mut session.conn(), c => sqlx::query_scalar(sql).fetch_one(c).await).unwrap()
     }
 }
 

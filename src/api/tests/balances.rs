@@ -27,11 +27,6 @@ pub(super) async fn hold(world: &World, wallet: WalletId, asset: AssetKey, row: 
     tx.commit().await.expect("a commit");
 }
 
-pub(super) fn some(amount: u64) -> BalanceRow {
-    let position = Position { settled: Amount::from(amount), ..Position::default() };
-    BalanceRow { position, held: Amount::ZERO, version: 0 }
-}
-
 pub(super) fn usdc() -> AssetKey {
     AssetKey::Token(Address::from(USDC))
 }
