@@ -1,7 +1,10 @@
 //! The shapes that the API and the events share, as JSON (camelCase; API.md fixes the names).
 
+mod wallet;
+
 use serde::Serialize;
 use utoipa::ToSchema;
+pub use wallet::{SafeChainView, SafeView, WalletChainView, WalletData, WalletView};
 
 use crate::{
     amount::Amount,

@@ -1,5 +1,5 @@
 //! HTTP: one file per resource. Reads take a connection or a snapshot; writes are one transaction each
-//! ([`write`]). Everything here is filtered by the caller's tenant, and nothing here knows a chain family.
+//! (`write`). Everything here is filtered by the caller's tenant, and nothing here knows a chain family.
 
 mod asset;
 mod auth;

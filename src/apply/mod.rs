@@ -273,6 +273,13 @@ impl Applier {
         let cursor =
             self.cursor().await?.ok_or_else(|| ApplyError::CursorMoved(self.chain.name.clone()))?;
         let point = BlockPoint::from(target);
+        if point.at.number > cursor.head.at.number {
+            return Err(StoreError::Unusable(format!(
+                "the chain stands at block {}: name a block at or below it",
+                cursor.head.at.number
+            ))
+            .into());
+        }
         let mut next = cursor.clone();
         next.head = point;
         if next.settled.at.number > point.at.number {

@@ -6,11 +6,11 @@ use std::{collections::BTreeMap, env};
 use sqlx::{AssertSqlSafe, Connection as _, FromRow, PgConnection};
 use tempfile::TempDir;
 
-use super::{Db, chain, on, transfer, watch};
+use super::{Db, chain, on, transfer};
 use crate::{
     amount::Amount,
     chain::{Address, AssetKey, ChainName},
-    clock::{Clock, Millis},
+    clock::Clock,
     id::{Ids, TenantId, TransferId, WalletId},
     ledger::{Direction, Effect, Position},
 };
@@ -99,7 +99,12 @@ impl TestStore {
     ) -> WalletId {
         let id = self.wallet(tenant, address.as_slice()).await;
         let mut tx = self.db.begin().await.unwrap();
-        watch::request(&mut tx.conn(), chain, &address, id, tenant, Millis(0)).await.unwrap();
+        on!(&mut tx.conn(), c => sqlx::query(
+            "INSERT INTO watch (chain, address, wallet_id, tenant_id, status, created_at, updated_at)
+             VALUES ($1, $2, $3, $4, 'requested', 0, 0)",
+        )
+        .bind(chain.as_str()).bind(address.as_slice()).bind(id).bind(tenant).execute(c).await.map(|_| ()))
+        .unwrap();
         tx.commit().await.unwrap();
         id
     }

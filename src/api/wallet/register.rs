@@ -6,7 +6,7 @@ use axum::{extract::State, http::StatusCode, response::Response};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::{LONGEST_NICKNAME, LONGEST_REFERENCE, WalletData, WalletView};
+use super::{LONGEST_NICKNAME, LONGEST_REFERENCE};
 use crate::{
     api::{
         App,
@@ -26,6 +26,7 @@ use crate::{
         account::{self, LocatorKind},
         wallet::{self, NewWallet, WalletKind},
     },
+    view::{WalletData, WalletView},
 };
 
 const LONGEST_EXTERNAL_ID: usize = 256;
