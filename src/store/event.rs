@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::FromRow;
+use sqlx::{FromRow, QueryBuilder};
 
 use super::{Conn, StoreError, on};
 use crate::{
@@ -10,6 +10,18 @@ use crate::{
     event::{self, NewEvent},
     id::{DeliveryId, EndpointId, EventId, Ids, TenantId, WalletId},
 };
+
+/// Events written by one statement; both engines take far more parameters.
+const CHUNK: usize = 100;
+
+/// A row of the table `event`, but for what all rows of one call share.
+struct NewRow<'a> {
+    position: i64,
+    id: EventId,
+    event: &'a NewEvent,
+    sequence: Option<i64>,
+    body: String,
+}
 
 #[derive(FromRow)]
 struct Subscription {
@@ -39,6 +51,7 @@ pub async fn append(
         let last = advance_feed(conn, tenant, count).await?;
         let mut sequences = advance_sequences(conn, events, &indices).await?;
         let subscriptions = subscriptions(conn, tenant).await?;
+        let mut rows = Vec::with_capacity(indices.len());
         for (position, index) in (last - count + 1..).zip(indices) {
             let event = &events[index];
             let id: EventId = ids.next();
@@ -48,31 +61,48 @@ pub async fn append(
                 Some(*next)
             });
             let body = event::body(id, event, sequence, now);
-            on!(conn, c => sqlx::query(
-                "INSERT INTO event (tenant_id, position, id, type, wallet_id, sequence, body, created_at)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-            )
-            .bind(tenant)
-            .bind(position)
-            .bind(id)
-            .bind(event.kind.as_str())
-            .bind(event.wallet)
-            .bind(sequence)
-            .bind(&body)
-            .bind(now)
-            .execute(c)
-            .await
-            .map(|_| ()))?;
+            rows.push(NewRow { position, id, event, sequence, body });
+            made[index] = Some(id);
+        }
+        for chunk in rows.chunks(CHUNK) {
+            insert_events(conn, tenant, now, chunk).await?;
+        }
+        for NewRow { id, event, sequence, .. } in rows {
             for (endpoint, patterns) in &subscriptions {
                 if patterns.iter().any(|pattern| event::matches(pattern, event.kind)) {
                     insert_delivery(conn, ids, now, *endpoint, tenant, id, event.wallet, sequence)
                         .await?;
                 }
             }
-            made[index] = Some(id);
         }
     }
     Ok(made.into_iter().flatten().collect())
+}
+
+/// Writes events of one tenant in one statement.
+async fn insert_events(
+    conn: &mut Conn<'_>,
+    tenant: TenantId,
+    now: Millis,
+    rows: &[NewRow<'_>],
+) -> Result<(), StoreError> {
+    on!(conn, c => {
+        let mut query = QueryBuilder::new(
+            "INSERT INTO event (tenant_id, position, id, type, wallet_id, sequence, body, created_at) ",
+        );
+        query.push_values(rows, |mut row, new| {
+            row.push_bind(tenant)
+                .push_bind(new.position)
+                .push_bind(new.id)
+                .push_bind(new.event.kind.as_str())
+                .push_bind(new.event.wallet)
+                .push_bind(new.sequence)
+                .push_bind(&new.body)
+                .push_bind(now);
+        });
+        query.build().execute(c).await.map(|_| ())
+    })?;
+    Ok(())
 }
 
 async fn advance_feed(conn: &mut Conn<'_>, tenant: TenantId, by: i64) -> Result<i64, StoreError> {

@@ -16,7 +16,7 @@ use std::{fmt, time::Duration};
 use anyhow::Context as _;
 
 /// A measurement that hangs is given up.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// One line of the table.
 pub struct Figure {
@@ -37,6 +37,7 @@ impl Figure {
         Self { what: what.into(), value, unit, goal: None }
     }
 
+    #[must_use]
     pub fn with_goal(self, goal: Goal) -> Self {
         Self { goal: Some(goal), ..self }
     }

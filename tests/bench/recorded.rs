@@ -179,7 +179,7 @@ fn block_json(header: &Header, hash: B256, transactions: &[Vec<Transfer>]) -> (S
             let input = if transfers.is_empty() {
                 "0x".to_owned()
             } else {
-                format!("0xa9059cbb{:0>128x}", index)
+                format!("0xa9059cbb{index:0>128x}")
             };
             let word = tx_hash(number, index + 1_000_000);
             format!(
