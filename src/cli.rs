@@ -16,7 +16,7 @@ use crate::{
     id::Ids,
     logging::{self, Format},
     metrics::Metrics,
-    store::Db,
+    store::{self, Db},
     wake::Wake,
 };
 
@@ -134,6 +134,18 @@ async fn rewind_in(config: &Config, db: &Db, name: &ChainName, to: u64) -> anyho
         .header_at(to)
         .await?
         .with_context(|| format!("the node has no block {to}: choose one that it has"))?;
+    let mut session = db.read().await?;
+    let ours = store::chain::block_at_or_below(&mut session.conn(), name, to).await?;
+    drop(session);
+    // What stays must be on the node's chain, or the same dispute would come again.
+    if let Some(ours) = ours {
+        let theirs = source.header_at(ours.at.number).await?;
+        anyhow::ensure!(
+            theirs.is_some_and(|header| header.at == ours.at),
+            "block {} that was applied is not on the node's chain: rewind to a lower block",
+            ours.at.number
+        );
+    }
     let clock = Clock::System;
     let applier = Applier::new(
         db.clone(),

@@ -77,6 +77,7 @@ impl Clock {
     }
 
     #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the one place that asks the system")]
     pub fn now(&self) -> Millis {
         match self {
             Self::System => Millis(jiff::Timestamp::now().as_millisecond()),

@@ -18,7 +18,7 @@ use crate::{
     id::Ids,
     metrics::Metrics,
     registry::Registry,
-    store::{Db, StoreError},
+    store::{Db, StoreError, delivery},
     wake::Wake,
     webhook::Dispatcher,
 };
@@ -92,7 +92,12 @@ pub async fn run(
     metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
     let wake = Wake::new(config.chains.keys().cloned());
     let db = Db::open(config.database_url.expose()).await?;
-    let _lock = db.lock()?;
+    let lock = db.lock()?;
+    if lock.is_some() {
+        let mut tx = db.begin().await?;
+        delivery::release_all(&mut tx.conn()).await?;
+        tx.commit().await?;
+    }
     if config.chains.is_empty() {
         tracing::warn!("no chain is configured: only the API and the webhooks run");
     }
@@ -155,8 +160,9 @@ pub async fn run(
         // Nobody waits any more if the receiver is gone.
         let _ = ready.send(local);
     }
-    let result = supervise(tasks, &shutdown, &metrics).await;
+    let result = supervise(tasks, &shutdown, &metrics, DRAIN).await;
     db.close().await;
+    drop(lock);
     result
 }
 
@@ -165,6 +171,7 @@ async fn supervise(
     mut tasks: JoinSet<(String, Result<(), String>)>,
     shutdown: &CancellationToken,
     metrics: &Metrics,
+    drain: Duration,
 ) -> Result<(), DaemonError> {
     let mut failure = None;
     while !shutdown.is_cancelled() {
@@ -183,7 +190,7 @@ async fn supervise(
             }
         }
     }
-    let drained = tokio::time::timeout(DRAIN, async {
+    let drained = tokio::time::timeout(drain, async {
         let mut failed = None;
         while let Some(ended) = tasks.join_next().await {
             if !matches!(ended, Ok((_, Ok(())))) {
@@ -227,6 +234,8 @@ pub fn source(chain: &ChainConfig, metrics: &Metrics) -> Result<Arc<dyn Source>,
 mod tests {
     use super::*;
 
+    const SHORT: Duration = Duration::from_millis(50);
+
     fn tasks() -> JoinSet<(String, Result<(), String>)> {
         let mut tasks = JoinSet::new();
         tasks.spawn(async {
@@ -236,27 +245,27 @@ mod tests {
         tasks
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_panicked_task_ends_the_process_with_an_error() {
         let mut tasks = tasks();
         tasks.spawn(async { panic!("a bug") });
-        let ended = supervise(tasks, &CancellationToken::new(), &Metrics::new()).await;
+        let ended = supervise(tasks, &CancellationToken::new(), &Metrics::new(), SHORT).await;
         assert!(matches!(ended, Err(DaemonError::Task { .. })), "{ended:?}");
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_task_that_returns_unasked_ends_the_process_with_an_error() {
         let mut tasks = tasks();
         tasks.spawn(async { ("quitter".to_owned(), Ok(())) });
-        let ended = supervise(tasks, &CancellationToken::new(), &Metrics::new()).await;
+        let ended = supervise(tasks, &CancellationToken::new(), &Metrics::new(), SHORT).await;
         assert!(matches!(ended, Err(DaemonError::Task { task, .. }) if task == "quitter"));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_task_that_will_not_stop_does_not_hold_the_process() {
         let shutdown = CancellationToken::new();
         shutdown.cancel();
-        let ended = supervise(tasks(), &shutdown, &Metrics::new()).await;
+        let ended = supervise(tasks(), &shutdown, &Metrics::new(), SHORT).await;
         assert!(matches!(ended, Err(DaemonError::Drain)));
     }
 }

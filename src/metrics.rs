@@ -33,7 +33,6 @@ macro_rules! metrics {
             /// # Panics
             /// When two metrics have one name, which the tests would show.
             #[must_use]
-            #[expect(clippy::expect_used, reason = "names and labels are literals of this file")]
             pub fn new() -> Self {
                 let registry = Registry::new();
                 $(

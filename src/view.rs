@@ -1,7 +1,10 @@
 //! The shapes that the API and the events share, as JSON (camelCase; API.md fixes the names).
 
+mod wallet;
+
 use serde::Serialize;
 use utoipa::ToSchema;
+pub use wallet::{SafeChainView, SafeView, WalletChainView, WalletData, WalletView};
 
 use crate::{
     amount::Amount,
@@ -180,6 +183,7 @@ pub struct WalletRefView {
 /// A Safe on its way to being deployed.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = SafeDeployment)]
 pub struct SafeDeploymentView {
     #[schema(value_type = String)]
     pub id: crate::id::SafeDeploymentId,

@@ -61,7 +61,7 @@ CREATE TABLE wallet (
     replaced_by         BLOB,
     -- Set when the tenant deleted it: no longer shown, no longer watched.
     deleted_at          INTEGER,
-    -- The Safe's facts as last proven; all null for other kinds. Owners are addresses as JSON texts.
+    -- The Safe's facts as last proven; all null for other kinds. Owners: a JSON array of addresses in hexadecimal.
     safe_version        TEXT,
     safe_singleton      BLOB,
     safe_owners         TEXT,

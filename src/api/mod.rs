@@ -1,5 +1,5 @@
 //! HTTP: one file per resource. Reads take a connection or a snapshot; writes are one transaction each
-//! ([`write`]). Everything here is filtered by the caller's tenant, and nothing here knows a chain family.
+//! (`write`). Everything here is filtered by the caller's tenant, and nothing here knows a chain family.
 
 mod asset;
 mod auth;
@@ -118,7 +118,7 @@ impl App {
     }
 }
 
-/// Every route, once: the router and the test of the OpenAPI document both read this list.
+/// Every route, once: the router and the test of the `OpenAPI` document both read this list.
 fn routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
     vec![
         ("/v1/wallets", get(wallet::list).post(wallet::create)),
@@ -144,7 +144,6 @@ fn routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
 }
 
 impl Api {
-    #[must_use]
     pub fn router(self) -> Router {
         let max_body_bytes = self.config.server.max_body_bytes;
         let app = Arc::new(App {

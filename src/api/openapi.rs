@@ -12,7 +12,8 @@ use utoipa::{
 };
 
 use super::{
-    asset, balance, chain, delivery, endpoint, event, health, safe_deployment, transfer, wallet,
+    FieldError, ProblemBody, asset, balance, chain, delivery, endpoint, event, health,
+    safe_deployment, transfer, wallet,
 };
 
 #[derive(OpenApi)]
@@ -32,7 +33,7 @@ use super::{
         delivery::list, delivery::test, delivery::replay,
         health::healthz, health::readyz, health::metrics, document,
     ),
-    components(schemas(event::EventBody)),
+    components(schemas(event::EventBody, ProblemBody, FieldError)),
     modifiers(&Security),
 )]
 pub(super) struct ApiDocument;

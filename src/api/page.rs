@@ -31,8 +31,7 @@ impl Window {
         let limit = read_limit(fields, limit);
         let before = cursor.and_then(|text| {
             let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
-            let before = Uuid::from_slice(&bytes).ok();
-            before
+            Uuid::from_slice(&bytes).ok()
         });
         if cursor.is_some() && before.is_none() {
             fields.refuse("cursor", "must be a nextCursor of this list, or be left out");

@@ -92,6 +92,11 @@ impl Payload {
     /// # Errors
     /// 400 that tells where the JSON ends to be JSON, or which field is wrong.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        // serde would take an array for an object's fields in their order.
+        let first = self.bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+        if first.is_some_and(|byte| *byte != b'{') {
+            return Err(Problem::field(Code::InvalidRequest, "body", "must be a JSON object"));
+        }
         Json::from_bytes(&self.bytes).map(|Json(value)| value).map_err(|error| {
             let text = error.source().map_or_else(|| error.body_text(), ToString::to_string);
             match error {
@@ -213,13 +218,11 @@ impl Fields {
     }
 
     pub fn time(&mut self, field: &str, text: Option<&str>) -> Option<Millis> {
-        match text?.parse::<jiff::Timestamp>() {
-            Ok(time) => Some(Millis(time.as_millisecond())),
-            Err(_) => {
-                self.refuse(field, "must be a time such as 2026-01-15T09:30:00Z");
-                None
-            }
+        let time = text?.parse::<jiff::Timestamp>().ok();
+        if time.is_none() {
+            self.refuse(field, "must be a time such as 2026-01-15T09:30:00Z");
         }
+        time.map(|time| Millis(time.as_millisecond()))
     }
 
     /// A text that is kept and shown again: not empty, not long, no control characters.

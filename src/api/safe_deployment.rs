@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State, http::StatusCode, response::Response};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
@@ -18,73 +18,13 @@ use super::{
 use crate::{
     chain::{ChainName, Family, TxId},
     clock::Millis,
-    id::{SafeDeploymentId, TenantId, WalletId},
+    id::{SafeDeploymentId, TenantId},
     store::{
-        Conn, StoreError,
-        deployment::{self, DeploymentRow, DeploymentStatus},
-        key,
+        Conn, StoreError, key,
+        safe::{self, Deployment, DeploymentStatus},
     },
+    view::SafeDeploymentView,
 };
-
-/// A Safe on its way to being deployed.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[schema(as = SafeDeployment)]
-pub struct SafeDeploymentView {
-    #[schema(value_type = String)]
-    pub id: SafeDeploymentId,
-    pub chain: String,
-    pub tx_hash: String,
-    /// `pending`, `processing` (in a block that could still vanish), `completed` or `failed`.
-    #[schema(value_type = String, example = "completed")]
-    pub status: DeploymentStatus,
-    /// In a word, why it failed.
-    #[schema(example = "reverted")]
-    pub reason: Option<String>,
-    pub address: Option<String>,
-    #[schema(value_type = Option<String>)]
-    pub wallet_id: Option<WalletId>,
-    pub version: Option<String>,
-    pub singleton: Option<String>,
-    pub owners: Vec<String>,
-    pub threshold: Option<i64>,
-    pub block: Option<DeploymentBlockView>,
-    #[schema(value_type = String, format = DateTime)]
-    pub created_at: Millis,
-    #[schema(value_type = String, format = DateTime)]
-    pub updated_at: Millis,
-}
-
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct DeploymentBlockView {
-    pub number: u64,
-    pub hash: String,
-}
-
-impl SafeDeploymentView {
-    #[must_use]
-    pub fn new(row: &DeploymentRow, family: Family) -> Self {
-        Self {
-            id: row.id,
-            chain: row.chain.to_string(),
-            tx_hash: family.format_tx(&row.tx),
-            status: row.status,
-            reason: row.reason.clone(),
-            address: row.address.as_ref().map(|address| family.format_address(address)),
-            wallet_id: row.wallet_id,
-            version: row.version.clone(),
-            singleton: row.singleton.as_ref().map(|address| family.format_address(address)),
-            owners: row.owners.clone(),
-            threshold: row.threshold,
-            block: row.block.map(|block| DeploymentBlockView {
-                number: block.number,
-                hash: family.format_block_hash(&block.hash),
-            }),
-            created_at: row.created_at,
-            updated_at: row.updated_at,
-        }
-    }
-}
 
 /// The transaction that deploys a Safe.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -113,12 +53,14 @@ impl Write for Track {
         now: Millis,
     ) -> Result<Answer, Problem> {
         key::lock_tenant(conn, tenant).await?;
-        let row = if let Some(row) = deployment::by_tx(conn, tenant, &self.chain, &self.tx).await? {
+        let row = if let Some(row) =
+            safe::by_tx(conn, tenant, &self.chain, &self.tx).await?.into_iter().next()
+        {
             row
         } else {
             let id = app.ids.next();
-            deployment::insert_by_hash(conn, id, tenant, &self.chain, &self.tx, now).await?;
-            let row = deployment::by_id(conn, tenant, id).await?;
+            safe::insert_by_hash(conn, id, tenant, &self.chain, &self.tx, now).await?;
+            let row = safe::get(conn, tenant, id).await?;
             row.ok_or_else(|| StoreError::corrupt("a deployment vanished as it was made"))?
         };
         Answer::new(StatusCode::ACCEPTED, &SafeDeploymentView::new(&row, self.family))
@@ -185,7 +127,7 @@ pub(super) async fn read(
     };
     let parsed = id.parse().map_err(|_| missing())?;
     let mut session = app.db.read().await?;
-    let row = deployment::by_id(&mut session.conn(), tenant, parsed).await?.ok_or_else(missing)?;
+    let row = safe::get(&mut session.conn(), tenant, parsed).await?.ok_or_else(missing)?;
     Ok(Json(SafeDeploymentView::new(&row, app.family(&row.chain))))
 }
 
@@ -226,8 +168,8 @@ pub(super) async fn list(
     let chain = params.chain.map(|name| app.chain("chain", &name).map(|c| &c.name)).transpose()?;
     let before = window.before.map(SafeDeploymentId);
     let mut session = app.db.read().await?;
-    let rows = deployment::list(&mut session.conn(), tenant, chain, status, before, window.fetch())
-        .await?;
-    let view = |row: DeploymentRow| SafeDeploymentView::new(&row, app.family(&row.chain));
+    let rows =
+        safe::list(&mut session.conn(), tenant, chain, status, before, window.fetch()).await?;
+    let view = |row: Deployment| SafeDeploymentView::new(&row, app.family(&row.chain));
     Ok(Json(window.page(rows, |row| row.id.0, view)))
 }

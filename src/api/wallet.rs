@@ -1,11 +1,11 @@
-//! Wallets: list, read, rename, make primary, delete. Registering one is in [`register`].
+//! Wallets: list, read, rename, make primary, delete. Registering one is in `register`.
 
 mod register;
 
 use std::sync::Arc;
 
 use axum::{Json, extract::State, http::StatusCode, response::Response};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer};
 use utoipa::{IntoParams, ToSchema};
 
 pub(super) use self::register::{__path_create, create};
@@ -24,148 +24,16 @@ use crate::{
     chain::ChainName,
     clock::Millis,
     event::{EventType, NewEvent},
-    id::{AccountId, TenantId, WalletId},
+    id::{TenantId, WalletId},
     store::{
         self, Conn, account,
-        wallet::{
-            self, AccountFilter, WalletChanges, WalletFilter, WalletKind, WalletRow, WalletStatus,
-            WatchStatus,
-        },
+        wallet::{self, AccountFilter, WalletChanges, WalletFilter, WalletKind, WalletStatus},
     },
+    view::{WalletData, WalletView},
 };
 
 pub(super) const LONGEST_NICKNAME: usize = 128;
 pub(super) const LONGEST_REFERENCE: usize = 256;
-
-/// A wallet.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[schema(as = Wallet)]
-pub struct WalletView {
-    #[schema(value_type = String, example = "wlt_2xKjF9mQb7vN4hL1pR3w8t")]
-    pub id: WalletId,
-    #[schema(example = "0x742d35Cc6634C0532925a3b844Bc9e7595f2bD18")]
-    pub address: String,
-    /// `evm`, `solana` or `tron`.
-    #[schema(value_type = String, example = "evm")]
-    pub family: crate::chain::Family,
-    /// `eoa`, `safe` or `contract`.
-    #[schema(value_type = String, example = "eoa")]
-    pub kind: WalletKind,
-    /// `pending` (no watch has begun), `active` or `disabled`.
-    #[schema(value_type = String, example = "active")]
-    pub status: WalletStatus,
-    pub chains: Vec<WalletChainView>,
-    #[schema(value_type = Option<String>)]
-    pub account_id: Option<AccountId>,
-    pub client_reference_id: Option<String>,
-    pub nickname: Option<String>,
-    pub is_primary: bool,
-    /// Null for wallets that are no Safe.
-    pub safe: Option<SafeView>,
-    #[schema(value_type = Option<String>, format = DateTime)]
-    pub rotated_at: Option<Millis>,
-    #[schema(value_type = Option<String>)]
-    pub replaced_by_wallet_id: Option<WalletId>,
-    #[schema(value_type = String, format = DateTime)]
-    pub created_at: Millis,
-    #[schema(value_type = String, format = DateTime)]
-    pub updated_at: Millis,
-}
-
-/// One chain of a wallet.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct WalletChainView {
-    pub chain: String,
-    /// `pending` (the watch has not begun), `active`, `closing` or `closed`.
-    pub status: &'static str,
-    pub from_block: Option<u64>,
-    /// The block up to which everything is in the balances; null until the watch has begun.
-    pub covered_to: Option<u64>,
-}
-
-/// A Safe's facts as last proven.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct SafeView {
-    pub version: Option<String>,
-    pub singleton: Option<String>,
-    pub owners: Vec<String>,
-    pub threshold: Option<i64>,
-    /// Whether a block that will stay holds it on some chain.
-    pub deployed: bool,
-    pub deployments: Vec<SafeChainView>,
-}
-
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct SafeChainView {
-    pub chain: String,
-    /// As of a Safe deployment: `pending`, `processing`, `completed` or `failed`.
-    pub status: String,
-}
-
-fn safe_view(row: &WalletRow) -> Option<SafeView> {
-    let safe = row.safe.as_ref()?;
-    let deployments: Vec<SafeChainView> = row
-        .chains
-        .iter()
-        .filter_map(|on| {
-            Some(SafeChainView { chain: on.chain.to_string(), status: on.deployment.clone()? })
-        })
-        .collect();
-    Some(SafeView {
-        version: safe.version.clone(),
-        singleton: safe.singleton.as_ref().map(|address| row.family.format_address(address)),
-        owners: safe.owners.clone(),
-        threshold: safe.threshold,
-        deployed: deployments.iter().any(|on| on.status == "completed"),
-        deployments,
-    })
-}
-
-impl From<&WalletRow> for WalletView {
-    fn from(row: &WalletRow) -> Self {
-        let open = row.chains.iter().any(|on| on.status == WatchStatus::Open);
-        let chains = row.chains.iter().map(|on| WalletChainView {
-            chain: on.chain.to_string(),
-            status: match on.status {
-                WatchStatus::Requested => "pending",
-                WatchStatus::Open => "active",
-                WatchStatus::Closing => "closing",
-                WatchStatus::Closed => "closed",
-            },
-            from_block: on.from_block,
-            covered_to: on.head.filter(|_| on.status == WatchStatus::Open),
-        });
-        Self {
-            id: row.id,
-            address: row.family.format_address(&row.address),
-            family: row.family,
-            kind: row.kind,
-            status: match (row.disabled_at, open) {
-                (Some(_), _) => WalletStatus::Disabled,
-                (None, true) => WalletStatus::Active,
-                (None, false) => WalletStatus::Pending,
-            },
-            chains: chains.collect(),
-            account_id: row.account_id,
-            client_reference_id: row.client_reference_id.clone(),
-            nickname: row.nickname.clone(),
-            is_primary: row.is_primary,
-            safe: safe_view(row),
-            rotated_at: row.rotated_at,
-            replaced_by_wallet_id: row.replaced_by,
-            created_at: row.created_at,
-            updated_at: row.updated_at,
-        }
-    }
-}
-
-/// The data of an event about a wallet as a whole.
-#[derive(Clone, Debug, Serialize)]
-pub struct WalletData {
-    pub wallet: WalletView,
-}
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -256,6 +124,7 @@ fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<String>>,
 }
 
 /// What is left out stays; null clears.
+#[expect(clippy::option_option, reason = "left out, null and a text are three wishes")]
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WalletChangesBody {

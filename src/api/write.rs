@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// How long an answer is kept.
-const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+const KEPT: Duration = Duration::from_hours(24);
 /// How often a transaction that collided is done again.
 const RETRIES: u32 = 3;
 const FORGET_EVERY: Duration = Duration::from_secs(5);

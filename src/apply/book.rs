@@ -13,7 +13,7 @@ use crate::{
     chain::{Address, AssetKey, Header, Kind, Movement, Ordinal, TxId},
     clock::Millis,
     event::{EventType, NewEvent},
-    id::{Ids, TenantId, WalletId},
+    id::{Ids, WalletId},
     ledger::{Direction, Effect, LedgerError, Status},
     metrics::Metrics,
     store::{
@@ -380,14 +380,14 @@ impl Book {
             return Ok(());
         }
         transfer::insert_entry(conn, row, effect, self.now).await?;
-        let head = self.head;
+        let at = self.head;
         let held = self.balance(conn, row.wallet_id, row.asset).await?;
         held.row.position = held
             .row
             .position
             .apply(effect, row.direction, row.amount)
             .map_err(|error| ledger_error(row, effect, error))?;
-        held.changed_at = Some(head);
+        held.changed_at = Some(at);
         Ok(())
     }
 
@@ -494,16 +494,6 @@ impl Book {
         for status in &self.deployments {
             metrics.safe_deployments.with_label_values(&[name, *status]).inc();
         }
-    }
-
-    pub(super) fn tell_wallet(
-        &mut self,
-        tenant: TenantId,
-        wallet: WalletId,
-        kind: EventType,
-        data: &serde_json::Value,
-    ) {
-        self.events.push(NewEvent::new(tenant, Some(wallet), kind, data));
     }
 }
 

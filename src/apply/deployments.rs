@@ -4,16 +4,17 @@ use serde_json::json;
 
 use super::{ApplyError, MatchedBlock, book::Book};
 use crate::{
-    chain::{Address, BlockRef, SafeProof, TxId},
+    chain::{Address, BlockRef, ChainName, SafeProof, TxId},
     clock::Millis,
-    event::EventType,
-    id::{AccountId, WalletId},
+    event::{EventType, NewEvent},
+    id::{AccountId, TenantId, WalletId},
     store::{
         Conn, StoreError,
-        safe::{self, Deployment, DeploymentStatus, SafeWallet},
+        safe::{self, Deployment, DeploymentStatus},
+        wallet::{self, NewWallet, WalletKind},
         watch,
     },
-    view::{SafeDeploymentView, WalletRefView},
+    view::{SafeDeploymentView, WalletData, WalletRefView, WalletView},
 };
 
 /// A Safe set up in a block, proven by the state after that block.
@@ -193,7 +194,7 @@ impl Book {
                 client_reference_id: wallet.client_reference_id,
             }),
         });
-        self.events.push(crate::event::NewEvent::new(row.tenant_id, row.wallet_id, kind, &data));
+        self.events.push(NewEvent::new(row.tenant_id, row.wallet_id, kind, &data));
         Ok(())
     }
 
@@ -207,29 +208,43 @@ impl Book {
     ) -> Result<bool, ApplyError> {
         let Some(address) = row.address else { return Ok(false) };
         let name = self.chain.name.clone();
-        let known = safe::wallet_at(conn, row.tenant_id, &name, &address).await?;
-        let (wallet, made) = if let Some(wallet) = known {
-            (wallet, false)
-        } else {
-            let account = self.owners_account(conn, row).await?;
-            let family = self.chain.family;
-            let wallet = safe::insert_wallet(
-                conn,
-                &self.ids,
-                row.tenant_id,
-                account,
-                family,
-                &address,
-                self.now,
-            )
-            .await?;
-            watch::request(conn, &name, &address, wallet.id, row.tenant_id, self.now).await?;
-            self.tell_created(row, &wallet, &address);
-            (wallet, true)
+        let known = wallet::watching(conn, row.tenant_id, &name, &address).await?;
+        let id = match known {
+            Some(id) => id,
+            None => self.register_safe(conn, row, &name, address).await?,
         };
-        safe::write_proof(conn, wallet.id, proof, self.now).await?;
-        row.wallet_id = Some(wallet.id);
-        Ok(made)
+        safe::write_proof(conn, id, proof, self.now).await?;
+        if known.is_none() {
+            self.tell_created(conn, row.tenant_id, id).await?;
+        }
+        row.wallet_id = Some(id);
+        Ok(known.is_none())
+    }
+
+    async fn register_safe(
+        &mut self,
+        conn: &mut Conn<'_>,
+        row: &mut Deployment,
+        name: &ChainName,
+        address: Address,
+    ) -> Result<WalletId, ApplyError> {
+        let new = NewWallet {
+            id: self.ids.next(),
+            tenant_id: row.tenant_id,
+            account_id: self.owners_account(conn, row).await?,
+            family: self.chain.family,
+            address,
+            kind: WalletKind::Safe,
+            client_reference_id: None,
+            nickname: None,
+            is_primary: false,
+        };
+        wallet::insert(conn, &new, self.now).await?;
+        if wallet::request_watch(conn, &new, name, self.now).await? {
+            Ok(new.id)
+        } else {
+            Err(StoreError::Collision("the Safe was registered meanwhile".to_owned()).into())
+        }
     }
 
     /// The account that an owner's wallet belongs to, if a registered owner has one.
@@ -252,17 +267,16 @@ impl Book {
         }
     }
 
-    fn tell_created(&mut self, row: &Deployment, wallet: &SafeWallet, address: &Address) {
-        let data = json!({
-            "wallet": WalletRefView {
-                id: wallet.id,
-                address: self.chain.family.format_address(address),
-                account_id: wallet.account_id,
-                client_reference_id: wallet.client_reference_id.clone(),
-            },
-            "kind": "safe",
-            "chains": [self.chain.name],
-        });
-        self.tell_wallet(row.tenant_id, wallet.id, EventType::WalletCreated, &data);
+    async fn tell_created(
+        &mut self,
+        conn: &mut Conn<'_>,
+        tenant: TenantId,
+        id: WalletId,
+    ) -> Result<(), ApplyError> {
+        let row = wallet::by_id(conn, tenant, id).await?;
+        let row = row.ok_or_else(|| StoreError::corrupt("a wallet vanished as it was made"))?;
+        let data = WalletData { wallet: WalletView::from(&row) };
+        self.events.push(NewEvent::new(tenant, Some(id), EventType::WalletCreated, &data));
+        Ok(())
     }
 }

@@ -20,11 +20,9 @@ impl ChainName {
     }
 }
 
-impl TryFrom<String> for ChainName {
-    type Error = std::convert::Infallible;
-
-    fn try_from(name: String) -> Result<Self, Self::Error> {
-        Ok(Self(name.into()))
+impl From<String> for ChainName {
+    fn from(name: String) -> Self {
+        Self(name.into())
     }
 }
 

@@ -95,3 +95,34 @@ async fn revoke(db: &Db, clock: &Clock, id: &str) -> anyhow::Result<String> {
     tx.commit().await?;
     Ok(format!("{id} is revoked; running daemons refuse it within 5 seconds"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Millis;
+
+    #[tokio::test]
+    async fn a_key_is_made_listed_without_itself_and_revoked_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let url = format!("sqlite://{}", folder.path().join("t.db").display());
+        let db = Db::open(&url).await.expect("a store");
+        let clock = Clock::manual(Millis(1_768_469_400_000));
+        let scopes = vec![Scope::WalletsRead, Scope::WebhooksWrite];
+        let create = KeysCommand::Create { tenant: "acme".to_owned(), scopes };
+        let secret = carry_out(&db, &clock, create).await.expect("a key");
+        let list = async || {
+            let command = KeysCommand::List { tenant: Some("acme".to_owned()) };
+            carry_out(&db, &clock, command).await.expect("a list")
+        };
+        let listed = list().await;
+        assert!(listed.contains("wallets:read webhooks:write") && listed.ends_with("valid"));
+        assert!(!listed.contains(&secret));
+        let id = listed.split(' ').next().expect("an id").to_owned();
+        let revoke = async || carry_out(&db, &clock, KeysCommand::Revoke { id: id.clone() }).await;
+        revoke().await.expect("revoked");
+        assert!(list().await.contains("revoked 2026-01-15"));
+        assert!(revoke().await.is_err(), "it is revoked already");
+        let empty = KeysCommand::Create { tenant: " ".to_owned(), scopes: vec![Scope::Admin] };
+        assert!(carry_out(&db, &clock, empty).await.is_err());
+    }
+}

@@ -285,6 +285,22 @@ pub async fn release(conn: &mut Conn<'_>, claimed: &Claimed) -> Result<bool, Sto
     Ok(changed == 1)
 }
 
+/// Gives back everything that was claimed: only for a daemon that knows itself to be the only one, when it
+/// starts. What a killed process was sending is sent again at once.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn release_all(conn: &mut Conn<'_>) -> Result<(), StoreError> {
+    on!(conn, c => sqlx::query(
+        "UPDATE delivery SET lease_token = NULL, lease_until = NULL
+         WHERE status = 'pending' AND lease_token IS NOT NULL",
+    )
+    .execute(c)
+    .await
+    .map(|_| ()))?;
+    Ok(())
+}
+
 /// Notes a success of an endpoint; writes only if it was failing.
 ///
 /// # Errors

@@ -268,6 +268,26 @@ impl Db {
         }
     }
 
+    /// A database of its own on a PostgreSQL server.
+    #[cfg(test)]
+    pub async fn create_for_test(server: &str, name: &str) -> Self {
+        use sqlx::{AssertSqlSafe, Connection as _};
+        let mut admin = PgConnection::connect(server).await.expect("the test server");
+        let sql = format!("CREATE DATABASE {name}");
+        sqlx::query(AssertSqlSafe(sql)).execute(&mut admin).await.expect("a database");
+        let (server, _) = server.rsplit_once('/').expect("a URL with a database");
+        Self::open(&format!("{server}/{name}")).await.expect("a store")
+    }
+
+    /// Ends what [`Db::create_for_test`] made, with its connections.
+    #[cfg(test)]
+    pub async fn drop_for_test(server: &str, name: &str) {
+        use sqlx::{AssertSqlSafe, Connection as _};
+        let mut admin = PgConnection::connect(server).await.expect("the test server");
+        let sql = format!("DROP DATABASE {name} WITH (FORCE)");
+        sqlx::query(AssertSqlSafe(sql)).execute(&mut admin).await.expect("it is dropped");
+    }
+
     /// Closes the connections; what was committed stays.
     pub async fn close(&self) {
         match self {

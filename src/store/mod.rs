@@ -1,7 +1,7 @@
 //! All SQL, one file per group of tables; nobody outside this folder names `sqlx`.
 //!
 //! One SQL text serves SQLite and PostgreSQL: `$1` placeholders, `ON CONFLICT`, `RETURNING`, and no
-//! arithmetic on amounts (that is the ledger's work). What must differ stands in [`engine`].
+//! arithmetic on amounts (that is the ledger's work). What must differ stands in `engine`.
 //!
 //! Store functions borrow a [`Conn`] and never begin or commit. Not found is `Ok(None)`; an update of one
 //! row that changes no row is an error or a `false`, never ignored.
@@ -13,7 +13,6 @@ pub mod account;
 pub mod balance;
 pub mod chain;
 pub mod delivery;
-pub mod deployment;
 pub mod endpoint;
 pub mod event;
 pub mod feed;

@@ -1,12 +1,12 @@
 //! Safe deployments and the wallets they make, as the follower sees them.
 
-use sqlx::FromRow;
+use sqlx::{AssertSqlSafe, FromRow};
 
 use super::{Conn, StoreError, chain::number, on};
 use crate::{
-    chain::{Address, BlockHash, BlockRef, ChainName, Family, SafeProof, TxId, words},
+    chain::{Address, BlockHash, BlockRef, ChainName, SafeProof, TxId, words},
     clock::Millis,
-    id::{AccountId, Ids, SafeDeploymentId, TenantId, WalletId},
+    id::{SafeDeploymentId, TenantId, WalletId},
 };
 
 words! {
@@ -173,6 +173,33 @@ pub async fn undecided(
     rows.into_iter().map(Deployment::try_from).collect()
 }
 
+/// Begins to track a deployment by its transaction.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn insert_by_hash(
+    conn: &mut Conn<'_>,
+    id: SafeDeploymentId,
+    tenant: TenantId,
+    chain: &ChainName,
+    tx: &TxId,
+    now: Millis,
+) -> Result<(), StoreError> {
+    on!(conn, c => sqlx::query(
+        "INSERT INTO safe_deployment (id, tenant_id, chain, tx, found_by, status, created_at, updated_at)
+         VALUES ($1, $2, $3, $4, 'hash', 'pending', $5, $5)",
+    )
+    .bind(id)
+    .bind(tenant)
+    .bind(chain.as_str())
+    .bind(tx.as_slice())
+    .bind(now)
+    .execute(c)
+    .await
+    .map(|_| ()))?;
+    Ok(())
+}
+
 /// One deployment of a tenant.
 ///
 /// # Errors
@@ -211,6 +238,41 @@ pub async fn by_tx(
     .bind(tx.as_slice())
     .fetch_all(c)
     .await)?;
+    rows.into_iter().map(Deployment::try_from).collect()
+}
+
+/// A page of the tenant's deployments, newest first, those before `before`.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn list(
+    conn: &mut Conn<'_>,
+    tenant: TenantId,
+    chain: Option<&ChainName>,
+    status: Option<DeploymentStatus>,
+    before: Option<SafeDeploymentId>,
+    limit: i64,
+) -> Result<Vec<Deployment>, StoreError> {
+    let mut sql =
+        concat!("SELECT ", columns!(), " FROM safe_deployment WHERE tenant_id = $1").to_owned();
+    if chain.is_some() {
+        sql.push_str(" AND chain = $2");
+    }
+    if status.is_some() {
+        sql.push_str(" AND status = $3");
+    }
+    if before.is_some() {
+        sql.push_str(" AND id < $4");
+    }
+    sql.push_str(" ORDER BY id DESC LIMIT $5");
+    let rows: Vec<Raw> = on!(conn, c => sqlx::query_as(AssertSqlSafe(sql))
+        .bind(tenant)
+        .bind(chain.map(ChainName::as_str))
+        .bind(status.map(DeploymentStatus::as_str))
+        .bind(before)
+        .bind(limit)
+        .fetch_all(c)
+        .await)?;
     rows.into_iter().map(Deployment::try_from).collect()
 }
 
@@ -315,69 +377,6 @@ pub async fn write(
     } else {
         Err(StoreError::Collision(format!("the deployment {} changed meanwhile", row.id)))
     }
-}
-
-/// A wallet that a Safe became, as the follower needs it.
-#[derive(Clone, Debug, FromRow)]
-pub struct SafeWallet {
-    pub id: WalletId,
-    pub account_id: Option<AccountId>,
-    pub client_reference_id: Option<String>,
-}
-
-/// The tenant's wallet at an address on a chain, watched or about to be.
-///
-/// # Errors
-/// [`StoreError`] of the engine.
-pub async fn wallet_at(
-    conn: &mut Conn<'_>,
-    tenant: TenantId,
-    chain: &ChainName,
-    address: &Address,
-) -> Result<Option<SafeWallet>, StoreError> {
-    Ok(on!(conn, c => sqlx::query_as(
-        "SELECT wallet.id, wallet.account_id, wallet.client_reference_id
-         FROM watch w JOIN wallet ON wallet.id = w.wallet_id
-         WHERE w.chain = $2 AND w.address = $3 AND w.tenant_id = $1
-           AND w.status IN ('requested', 'open') AND wallet.deleted_at IS NULL",
-    )
-    .bind(tenant)
-    .bind(chain.as_str())
-    .bind(address.as_slice())
-    .fetch_optional(c)
-    .await)?)
-}
-
-/// Makes the wallet of a newly found Safe.
-///
-/// # Errors
-/// [`StoreError`] of the engine.
-pub async fn insert_wallet(
-    conn: &mut Conn<'_>,
-    ids: &Ids,
-    tenant: TenantId,
-    account: Option<AccountId>,
-    family: Family,
-    address: &Address,
-    now: Millis,
-) -> Result<SafeWallet, StoreError> {
-    let id: WalletId = ids.next();
-    on!(conn, c => sqlx::query(
-        "INSERT INTO wallet (id, tenant_id, account_id, family, address, kind, is_primary, created_at,
-                             updated_at)
-         VALUES ($1, $2, $3, $4, $5, 'safe', $6, $7, $7)",
-    )
-    .bind(id)
-    .bind(tenant)
-    .bind(account)
-    .bind(family.as_str())
-    .bind(address.as_slice())
-    .bind(false)
-    .bind(now)
-    .execute(c)
-    .await
-    .map(|_| ()))?;
-    Ok(SafeWallet { id, account_id: account, client_reference_id: None })
 }
 
 /// Writes what was proven of a Safe to its wallet, which is of kind `safe` from then on.

@@ -6,12 +6,12 @@ use std::{collections::BTreeMap, env};
 use sqlx::{AssertSqlSafe, Connection as _, FromRow, PgConnection};
 use tempfile::TempDir;
 
-use super::{Db, chain, on, transfer, watch};
+use super::{Db, chain, on, transfer};
 use crate::{
     amount::Amount,
     chain::{Address, AssetKey, ChainName},
-    clock::{Clock, Millis},
-    id::{EndpointId, Ids, TenantId, TransferId, WalletId},
+    clock::Clock,
+    id::{Ids, TenantId, TransferId, WalletId},
     ledger::{Direction, Effect, Position},
 };
 
@@ -99,7 +99,12 @@ impl TestStore {
     ) -> WalletId {
         let id = self.wallet(tenant, address.as_slice()).await;
         let mut tx = self.db.begin().await.unwrap();
-        watch::request(&mut tx.conn(), chain, &address, id, tenant, Millis(0)).await.unwrap();
+        on!(&mut tx.conn(), c => sqlx::query(
+            "INSERT INTO watch (chain, address, wallet_id, tenant_id, status, created_at, updated_at)
+             VALUES ($1, $2, $3, $4, 'requested', 0, 0)",
+        )
+        .bind(chain.as_str()).bind(address.as_slice()).bind(id).bind(tenant).execute(c).await.map(|_| ()))
+        .unwrap();
         tx.commit().await.unwrap();
         id
     }
@@ -113,19 +118,6 @@ impl TestStore {
         .bind(wallet).execute(c).await.map(|_| ()))
         .unwrap();
         tx.commit().await.unwrap();
-    }
-
-    pub async fn endpoint(&self, tenant: TenantId, url: &str) -> EndpointId {
-        let id: EndpointId = self.ids.next();
-        let mut tx = self.db.begin().await.unwrap();
-        on!(&mut tx.conn(), c => sqlx::query(
-            "INSERT INTO webhook_endpoint (id, tenant_id, url, events, ordered, created_at, updated_at)
-             VALUES ($1, $2, $3, '[\"*\"]', $4, 0, 0)",
-        )
-        .bind(id).bind(tenant).bind(url).bind(false).execute(c).await.map(|_| ()))
-        .unwrap();
-        tx.commit().await.unwrap();
-        id
     }
 
     pub async fn cursor(&self, name: &ChainName) -> Option<chain::Cursor> {
@@ -188,11 +180,6 @@ impl TestStore {
         rows.into_iter()
             .map(|(kind, sequence, body)| (kind, sequence, serde_json::from_str(&body).unwrap()))
             .collect()
-    }
-
-    pub async fn count(&self, sql: &'static str) -> i64 {
-        let mut session = self.db.read().await.unwrap();
-        on!(&mut session.conn(), c => sqlx::query_scalar(sql).fetch_one(c).await).unwrap()
     }
 }
 

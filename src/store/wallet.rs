@@ -1,9 +1,13 @@
 //! Wallets with their watches, as a tenant sees and changes them. Opening and closing watches is the
 //! follower's work; here they are only wished for.
 
+mod filter;
+
 use sqlx::{AssertSqlSafe, FromRow};
 
-use super::{Conn, StoreError, account::LocatorKind, on};
+pub(in crate::store) use self::filter::bind_filter;
+pub use self::filter::{AccountFilter, WalletFilter, WalletStatus};
+use super::{Conn, StoreError, on};
 use crate::{
     chain::{Address, ChainName, Family, words},
     clock::Millis,
@@ -35,7 +39,7 @@ pub struct SafeFacts {
     pub version: Option<String>,
     pub singleton: Option<Address>,
     /// As the family writes them.
-    pub owners: Vec<String>,
+    pub owners: Vec<Address>,
     pub threshold: Option<i64>,
 }
 
@@ -125,8 +129,7 @@ impl RawWallet {
                 version: self.safe_version,
                 singleton: self.safe_singleton.as_deref().and_then(Address::from_slice),
                 owners: owners
-                    .map_or(Ok(Vec::new()), |owners| serde_json::from_str(&owners))
-                    .map_err(StoreError::corrupt)?,
+                    .map_or(Ok(Vec::new()), |owners| super::safe::read_addresses(&owners))?,
                 threshold: self.safe_threshold,
             }),
             (WalletKind::Eoa | WalletKind::Contract, _) => None,
@@ -151,136 +154,6 @@ impl RawWallet {
         })
     }
 }
-
-/// Which account's wallets.
-#[derive(Clone, Debug)]
-pub enum AccountFilter {
-    Id(AccountId),
-    External(String),
-    Locator(LocatorKind, String),
-}
-
-/// Which wallets of a tenant; every condition that is set must hold.
-#[derive(Clone, Debug, Default)]
-pub struct WalletFilter {
-    pub id: Option<WalletId>,
-    pub address: Option<Address>,
-    pub family: Option<Family>,
-    pub kind: Option<WalletKind>,
-    pub account: Option<AccountFilter>,
-    pub client_reference_id: Option<String>,
-    pub chain: Option<ChainName>,
-    pub status: Option<WalletStatus>,
-    /// Only wallets that were made before this one.
-    pub before: Option<WalletId>,
-}
-
-words! {
-    /// Where a wallet stands as a whole.
-    WalletStatus {
-        /// No watch has begun.
-        Pending = "pending",
-        Active = "active",
-        Disabled = "disabled",
-    }
-}
-
-impl WalletFilter {
-    /// The conditions on `wallet w`, with `$1` the tenant. Only fixed texts: the values are bound.
-    pub(super) fn conditions(&self) -> String {
-        const OPEN: &str =
-            "EXISTS (SELECT 1 FROM watch o WHERE o.wallet_id = w.id AND o.status = 'open')";
-        let mut sql = "w.tenant_id = $1 AND w.deleted_at IS NULL".to_owned();
-        let mut and = |condition: &str| {
-            sql.push_str(" AND ");
-            sql.push_str(condition);
-        };
-        if self.id.is_some() {
-            and("w.id = $2");
-        }
-        if self.address.is_some() {
-            and("w.address = $3");
-        }
-        if self.family.is_some() {
-            and("w.family = $4");
-        }
-        if self.kind.is_some() {
-            and("w.kind = $5");
-        }
-        match &self.account {
-            Some(AccountFilter::Id(_)) => and("w.account_id = $6"),
-            Some(AccountFilter::External(_)) => and("w.account_id = (
-                SELECT a.id FROM account a WHERE a.tenant_id = $1 AND a.external_id = $7)"),
-            Some(AccountFilter::Locator(..)) => and("w.account_id = (
-                SELECT l.account_id FROM account_locator l
-                WHERE l.tenant_id = $1 AND l.kind = $8 AND l.value = $7)"),
-            None => {}
-        }
-        if self.client_reference_id.is_some() {
-            and("w.client_reference_id = $9");
-        }
-        if self.chain.is_some() {
-            and("EXISTS (SELECT 1 FROM watch o
-                 WHERE o.wallet_id = w.id AND o.chain = $10 AND o.status <> 'closed')");
-        }
-        match self.status {
-            Some(WalletStatus::Pending) => {
-                and("w.disabled_at IS NULL AND NOT ");
-                sql.push_str(OPEN);
-            }
-            Some(WalletStatus::Active) => {
-                and("w.disabled_at IS NULL AND ");
-                sql.push_str(OPEN);
-            }
-            Some(WalletStatus::Disabled) => and("w.disabled_at IS NOT NULL"),
-            None => {}
-        }
-        if self.before.is_some() {
-            sql.push_str(" AND w.id < $11");
-        }
-        sql
-    }
-
-    pub(super) fn account_id(&self) -> Option<AccountId> {
-        match &self.account {
-            Some(AccountFilter::Id(id)) => Some(*id),
-            _ => None,
-        }
-    }
-
-    pub(super) fn account_name(&self) -> Option<&str> {
-        match &self.account {
-            Some(AccountFilter::External(value) | AccountFilter::Locator(_, value)) => Some(value),
-            _ => None,
-        }
-    }
-
-    pub(super) fn locator_kind(&self) -> Option<&'static str> {
-        match &self.account {
-            Some(AccountFilter::Locator(kind, _)) => Some(kind.as_str()),
-            _ => None,
-        }
-    }
-}
-
-/// Binds `$1` to `$11` of [`WalletFilter::conditions`].
-macro_rules! bind_filter {
-    ($query:expr, $tenant:expr, $filter:expr) => {
-        $query
-            .bind($tenant)
-            .bind($filter.id)
-            .bind($filter.address.as_ref().map($crate::chain::Address::as_slice))
-            .bind($filter.family.map($crate::chain::Family::as_str))
-            .bind($filter.kind.map($crate::store::wallet::WalletKind::as_str))
-            .bind($filter.account_id())
-            .bind($filter.account_name())
-            .bind($filter.locator_kind())
-            .bind($filter.client_reference_id.as_deref())
-            .bind($filter.chain.as_ref().map($crate::chain::ChainName::as_str))
-            .bind($filter.before)
-    };
-}
-pub(super) use bind_filter;
 
 /// How many wallets that one locator names are read; a user who gets that many has to choose anyway.
 pub const MATCHES: i64 = 20;
@@ -497,7 +370,7 @@ pub async fn update(
     changes: &WalletChanges,
     now: Millis,
 ) -> Result<bool, StoreError> {
-    let changed = on!(conn, c => sqlx::query(
+    let rows = on!(conn, c => sqlx::query(
         "UPDATE wallet
          SET nickname = CASE WHEN $3 THEN $4 ELSE nickname END,
              client_reference_id = CASE WHEN $5 THEN $6 ELSE client_reference_id END,
@@ -515,7 +388,7 @@ pub async fn update(
     .execute(c)
     .await
     .map(|done| done.rows_affected()))?;
-    Ok(changed == 1)
+    Ok(rows == 1)
 }
 
 /// Deletes a wallet, and wishes its watches closed; `false` if it is gone, or primary.
@@ -570,4 +443,20 @@ pub async fn watched_per_chain(
     .fetch_all(c)
     .await)?;
     Ok(rows.into_iter().map(|(chain, count)| (ChainName::new(&chain), count)).collect())
+}
+
+/// What the chain's follower does when it opens a watch, as far as the API can see it.
+#[cfg(test)]
+pub async fn open_for_test(conn: &mut Conn<'_>, wallet: WalletId, chain: &ChainName) {
+    let changed = on!(conn, c => sqlx::query(
+        "UPDATE watch SET status = 'open', opened_number = 1, opened_hash = $3
+         WHERE wallet_id = $1 AND chain = $2",
+    )
+    .bind(wallet)
+    .bind(chain.as_str())
+    .bind(&[1u8; 32][..])
+    .execute(c)
+    .await
+    .map(|done| done.rows_affected()));
+    assert_eq!(changed.expect("an update"), 1);
 }

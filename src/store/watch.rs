@@ -248,35 +248,6 @@ pub async fn reopen_above(
     Ok(rows.into_iter().map(|row| (row.wallet_id, row.address)).collect())
 }
 
-/// A registration made by the daemon itself: a Safe that a registered owner set up. `false` if the
-/// tenant watches the address on this chain already.
-///
-/// # Errors
-/// [`StoreError`] of the engine.
-pub async fn request(
-    conn: &mut Conn<'_>,
-    chain: &ChainName,
-    address: &Address,
-    wallet: WalletId,
-    tenant: TenantId,
-    now: Millis,
-) -> Result<bool, StoreError> {
-    let changed = on!(conn, c => sqlx::query(
-        "INSERT INTO watch (chain, address, wallet_id, tenant_id, status, activated, created_at, updated_at)
-         VALUES ($1, $2, $3, $4, 'requested', $5, $6, $6) ON CONFLICT DO NOTHING",
-    )
-    .bind(chain.as_str())
-    .bind(address.as_slice())
-    .bind(wallet)
-    .bind(tenant)
-    .bind(false)
-    .bind(now)
-    .execute(c)
-    .await
-    .map(|done| done.rows_affected()))?;
-    Ok(changed == 1)
-}
-
 /// What events say of a wallet.
 #[derive(Clone, Debug)]
 pub struct WalletRef {

@@ -28,7 +28,7 @@ use crate::{
 /// leases run out.
 const POLL: Duration = Duration::from_secs(1);
 /// How much longer than a send may take its lease holds: for reading the letter and recording the outcome.
-const LEASE_MARGIN: Duration = Duration::from_secs(30);
+const LEASE_MARGIN: Duration = Duration::from_secs(5);
 /// How often the backlog is tended to, at most.
 const TEND: Duration = Duration::from_secs(5);
 /// And for how small a share of the time.

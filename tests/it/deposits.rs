@@ -112,9 +112,9 @@ on_both_stores! {
         }
         node.settle().await;
         for &address in &addresses {
-            let balance = api.balance_at_head(address, "DUSD", &node).await;
-            assert_eq!(balance.pending, U256::ZERO, "everything is settled");
+            api.balance_becomes(address, "DUSD", "settlement", |b| b.pending.is_zero()).await;
         }
+        agrees(&api, &node, &addresses).await;
     }
 
     async fn catching_up_after_downtime_gives_what_never_being_down_gives(store) {

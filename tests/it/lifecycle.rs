@@ -55,8 +55,11 @@ on_both_stores! {
         daemon.ready().await;
         node.settle().await;
         for (wallet, sent) in wallets.into_iter().zip(sent) {
-            let balance = api.balance_at_head(wallet, "DUSD", &node).await;
-            assert_eq!((balance.available, balance.pending), (U256::from(sent), U256::ZERO));
+            let sent = U256::from(sent);
+            api.balance_becomes(wallet, "DUSD", "every deposit once", |b| {
+                b.available == sent && b.pending.is_zero()
+            })
+            .await;
         }
         let events = api.events().await;
         for kind in ["deposit.pending", "deposit.available"] {

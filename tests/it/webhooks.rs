@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use alloy::primitives::U256;
 use serde_json::json;
 
 use crate::harness::{Daemon, Node, Receiver, eventually, on_both_stores};
@@ -50,7 +51,7 @@ on_both_stores! {
             node.mint(wallet, 10).await;
         }
         node.settle().await;
-        api.balance_becomes(wallet, "DUSD", "settlement", |balance| balance.pending.is_zero()).await;
+        api.balance_becomes(wallet, "DUSD", "settlement", |b| b.available == U256::from(50)).await;
         let feed: Vec<_> = api
             .events()
             .await

@@ -6,7 +6,7 @@ use axum::{extract::State, http::StatusCode, response::Response};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::{LONGEST_NICKNAME, LONGEST_REFERENCE, WalletData, WalletView};
+use super::{LONGEST_NICKNAME, LONGEST_REFERENCE};
 use crate::{
     api::{
         App,
@@ -26,6 +26,7 @@ use crate::{
         account::{self, LocatorKind},
         wallet::{self, NewWallet, WalletKind},
     },
+    view::{WalletData, WalletView},
 };
 
 const LONGEST_EXTERNAL_ID: usize = 256;
@@ -37,7 +38,7 @@ const MOST_CHAINS: usize = 64;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = NewWallet)]
 pub struct WalletBody {
-    #[schema(required, example = "0x742d35Cc6634C0532925a3b844Bc9e7595f2bD18")]
+    #[schema(required, example = "0x742D35CC6634C0532925a3B844Bc9E7595F2bD18")]
     address: Option<String>,
     /// Names of configured chains, all of one family.
     #[serde(default)]

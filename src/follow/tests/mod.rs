@@ -48,10 +48,10 @@ fn config(settlement: Settlement) -> ChainConfig {
         }],
         verification: Verification::Full,
         poll_interval: Duration::from_millis(10),
-        lag_limit: Duration::from_secs(60),
+        lag_limit: Duration::from_mins(1),
         batch_blocks: 3,
         start_block: None,
-        dropped_after: Duration::from_secs(3600),
+        dropped_after: Duration::from_hours(1),
     }
 }
 

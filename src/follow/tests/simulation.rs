@@ -1,7 +1,7 @@
 //! One history, one ledger: any order of blocks, reorgs, settlement, faults, restarts and registrations ends
 //! with the chain's own figures. Seeded, so that a failure can be run again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 
@@ -89,9 +89,8 @@ impl Simulation {
             }
             14..16 => {
                 let address = who(self.random.random_range(1..7));
-                if !self.wallets.contains_key(&address) {
-                    let wallet = store.register(tenant, &chain_name(), address).await;
-                    self.wallets.insert(address, wallet);
+                if let Entry::Vacant(slot) = self.wallets.entry(address) {
+                    slot.insert(store.register(tenant, &chain_name(), address).await);
                 }
             }
             16 => rig.restart(store),

@@ -58,6 +58,7 @@ url = "{database}"
 [webhooks]
 allow_http = true
 allow_private_addresses = true
+request_timeout_seconds = 5
 retry_schedule_seconds = [1, 1, 1, 1, 2, 2, 2, 5, 5, 5, 10, 10, 10]
 
 [chains.{CHAIN}]

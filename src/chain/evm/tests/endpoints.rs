@@ -9,8 +9,8 @@ use super::{
 use crate::{
     amount::Amount,
     chain::{
-        Address, AssetKey, BalanceQuery, BlockHash, BlockRef, Family, SafeRejection, SettlementTag,
-        Source, SourceError, TxId, evm::EvmSource,
+        Address, AssetKey, BalanceQuery, BlockHash, BlockRef, Family, SettlementTag, Source,
+        SourceError, TxId, evm::EvmSource,
     },
     config::EndpointConfig,
     metrics::Metrics,
@@ -177,7 +177,7 @@ async fn no_more_of_an_answer_is_read_than_allowed() {
 
     let mut tiny = endpoint("tiny", &node.url, 1);
     tiny.max_response_bytes = 500;
-    let error = super::super::EvmSource::new(&config(vec![tiny]), Metrics::new())
+    let error = EvmSource::new(&config(vec![tiny]), Metrics::new())
         .expect("a source")
         .blocks(1, 2)
         .await
@@ -321,28 +321,4 @@ async fn a_transaction_is_looked_up_with_its_block() {
     let found = source.transaction(tx).await.expect("an answer").expect("a transaction");
     assert_eq!(found.mined, Some((mixed(), false, Vec::new())));
     assert_eq!(source.transaction(TxId::from([9; 32])).await.expect("an answer"), None);
-}
-
-#[tokio::test]
-async fn an_address_without_code_or_with_other_code_is_no_safe() {
-    for (code, rejection) in [("0x", SafeRejection::NoCode), ("0xef0100", SafeRejection::NotASafe)]
-    {
-        let node = Node::start(move |method, params| match method {
-            "eth_getCode" => Reply::Result(json!(code)),
-            "eth_getStorageAt" => Reply::Result(json!(format!("0x{}", "0".repeat(64)))),
-            "eth_call" => Reply::Result(json!("0x")),
-            _ => honest(method, params),
-        })
-        .await;
-        let proof = only(&node).prove_safe(Address::from([1; 20]), mixed()).await;
-        assert_eq!(proof.expect("an answer"), Err(rejection));
-    }
-}
-
-#[tokio::test]
-async fn without_a_websocket_listening_ends_at_once() {
-    let node = Node::start(honest).await;
-    let source = only(&node);
-    tokio::time::timeout(Duration::from_secs(1), source.listen()).await.expect("it ended");
-    assert_eq!(*source.announced().borrow(), None);
 }

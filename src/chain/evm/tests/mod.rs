@@ -8,6 +8,7 @@ mod endpoints;
 mod node;
 mod safes;
 mod verification;
+mod websocket;
 
 use std::{collections::BTreeMap, time::Duration};
 

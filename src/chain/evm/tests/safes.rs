@@ -1,9 +1,17 @@
 use serde_json::{Value, json};
 
-use super::{checker, mixed_block, mixed_receipts, read};
+use super::{
+    checker, config, endpoint, mixed_block, mixed_receipts,
+    node::{Node, Reply, honest},
+    read,
+};
 use crate::{
-    chain::{Address, Family, SafeSighting},
+    chain::{
+        Address, BlockHash, BlockRef, Family, SafeProof, SafeRejection, SafeSighting, Source as _,
+        evm::EvmSource,
+    },
     config::Verification,
+    metrics::Metrics,
 };
 
 const SAFE: &str = "0xc77390af00000000000000000000000000000001";
@@ -95,4 +103,61 @@ fn owners_that_do_not_decode_are_not_guessed() {
     broken["data"] = json!(text[..text.len() - 2]);
     let seen = sightings(json!([broken]));
     assert_eq!(seen[0].owners, []);
+}
+
+/// The runtime code of a proxy of 1.4.1.
+const PROXY: &str = include_str!("safe_proxy.hex");
+
+/// What the state proves of an address whose node answers like this.
+async fn proof(
+    code: &'static str,
+    singleton: &'static str,
+    owners: fn() -> Reply,
+    threshold: &'static str,
+) -> Result<SafeProof, SafeRejection> {
+    let node = Node::start(move |method, params| match method {
+        "eth_getCode" => Reply::Result(json!(code.trim())),
+        "eth_getStorageAt" => Reply::Result(json!(format!("0x{}", word(singleton)))),
+        "eth_call" if params[0]["data"] == "0xa0e67e2b" => owners(),
+        "eth_call" => Reply::Result(json!(format!("0x{}", word(threshold)))),
+        _ => honest(method, params),
+    })
+    .await;
+    let config = config(vec![endpoint("one", &node.url, 1)]);
+    let source = EvmSource::new(&config, Metrics::new()).expect("a source");
+    let at = BlockRef { number: 1, hash: BlockHash([1; 32]) };
+    source.prove_safe(who(SAFE), at).await.expect("an answer")
+}
+
+fn two_owners() -> Reply {
+    let words = ["20", "2", OWNERS[0], OWNERS[1]].map(word).concat();
+    Reply::Result(json!(format!("0x{words}")))
+}
+
+fn no_owners() -> Reply {
+    Reply::Result(json!(format!("0x{}", ["20", "0"].map(word).concat())))
+}
+
+const SINGLETON: &str = "0x29fcb43b46531bca003ddc8fcb67ffe91900c762";
+
+#[tokio::test]
+async fn a_safe_is_proven_by_code_singleton_owners_and_threshold() {
+    let proven = proof(PROXY, SINGLETON, two_owners, "2").await.expect("a Safe");
+    assert_eq!((proven.version, proven.threshold), ("1.4.1", 2));
+    assert_eq!((proven.singleton, proven.owners), (who(SINGLETON), OWNERS.map(who).to_vec()));
+}
+
+#[tokio::test]
+async fn what_is_not_a_safe_is_told_apart() {
+    let reverted = || Reply::Error(3, "execution reverted");
+    for (code, singleton, owners, threshold, why) in [
+        ("0x", SINGLETON, two_owners as fn() -> Reply, "2", SafeRejection::NoCode),
+        ("0x6001", SINGLETON, two_owners, "2", SafeRejection::NotASafe),
+        (PROXY, OWNERS[0], two_owners, "2", SafeRejection::UnknownSingleton),
+        (PROXY, SINGLETON, two_owners, "0", SafeRejection::NotSetUp),
+        (PROXY, SINGLETON, no_owners, "2", SafeRejection::NotSetUp),
+        (PROXY, SINGLETON, reverted, "0", SafeRejection::NotSetUp),
+    ] {
+        assert_eq!(proof(code, singleton, owners, threshold).await, Err(why));
+    }
 }
