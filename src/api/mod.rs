@@ -61,8 +61,8 @@ const ASSETS_LIFETIME: Duration = Duration::from_secs(10);
 /// Counting a tenant's watches reads an index range as long as they are many.
 const COUNTS_LIFETIME: Duration = Duration::from_secs(30);
 const COUNTS: usize = 10_000;
-/// How much longer than the longest request a stop waits for open connections.
-const GRACE: Duration = Duration::from_secs(1);
+/// How long a stop waits for requests under way; whoever has not sent his whole request by then is cut off.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// What the HTTP side of the daemon works with.
 #[derive(Clone, Debug)]
@@ -176,7 +176,6 @@ impl Api {
     /// # Errors
     /// When the listener fails.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
-        let deadline = self.config.server.request_timeout + GRACE;
         let listener = listener.tap_io(|stream| {
             // Small answers must not wait for more to come. Without it they are only later.
             let _ = stream.set_nodelay(true);
@@ -186,7 +185,7 @@ impl Api {
             .with_graceful_shutdown(async move { stop.cancelled().await });
         tokio::select! {
             done = async { serving.await } => done,
-            () = async { shutdown.cancelled().await; tokio::time::sleep(deadline).await } => Ok(()),
+            () = async { shutdown.cancelled().await; tokio::time::sleep(GRACE).await } => Ok(()),
         }
     }
 }

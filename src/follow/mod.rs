@@ -7,7 +7,10 @@
 mod boundary;
 mod decide;
 mod deployments;
+mod gauge;
 mod prefetch;
+mod reorg;
+mod settle;
 #[cfg(test)]
 mod tests;
 
@@ -17,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use decide::{Relation, SettleStep};
+use decide::Relation;
 use futures::FutureExt as _;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -25,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     apply::{Applier, ApplyError, Committed, Figures, FoundSafe, MatchedBlock},
     chain::{BalanceQuery, Block, BlockRef, Header, Settlement, Source, SourceError, TxId},
-    clock::{Clock, Millis},
+    clock::Clock,
     config::ChainConfig,
     id::SafeDeploymentId,
     metrics::Metrics,
@@ -33,7 +36,7 @@ use crate::{
     retry::Backoff,
     store::{
         StoreError,
-        chain::{self as chain_store, BlockPoint, Cursor},
+        chain::{BlockPoint, Cursor},
         watch as watch_store,
     },
 };
@@ -480,7 +483,7 @@ impl Follower {
                 }
                 return Err(TurnError::Retry("the node changed branches while it was read".into()));
             }
-            let settled = settled_in(&cursor, &blocks, said);
+            let settled = settle::settled_in(&cursor, &blocks, said);
             self.connect(&cursor, blocks, settled).await?;
             if self.bell.notified().now_or_never().is_some() {
                 let at = self.current()?;
@@ -503,187 +506,4 @@ impl Follower {
         }
         Ok(())
     }
-
-    /// Whether the node has another block at its head's height than we applied there.
-    async fn on_another_branch(&self, head: &Header) -> Result<bool, TurnError> {
-        let mut session = self.applier.db.read().await?;
-        let ours =
-            chain_store::block_at_or_below(&mut session.conn(), &self.config.name, head.at.number)
-                .await?;
-        Ok(ours.is_some_and(|ours| ours.at.number == head.at.number && ours.at != head.at))
-    }
-
-    /// Goes back to the newest applied block that the node still has. Never below the settled block.
-    async fn reorganize(&mut self, cursor: &Cursor) -> Result<(), TurnError> {
-        let mut session = self.applier.db.read().await?;
-        let ours = chain_store::blocks_from(
-            &mut session.conn(),
-            &self.config.name,
-            cursor.settled.at.number,
-        )
-        .await?;
-        drop(session);
-        let head = self.source.head().await?.at.number;
-        if head < cursor.settled.at.number {
-            return Err(TurnError::Retry(format!(
-                "the node is at block {head}, below the settled block {}",
-                cursor.settled.at.number
-            )));
-        }
-        // The other branch may be shorter so far: our blocks above its head are not on it.
-        for block in ours.iter().rev().filter(|block| block.at.number <= head) {
-            let theirs = self.source.header_at(block.at.number).await?;
-            if theirs.is_some_and(|header| header.at == block.at) {
-                self.contradictions = 0;
-                if block.at == cursor.head.at {
-                    // The node contradicted itself; the next turn asks again.
-                    return Err(TurnError::Retry("the node's branches do not fit together".into()));
-                }
-                return self.roll_back(cursor, *block).await;
-            }
-            if theirs.is_none() && !self.config.family.skips_heights() {
-                return Err(TurnError::Retry(format!(
-                    "the node does not have block {} that lies below its head",
-                    block.at.number
-                )));
-            }
-        }
-        self.contradicted(format!(
-            "the node's chain does not contain the settled block {} ({:?}): a reorg deeper than \
-             settlement, or a node on another chain",
-            cursor.settled.at.number, cursor.settled.at.hash
-        ))
-    }
-
-    async fn roll_back(&mut self, cursor: &Cursor, fork: BlockPoint) -> Result<(), TurnError> {
-        let depth = cursor.head.at.number - fork.at.number;
-        let (next, committed) = self.applier.rollback(cursor, fork).await?;
-        tracing::warn!(
-            chain = %self.config.name,
-            fork.number = fork.at.number,
-            depth_blocks = depth,
-            "reorg: went back to the common ancestor"
-        );
-        let name = self.config.name.as_str();
-        self.metrics.reorgs_total.with_label_values(&[name]).inc();
-        #[expect(clippy::cast_precision_loss, reason = "a depth in blocks, for a histogram")]
-        self.metrics.reorg_depth_blocks.with_label_values(&[name]).observe(depth as f64);
-        self.forget(&committed).await?;
-        self.committed(next.clone(), &committed);
-        // What was opened above the fork opens again at the fork, before the new branch is followed.
-        self.boundary(&next).await
-    }
-
-    /// A contradiction to settled blocks, seen once more; halts when it stands.
-    fn contradicted(&mut self, reason: String) -> Result<(), TurnError> {
-        self.contradictions += 1;
-        if self.contradictions >= CONTRADICTIONS_TO_HALT {
-            self.contradictions = 0;
-            return Err(TurnError::Halt(reason));
-        }
-        Err(TurnError::Retry(reason))
-    }
-
-    /// Drops addresses from memory that nobody watches any more.
-    async fn forget(&self, committed: &Committed) -> Result<(), TurnError> {
-        let mut session = self.applier.db.read().await?;
-        for address in &committed.closed {
-            if !watch_store::is_open(&mut session.conn(), &self.config.name, address).await? {
-                self.watchlist.remove(address);
-            }
-        }
-        Ok(())
-    }
-
-    /// Settles what the chain's policy calls irreversible by now.
-    async fn settle(&mut self, cursor: &Cursor) -> Result<(), TurnError> {
-        if cursor.settled.at == cursor.head.at {
-            return Ok(());
-        }
-        let said: BlockPoint = match self.config.settlement {
-            Settlement::Tag(tag) => match self.source.settled(tag).await? {
-                Some(header) => (&header).into(),
-                None => return Ok(()),
-            },
-            Settlement::Confirmations(depth) => {
-                let target = cursor.head.at.number.saturating_sub(depth);
-                match self.applied_at(target).await? {
-                    Some(block) => block,
-                    None => return Ok(()),
-                }
-            }
-        };
-        let ours = self.applied_at(said.at.number).await?;
-        match decide::settle_step(&cursor.settled, &cursor.head, &said, ours.as_ref()) {
-            SettleStep::Stay => Ok(()),
-            SettleStep::Advance(point) => {
-                self.contradictions = 0;
-                self.connect(cursor, Vec::new(), point).await
-            }
-            SettleStep::OtherBranch => self.reorganize(cursor).await,
-            SettleStep::Contradiction { number } => self.contradicted(format!(
-                "the node calls another block {number} settled than the one that was settled here"
-            )),
-        }
-    }
-
-    async fn applied_at(&self, number: u64) -> Result<Option<BlockPoint>, TurnError> {
-        let mut session = self.applier.db.read().await?;
-        Ok(chain_store::block_at_or_below(&mut session.conn(), &self.config.name, number).await?)
-    }
-
-    fn gauge_head(&self, head: &Header) {
-        let name = self.config.name.as_str();
-        self.metrics.chain_head_block.with_label_values(&[name]).set(gauge(head.at.number));
-        #[expect(clippy::cast_precision_loss, reason = "Unix seconds, for a gauge")]
-        self.metrics.chain_head_timestamp_seconds.with_label_values(&[name]).set(head.time as f64);
-    }
-
-    fn gauge_cursor(&self, cursor: &Cursor) {
-        let name = self.config.name.as_str();
-        let metrics = &self.metrics;
-        metrics.chain_applied_block.with_label_values(&[name]).set(gauge(cursor.head.at.number));
-        metrics.chain_settled_block.with_label_values(&[name]).set(gauge(cursor.settled.at.number));
-        metrics
-            .chain_applied_timestamp_seconds
-            .with_label_values(&[name])
-            .set(seconds(cursor.head.time));
-        metrics
-            .registered_addresses
-            .with_label_values(&[name])
-            .set(i64::try_from(self.watchlist.len()).unwrap_or(i64::MAX));
-    }
-
-    fn gauge_progress(&self) {
-        self.metrics
-            .chain_last_progress_timestamp_seconds
-            .with_label_values(&[self.config.name.as_str()])
-            .set(seconds(self.clock.now()));
-    }
-
-    fn gauge_halted(&self, halted: i64) {
-        self.metrics.chain_halted.with_label_values(&[self.config.name.as_str()]).set(halted);
-    }
-}
-
-fn gauge(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "Unix seconds, for a gauge")]
-fn seconds(time: Millis) -> f64 {
-    time.0 as f64 / 1000.0
-}
-
-/// How far a batch settles: up to the newest of its blocks that the node called settled when it began.
-fn settled_in(cursor: &Cursor, blocks: &[Block], said: Option<u64>) -> BlockPoint {
-    let Some(said) = said else { return cursor.settled };
-    blocks
-        .iter()
-        .rev()
-        .map(|block| &block.header)
-        .find(|header| header.at.number <= said)
-        .map(BlockPoint::from)
-        .filter(|point| point.at.number > cursor.settled.at.number)
-        .unwrap_or(cursor.settled)
 }

@@ -14,7 +14,10 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::StoreError;
+use super::{
+    StoreError,
+    reader::{Reader, Readers},
+};
 
 static SQLITE_SCHEMA: Migrator = sqlx::migrate!("migrations/sqlite");
 static POSTGRES_SCHEMA: Migrator = sqlx::migrate!("migrations/postgres");
@@ -23,6 +26,7 @@ static POSTGRES_SCHEMA: Migrator = sqlx::migrate!("migrations/postgres");
 const SQLITE_BUSY: Duration = Duration::from_secs(10);
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 const READERS: u32 = 4;
+const SNAPSHOTS: u32 = 2;
 const POSTGRES_CONNECTIONS: u32 = 16;
 
 /// The store: SQLite in a file, or a PostgreSQL server.
@@ -30,7 +34,9 @@ const POSTGRES_CONNECTIONS: u32 = 16;
 pub enum Db {
     /// One connection writes, several read; WAL lets them work side by side.
     Sqlite {
-        read: SqlitePool,
+        readers: Readers,
+        /// For reads of several statements.
+        snapshots: SqlitePool,
         write: SqlitePool,
         path: PathBuf,
     },
@@ -45,7 +51,7 @@ pub enum Conn<'c> {
 
 /// A connection for reading outside a transaction: each statement sees one state, two may see two.
 pub enum ReadSession {
-    Sqlite(PoolConnection<Sqlite>),
+    Sqlite(Reader),
     Postgres(PoolConnection<Postgres>),
 }
 
@@ -75,7 +81,7 @@ pub(crate) use on;
 impl ReadSession {
     pub fn conn(&mut self) -> Conn<'_> {
         match self {
-            Self::Sqlite(c) => Conn::Sqlite(c),
+            Self::Sqlite(reader) => Conn::Sqlite(reader.conn()),
             Self::Postgres(c) => Conn::Postgres(c),
         }
     }
@@ -187,8 +193,8 @@ impl Db {
                 path.display()
             ))
         })?;
-        let read = SqlitePoolOptions::new()
-            .max_connections(READERS)
+        let snapshots = SqlitePoolOptions::new()
+            .max_connections(READERS + SNAPSHOTS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .idle_timeout(None)
             .max_lifetime(None)
@@ -196,7 +202,9 @@ impl Db {
             .connect_with(options.read_only(true).create_if_missing(false))
             .await
             .map_err(open)?;
-        Ok(Self::Sqlite { read, write, path: path.to_owned() })
+        let count = usize::try_from(READERS).unwrap_or(usize::MAX);
+        let readers = Readers::new(&snapshots, count, ACQUIRE_TIMEOUT).await.map_err(open)?;
+        Ok(Self::Sqlite { readers, snapshots, write, path: path.to_owned() })
     }
 
     async fn open_postgres(url: &str) -> Result<Self, StoreError> {
@@ -229,7 +237,7 @@ impl Db {
     /// [`StoreError::Unavailable`] when no connection is to be had.
     pub async fn read(&self) -> Result<ReadSession, StoreError> {
         Ok(match self {
-            Self::Sqlite { read, .. } => ReadSession::Sqlite(read.acquire().await?),
+            Self::Sqlite { readers, .. } => ReadSession::Sqlite(readers.lend().await?),
             Self::Postgres(pool) => ReadSession::Postgres(pool.acquire().await?),
         })
     }
@@ -240,7 +248,7 @@ impl Db {
     /// [`StoreError::Unavailable`] when no connection is to be had.
     pub async fn snapshot(&self) -> Result<Tx, StoreError> {
         Ok(match self {
-            Self::Sqlite { read, .. } => Tx::Sqlite(read.begin().await?),
+            Self::Sqlite { snapshots, .. } => Tx::Sqlite(snapshots.begin().await?),
             Self::Postgres(pool) => Tx::Postgres(
                 pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?,
             ),
@@ -291,8 +299,9 @@ impl Db {
     /// Closes the connections; what was committed stays.
     pub async fn close(&self) {
         match self {
-            Self::Sqlite { read, write, .. } => {
-                read.close().await;
+            Self::Sqlite { readers, snapshots, write, .. } => {
+                readers.close();
+                snapshots.close().await;
                 write.close().await;
             }
             Self::Postgres(pool) => pool.close().await,

@@ -8,6 +8,7 @@
 
 mod amount;
 mod engine;
+mod reader;
 
 pub mod account;
 pub mod balance;

@@ -243,7 +243,8 @@ async fn an_ordered_endpoint_keeps_a_wallets_order_while_one_fails() {
     for store in TestStore::all().await {
         let healed = Arc::new(AtomicBool::new(false));
         let tenant = store.tenant().await;
-        let (bad, good) = (store.wallet(tenant).await, store.wallet(tenant).await);
+        let (bad, good) =
+            (store.wallet(tenant, &[7; 20]).await, store.wallet(tenant, &[8; 20]).await);
         let (wallet, open) = (bad.to_string(), Arc::clone(&healed));
         let receiver = Receiver::start(move |got| {
             let ok = got.json()["data"]["wallet"] != wallet.as_str() || open.load(Ordering::SeqCst);

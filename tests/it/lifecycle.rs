@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use alloy::primitives::U256;
 use rand::Rng as _;
+use tokio::io::AsyncWriteExt as _;
 
 use crate::harness::{Daemon, Gate, Node, Receiver, Settings, eventually, on_both_stores};
 
@@ -19,6 +20,15 @@ on_both_stores! {
         daemon.begin().await;
         daemon.ready().await;
         assert_eq!(api.balance_at_head(wallet, "DUSD", &node).await.total, U256::from(3));
+        daemon.terminate().await;
+    }
+
+    async fn a_client_that_never_ends_its_request_does_not_hold_the_daemon(store) {
+        let node = Node::start().await;
+        let mut daemon = Daemon::start(&node, &store).await;
+        let address = daemon.base();
+        let mut client = tokio::net::TcpStream::connect(address.trim_start_matches("http://")).await.unwrap();
+        client.write_all(b"GET /v1/wallets HTTP/1.1\r\nhost: x\r\n").await.unwrap();
         daemon.terminate().await;
     }
 

@@ -438,3 +438,34 @@ async fn an_asset_configured_later_begins_with_what_the_wallets_have_of_it() {
         store.close().await;
     }
 }
+
+#[tokio::test]
+async fn more_registrations_than_one_commit_takes_are_all_opened_at_the_same_block() {
+    for store in TestStore::all().await {
+        let mut rig = Rig::new(&store);
+        rig.follow().await.unwrap();
+        let tenant = store.tenant().await;
+        let mut wallets = BTreeMap::new();
+        for number in 0..1_100u64 {
+            let mut bytes = [0x55; 20];
+            bytes[..8].copy_from_slice(&number.to_be_bytes());
+            let address = Address::from(bytes);
+            wallets.insert(address, store.register(tenant, &chain_name(), address).await);
+        }
+        let payments: Vec<Payment> = wallets
+            .keys()
+            .zip(1..)
+            .filter(|(_, tx)| tx % 100 == 0)
+            .map(|(&address, tx)| pay(tx, None, address, tx))
+            .collect();
+        rig.chain.mine(&payments);
+        rig.follow().await.unwrap();
+        rig.chain
+            .mine(&payments.iter().map(|p| Payment { tx: p.tx + 5_000, ..*p }).collect::<Vec<_>>());
+        rig.follow().await.unwrap();
+        assert_eq!(rig.follower.watchlist.len(), wallets.len());
+        let paid = payments.iter().filter_map(|p| Some((p.to?, wallets[&p.to?]))).collect();
+        assert_exact(&store, &rig, &paid).await;
+        store.close().await;
+    }
+}

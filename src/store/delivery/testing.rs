@@ -1,24 +1,13 @@
-//! Stores for tests of deliveries: a temporary SQLite file, and a database of its own on the PostgreSQL
-//! server that `TIDEMARK_TEST_POSTGRES_URL` names.
-
-use std::env;
-
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
-use tempfile::TempDir;
+//! What tests of deliveries put into a store and look at.
 
 use crate::{
-    clock::{Clock, Millis},
+    clock::Millis,
     event::{EventType, NewEvent},
-    id::{DeliveryId, EndpointId, EventId, Ids, TenantId, WalletId},
-    store::{Db, event, on},
+    id::{DeliveryId, EndpointId, EventId, TenantId, WalletId},
+    store::{event, on},
 };
 
-pub(crate) struct TestStore {
-    pub db: Db,
-    pub ids: Ids,
-    _folder: Option<TempDir>,
-    server: Option<(String, String)>,
-}
+pub(crate) use crate::store::testing::TestStore;
 
 /// A delivery as the store has it.
 #[derive(Debug, PartialEq, Eq, sqlx::FromRow)]
@@ -30,59 +19,6 @@ pub(crate) struct DeliveryState {
 }
 
 impl TestStore {
-    /// One store per engine that can be tested here.
-    pub async fn all() -> Vec<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let db = Db::open(&format!("sqlite://{}/t.db", folder.path().display())).await.unwrap();
-        let ids = Ids::new(Clock::System);
-        let mut stores = vec![Self { db, ids: ids.clone(), _folder: Some(folder), server: None }];
-        if let Ok(server) = env::var("TIDEMARK_TEST_POSTGRES_URL") {
-            let name = format!("t_{}", ids.next::<uuid::Uuid>().simple());
-            let mut admin = PgConnection::connect(&server).await.unwrap();
-            let create = AssertSqlSafe(format!("CREATE DATABASE {name}"));
-            sqlx::query(create).execute(&mut admin).await.unwrap();
-            let mut url: url::Url = server.parse().unwrap();
-            url.set_path(&name);
-            let db = Db::open(url.as_str()).await.unwrap();
-            stores.push(Self { db, ids, _folder: None, server: Some((server, name)) });
-        }
-        stores
-    }
-
-    pub async fn close(self) {
-        self.db.close().await;
-        if let Some((server, name)) = self.server {
-            let mut admin = PgConnection::connect(&server).await.unwrap();
-            let drop = AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)"));
-            sqlx::query(drop).execute(&mut admin).await.unwrap();
-        }
-    }
-
-    pub async fn tenant(&self) -> TenantId {
-        let id: TenantId = self.ids.next();
-        let mut tx = self.db.begin().await.unwrap();
-        on!(&mut tx.conn(), c => sqlx::query(
-            "INSERT INTO tenant (id, name, created_at) VALUES ($1, $2, 0)",
-        )
-        .bind(id).bind(id.to_string()).execute(c).await.map(|_| ()))
-        .unwrap();
-        tx.commit().await.unwrap();
-        id
-    }
-
-    pub async fn wallet(&self, tenant: TenantId) -> WalletId {
-        let id: WalletId = self.ids.next();
-        let mut tx = self.db.begin().await.unwrap();
-        on!(&mut tx.conn(), c => sqlx::query(
-            "INSERT INTO wallet (id, tenant_id, family, address, kind, created_at, updated_at)
-             VALUES ($1, $2, 'evm', $3, 'eoa', 0, 0)",
-        )
-        .bind(id).bind(tenant).bind(&id.0.as_bytes()[..]).execute(c).await.map(|_| ()))
-        .unwrap();
-        tx.commit().await.unwrap();
-        id
-    }
-
     pub async fn endpoint(
         &self,
         tenant: TenantId,

@@ -125,7 +125,8 @@ async fn an_ordered_endpoint_gets_one_delivery_at_a_time_of_each_wallet() {
     for store in TestStore::all().await {
         let (tenant, ordered) = one_endpoint(&store, true).await;
         let other = store.endpoint(tenant, "https://other.example/", false, &[]).await;
-        let (a, b): (WalletId, WalletId) = (store.wallet(tenant).await, store.wallet(tenant).await);
+        let (a, b): (WalletId, WalletId) =
+            (store.wallet(tenant, &[7; 20]).await, store.wallet(tenant, &[8; 20]).await);
         let mut events = Vec::new();
         for wallet in [Some(a), Some(a), Some(b), Some(a), None, None] {
             events.push(store.append(tenant, wallet, NOW).await);

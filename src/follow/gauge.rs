@@ -1,0 +1,48 @@
+//! The follower's gauges.
+
+use super::Follower;
+use crate::{chain::Header, clock::Millis, store::chain::Cursor};
+
+impl Follower {
+    pub(super) fn gauge_head(&self, head: &Header) {
+        let name = self.config.name.as_str();
+        self.metrics.chain_head_block.with_label_values(&[name]).set(gauge(head.at.number));
+        #[expect(clippy::cast_precision_loss, reason = "Unix seconds, for a gauge")]
+        self.metrics.chain_head_timestamp_seconds.with_label_values(&[name]).set(head.time as f64);
+    }
+
+    pub(super) fn gauge_cursor(&self, cursor: &Cursor) {
+        let name = self.config.name.as_str();
+        let metrics = &self.metrics;
+        metrics.chain_applied_block.with_label_values(&[name]).set(gauge(cursor.head.at.number));
+        metrics.chain_settled_block.with_label_values(&[name]).set(gauge(cursor.settled.at.number));
+        metrics
+            .chain_applied_timestamp_seconds
+            .with_label_values(&[name])
+            .set(seconds(cursor.head.time));
+        metrics
+            .registered_addresses
+            .with_label_values(&[name])
+            .set(i64::try_from(self.watchlist.len()).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn gauge_progress(&self) {
+        self.metrics
+            .chain_last_progress_timestamp_seconds
+            .with_label_values(&[self.config.name.as_str()])
+            .set(seconds(self.clock.now()));
+    }
+
+    pub(super) fn gauge_halted(&self, halted: i64) {
+        self.metrics.chain_halted.with_label_values(&[self.config.name.as_str()]).set(halted);
+    }
+}
+
+fn gauge(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "Unix seconds, for a gauge")]
+fn seconds(time: Millis) -> f64 {
+    time.0 as f64 / 1000.0
+}

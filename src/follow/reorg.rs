@@ -1,0 +1,108 @@
+//! The chain changes its mind: the way back to the common ancestor, and when there is none.
+
+use super::{CONTRADICTIONS_TO_HALT, Follower, TurnError};
+use crate::{
+    apply::Committed,
+    chain::Header,
+    store::{
+        chain::{self as chain_store, BlockPoint, Cursor},
+        watch as watch_store,
+    },
+};
+
+impl Follower {
+    /// Whether the node has another block at its head's height than we applied there.
+    pub(super) async fn on_another_branch(&self, head: &Header) -> Result<bool, TurnError> {
+        let mut session = self.applier.db.read().await?;
+        let ours =
+            chain_store::block_at_or_below(&mut session.conn(), &self.config.name, head.at.number)
+                .await?;
+        Ok(ours.is_some_and(|ours| ours.at.number == head.at.number && ours.at != head.at))
+    }
+
+    /// Goes back to the newest applied block that the node still has. Never below the settled block.
+    pub(super) async fn reorganize(&mut self, cursor: &Cursor) -> Result<(), TurnError> {
+        let mut session = self.applier.db.read().await?;
+        let ours = chain_store::blocks_from(
+            &mut session.conn(),
+            &self.config.name,
+            cursor.settled.at.number,
+        )
+        .await?;
+        drop(session);
+        let head = self.source.head().await?.at.number;
+        if head < cursor.settled.at.number {
+            return Err(TurnError::Retry(format!(
+                "the node is at block {head}, below the settled block {}",
+                cursor.settled.at.number
+            )));
+        }
+        // The other branch may be shorter so far: our blocks above its head are not on it.
+        for block in ours.iter().rev().filter(|block| block.at.number <= head) {
+            let theirs = self.source.header_at(block.at.number).await?;
+            if theirs.is_some_and(|header| header.at == block.at) {
+                self.contradictions = 0;
+                if block.at == cursor.head.at {
+                    // The node contradicted itself; the next turn asks again.
+                    return Err(TurnError::Retry("the node's branches do not fit together".into()));
+                }
+                return self.roll_back(cursor, *block).await;
+            }
+            if theirs.is_none() && !self.config.family.skips_heights() {
+                return Err(TurnError::Retry(format!(
+                    "the node does not have block {} that lies below its head",
+                    block.at.number
+                )));
+            }
+        }
+        self.contradicted(format!(
+            "the node's chain does not contain the settled block {} ({:?}): a reorg deeper than \
+             settlement, or a node on another chain",
+            cursor.settled.at.number, cursor.settled.at.hash
+        ))
+    }
+
+    pub(super) async fn roll_back(
+        &mut self,
+        cursor: &Cursor,
+        fork: BlockPoint,
+    ) -> Result<(), TurnError> {
+        let depth = cursor.head.at.number - fork.at.number;
+        let (next, committed) = self.applier.rollback(cursor, fork).await?;
+        tracing::warn!(
+            chain = %self.config.name,
+            fork.number = fork.at.number,
+            depth_blocks = depth,
+            "reorg: went back to the common ancestor"
+        );
+        let name = self.config.name.as_str();
+        self.metrics.reorgs_total.with_label_values(&[name]).inc();
+        #[expect(clippy::cast_precision_loss, reason = "a depth in blocks, for a histogram")]
+        self.metrics.reorg_depth_blocks.with_label_values(&[name]).observe(depth as f64);
+        self.forget(&committed).await?;
+        self.committed(next.clone(), &committed);
+        // What was opened above the fork opens again at the fork, before the new branch is followed.
+        self.boundary(&next).await
+    }
+
+    /// A contradiction to settled blocks, seen once more; halts when it stands.
+    pub(super) fn contradicted(&mut self, reason: String) -> Result<(), TurnError> {
+        self.contradictions += 1;
+        if self.contradictions >= CONTRADICTIONS_TO_HALT {
+            self.contradictions = 0;
+            return Err(TurnError::Halt(reason));
+        }
+        Err(TurnError::Retry(reason))
+    }
+
+    /// Drops addresses from memory that nobody watches any more.
+    pub(super) async fn forget(&self, committed: &Committed) -> Result<(), TurnError> {
+        let mut session = self.applier.db.read().await?;
+        for address in &committed.closed {
+            if !watch_store::is_open(&mut session.conn(), &self.config.name, address).await? {
+                self.watchlist.remove(address);
+            }
+        }
+        Ok(())
+    }
+}
