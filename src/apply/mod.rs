@@ -133,9 +133,6 @@ pub enum ApplyError {
     /// Booking would break an invariant. The chain must stop until a person has looked.
     #[error("{context}: {error}")]
     Ledger { context: String, error: LedgerError },
-    /// What [`Applier::rewind`] was asked for would leave a gap or another branch's movements in the ledger.
-    #[error("{0}")]
-    NoWayBack(String),
 }
 
 /// What a commit did, beside the cursor.
@@ -272,15 +269,17 @@ impl Applier {
 
     /// The way out of a halt: rolls back to `target`, a block of the node's chain, even below the settled
     /// block, and lets the chain go on. Settled money above it is taken back, with events that say so.
-    ///
-    /// # Errors
-    /// [`ApplyError::NoWayBack`] if `target` lies ahead, which would leave a gap, or is known not to be on
-    /// the branch that was applied, which would leave that branch's movements below it.
     pub async fn rewind(&self, target: &Header) -> Result<Cursor, ApplyError> {
         let cursor =
             self.cursor().await?.ok_or_else(|| ApplyError::CursorMoved(self.chain.name.clone()))?;
         let point = BlockPoint::from(target);
-        self.check_way_back(&cursor, &point).await?;
+        if point.at.number > cursor.head.at.number {
+            return Err(StoreError::Unusable(format!(
+                "the chain stands at block {}: name a block at or below it",
+                cursor.head.at.number
+            ))
+            .into());
+        }
         let mut next = cursor.clone();
         next.head = point;
         if next.settled.at.number > point.at.number {
@@ -296,27 +295,6 @@ impl Applier {
         chain::insert_block(&mut work.tx.conn(), &self.chain.name, target).await?;
         self.finish(work, "rewind").await?;
         Ok(Cursor { halted: None, ..next })
-    }
-
-    async fn check_way_back(&self, cursor: &Cursor, target: &BlockPoint) -> Result<(), ApplyError> {
-        let (name, number) = (&self.chain.name, target.at.number);
-        if number > cursor.head.at.number {
-            return Err(ApplyError::NoWayBack(format!(
-                "{name} stands at block {}: going ahead would leave out the blocks between; choose a lower \
-                 block",
-                cursor.head.at.number
-            )));
-        }
-        let mut session = self.db.read().await?;
-        let ours = chain::block_at_or_below(&mut session.conn(), name, number).await?;
-        // Of blocks far below the settled one no row is left; they count as agreed.
-        if ours.is_some_and(|ours| ours.at.number == number && ours.at != target.at) {
-            return Err(ApplyError::NoWayBack(format!(
-                "the node has another block {number} than the one applied here: the branches part below \
-                 it; choose a lower block"
-            )));
-        }
-        Ok(())
     }
 
     /// `below_settled`: also what has settled above `fork`.

@@ -92,9 +92,7 @@ impl From<ApplyError> for TurnError {
                 Self::Retry(error.to_string())
             }
             ApplyError::Store(error) => Self::Store(error),
-            ApplyError::CursorMoved(_) | ApplyError::Short(_) | ApplyError::NoWayBack(_) => {
-                Self::Retry(error.to_string())
-            }
+            ApplyError::CursorMoved(_) | ApplyError::Short(_) => Self::Retry(error.to_string()),
             ApplyError::Ledger { .. } => {
                 Self::Halt(format!("the ledger refuses a block ({error}); nothing of it is booked"))
             }
