@@ -10,7 +10,7 @@ pub use keys::KeysCommand;
 
 use crate::{
     apply::{Applier, ChainInfo},
-    chain::ChainName,
+    chain::{ChainName, Source},
     clock::Clock,
     config::{Config, ConfigError},
     id::Ids,
@@ -134,18 +134,7 @@ async fn rewind_in(config: &Config, db: &Db, name: &ChainName, to: u64) -> anyho
         .header_at(to)
         .await?
         .with_context(|| format!("the node has no block {to}: choose one that it has"))?;
-    let mut session = db.read().await?;
-    let ours = store::chain::block_at_or_below(&mut session.conn(), name, to).await?;
-    drop(session);
-    // What stays must be on the node's chain, or the same dispute would come again.
-    if let Some(ours) = ours {
-        let theirs = source.header_at(ours.at.number).await?;
-        anyhow::ensure!(
-            theirs.is_some_and(|header| header.at == ours.at),
-            "block {} that was applied is not on the node's chain: rewind to a lower block",
-            ours.at.number
-        );
-    }
+    check_branch(db, source.as_ref(), name, to).await?;
     let clock = Clock::System;
     let applier = Applier::new(
         db.clone(),
@@ -156,6 +145,38 @@ async fn rewind_in(config: &Config, db: &Db, name: &ChainName, to: u64) -> anyho
         ChainInfo::from(chain),
     );
     applier.rewind(&target).await?;
+    Ok(())
+}
+
+/// What stays must be on the node's chain: movements of another branch would stay in the balances for ever.
+///
+/// Blocks that were settled when they were caught up with are not remembered one by one. What lies below a
+/// remembered block that the node has too is agreed; what lies between an agreed and a disputed one is not.
+async fn check_branch(
+    db: &Db,
+    source: &dyn Source,
+    name: &ChainName,
+    to: u64,
+) -> anyhow::Result<()> {
+    let mut session = db.read().await?;
+    let below = store::chain::block_at_or_below(&mut session.conn(), name, to).await?;
+    let above = store::chain::blocks_from(&mut session.conn(), name, to).await?;
+    drop(session);
+    if let Some(above) = above.first()
+        && source.header_at(above.at.number).await?.is_some_and(|header| header.at == above.at)
+    {
+        return Ok(());
+    }
+    let Some(below) = below else { return Ok(()) };
+    let number = below.at.number;
+    anyhow::ensure!(
+        source.header_at(number).await?.is_some_and(|header| header.at == below.at),
+        "block {number} that was applied is not on the node's chain: rewind to a lower block"
+    );
+    anyhow::ensure!(
+        number == to,
+        "which block {to} was applied is not remembered: rewind to {number}, which the node has too"
+    );
     Ok(())
 }
 

@@ -77,8 +77,19 @@ impl App {
         }
         let mut session = self.db.read().await?;
         let index = Arc::new(AssetIndex::new(chain::verified_assets(&mut session.conn()).await?));
-        self.assets.put((), Arc::clone(&index), now);
+        // Followers write the configured assets when their chain begins. What was read before that is not
+        // kept: balances of the missing assets would be left out for as long.
+        if self.has_configured_assets(&index) {
+            self.assets.put((), Arc::clone(&index), now);
+        }
         Ok(index)
+    }
+
+    fn has_configured_assets(&self, index: &AssetIndex) -> bool {
+        self.config.chains.values().all(|chain| {
+            let tokens = chain.tokens.iter().map(|token| AssetKey::Token(token.contract));
+            tokens.chain([AssetKey::Native]).all(|key| index.get(&chain.name, &key).is_some())
+        })
     }
 }
 

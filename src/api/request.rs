@@ -4,10 +4,11 @@ use std::{error::Error as _, fmt::Display, str::FromStr, sync::Arc};
 
 use axum::{
     Json,
-    body::Bytes,
+    body::{Body, Bytes},
     extract::{FromRequest, FromRequestParts, Path, Query, Request, rejection::JsonRejection},
-    http::{HeaderMap, StatusCode, header, request::Parts},
+    http::{HeaderMap, header, request::Parts},
 };
+use futures::StreamExt as _;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
@@ -16,6 +17,9 @@ use super::{
     error::{Code, FieldError, Problem},
 };
 use crate::clock::Millis;
+
+/// How much of a body that is too large is read all the same.
+const MOST_DISCARDED: usize = 16 * 1024 * 1024;
 
 /// A path's one parameter.
 pub(super) struct Named(pub String);
@@ -67,16 +71,7 @@ impl FromRequest<Arc<App>> for Payload {
             digest.update(part);
             digest.update([0]);
         }
-        let bytes = Bytes::from_request(request, app).await.map_err(|error| {
-            if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                Problem::new(
-                    Code::PayloadTooLarge,
-                    format!("A body may have {} bytes at most.", app.config.server.max_body_bytes),
-                )
-            } else {
-                Problem::invalid("The body ended early. Send it again.")
-            }
-        })?;
+        let bytes = read(request.into_body(), app.config.server.max_body_bytes).await?;
         if !is_json && !bytes.is_empty() {
             return Err(Problem::new(
                 Code::UnsupportedMediaType,
@@ -86,6 +81,27 @@ impl FromRequest<Arc<App>> for Payload {
         digest.update(&bytes);
         Ok(Self { bytes, hash: digest.finalize().into(), idempotency_key })
     }
+}
+
+/// A body within the limit. One that is too large is read on for a while and thrown away: a client that is
+/// still sending when the connection closes never sees the answer.
+async fn read(body: Body, most: usize) -> Result<Bytes, Problem> {
+    let mut stream = body.into_data_stream();
+    let (mut bytes, mut length) = (Vec::new(), 0usize);
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(|_| Problem::invalid("The body ended early. Send it again."))?;
+        length = length.saturating_add(chunk.len());
+        if length <= most {
+            bytes.extend_from_slice(&chunk);
+        } else if length > most.saturating_add(MOST_DISCARDED) {
+            break;
+        }
+    }
+    if length > most {
+        let detail = format!("A body may have {most} bytes at most.");
+        return Err(Problem::new(Code::PayloadTooLarge, detail));
+    }
+    Ok(bytes.into())
 }
 
 impl Payload {
