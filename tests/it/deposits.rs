@@ -69,7 +69,7 @@ on_both_stores! {
         assert_eq!(event["data"]["balance"]["pending"]["raw"], "1500000");
 
         node.settle().await;
-        let settled = api.balance_at_head(wallet, "DUSD", &node).await;
+        let settled = api.balance_settled(wallet, "DUSD", &node).await;
         assert_eq!((settled.pending, settled.available), (U256::ZERO, U256::from(1_500_000)));
         let event = api.event("deposit.available").await;
         assert_eq!(event["data"]["transfer"]["id"], transfer["id"], "the same deposit");
@@ -84,7 +84,7 @@ on_both_stores! {
         let wallet = node.accounts[1];
         node.settle().await;
         api.watch(wallet).await;
-        let opening = api.balance_at_head(wallet, "ETH", &node).await;
+        let opening = api.balance_settled(wallet, "ETH", &node).await;
         assert_eq!(opening.available, node.balance(wallet).await.unwrap(), "all of it is settled");
         node.pay(wallet, Node::stranger(), 1000).await;
         let after = api.balance_at_head(wallet, "ETH", &node).await;
@@ -112,7 +112,8 @@ on_both_stores! {
         }
         node.settle().await;
         for &address in &addresses {
-            api.balance_becomes(address, "DUSD", "settlement", |b| b.pending.is_zero()).await;
+            let balance = api.balance_settled(address, "DUSD", &node).await;
+            assert_eq!(balance.pending, U256::ZERO, "everything is settled");
         }
         agrees(&api, &node, &addresses).await;
     }
@@ -152,7 +153,8 @@ on_both_stores! {
             all
         };
         for &address in &addresses {
-            steady_api.balances_at_head(address, &node).await;
+            steady_api.balances_settled(address, &node).await;
+            sleepy_api.balances_settled(address, &node).await;
             assert_eq!(
                 what(sleepy_api.transfers(address).await),
                 what(steady_api.transfers(address).await),

@@ -66,10 +66,8 @@ on_both_stores! {
         node.settle().await;
         for (wallet, sent) in wallets.into_iter().zip(sent) {
             let sent = U256::from(sent);
-            api.balance_becomes(wallet, "DUSD", "every deposit once", |b| {
-                b.available == sent && b.pending.is_zero()
-            })
-            .await;
+            let balance = api.balance_settled(wallet, "DUSD", &node).await;
+            assert_eq!((balance.available, balance.pending), (sent, U256::ZERO));
         }
         let events = api.events().await;
         for kind in ["deposit.pending", "deposit.available"] {

@@ -63,7 +63,7 @@ on_both_stores! {
         let again = api.balance_at_head(wallet, "ETH", &node).await;
         assert_eq!(again.pending, U256::from(1000));
         node.settle().await;
-        let settled = api.balance_at_head(wallet, "ETH", &node).await;
+        let settled = api.balance_settled(wallet, "ETH", &node).await;
         assert_eq!(settled.available, U256::from(1000));
 
         let transfers = api.transfers(wallet).await;
@@ -115,7 +115,7 @@ on_both_stores! {
         daemon.ready().await;
         assert_eq!(api.balance_at_head(wallet, "ETH", &node).await.total, U256::from(5));
         node.settle().await;
-        assert_eq!(api.balance_at_head(wallet, "ETH", &node).await.available, U256::from(5));
+        assert_eq!(api.balance_settled(wallet, "ETH", &node).await.available, U256::from(5));
     }
 
     async fn a_chain_that_returns_to_its_first_branch_counts_once(store) {
@@ -141,7 +141,7 @@ on_both_stores! {
         gate.open(first.url());
         assert_eq!(api.balance_at_head(wallet, "ETH", &first).await.total, U256::from(10));
         first.settle().await;
-        let settled = api.balance_at_head(wallet, "ETH", &first).await;
+        let settled = api.balance_settled(wallet, "ETH", &first).await;
         assert_eq!(settled.available, U256::from(10));
     }
 
@@ -153,7 +153,7 @@ on_both_stores! {
         api.watch(wallet).await;
         node.pay(node.accounts[0], wallet, 10).await;
         node.mine(8).await.unwrap();
-        assert_eq!(api.balance_at_head(wallet, "ETH", &node).await.available, U256::from(10));
+        assert_eq!(api.balance_settled(wallet, "ETH", &node).await.available, U256::from(10));
         node.reorg(9, &[]).await.unwrap();
         node.mine(1).await.unwrap();
         eventually("the alarm", || async {

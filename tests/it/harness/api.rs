@@ -132,7 +132,22 @@ impl Api {
         .await
     }
 
+    /// Waits until the daemon has settled what the node calls final, too: a step of its own after the head.
+    pub async fn balances_settled(&self, address: Address, node: &Node) -> Value {
+        let settled = node.block("finalized").await.unwrap().expect("a final block").hash;
+        eventually("the node's final block in the ledger", || async {
+            let balances = self.balances_at_head(address, node).await;
+            (balances["asOf"][0]["settled"]["hash"] == json!(settled)).then_some(balances)
+        })
+        .await
+    }
+
     /// The same for one asset.
+    pub async fn balance_settled(&self, address: Address, symbol: &str, node: &Node) -> Balance {
+        balance_in(&self.balances_settled(address, node).await, symbol)
+    }
+
+    /// What [`Api::balances_at_head`] says of one asset.
     pub async fn balance_at_head(&self, address: Address, symbol: &str, node: &Node) -> Balance {
         balance_in(&self.balances_at_head(address, node).await, symbol)
     }
