@@ -177,12 +177,16 @@ async fn a_data_folder_that_became_read_only_is_refused_and_nothing_is_lost() {
     place.done(&["keys", "create", "--tenant", "acme", "--scopes", SCOPES]).await;
     let folder = place.folder.path().join("data");
     let files: Vec<_> = fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()).collect();
-    files.iter().for_each(|file| set_mode(file, 0o444));
+    for file in &files {
+        set_mode(file, 0o444);
+    }
     set_mode(&folder, 0o555);
     let command = bound_by_permissions(place.command(&["run"]));
     refused(command, 1, &["data/t.db", "can", "be written"]).await;
     set_mode(&folder, 0o755);
-    files.iter().for_each(|file| set_mode(file, 0o644));
+    for file in &files {
+        set_mode(file, 0o644);
+    }
     assert!(place.done(&["keys", "list"]).await.contains("acme"), "nothing is lost");
 }
 
