@@ -160,7 +160,8 @@ on_both_stores! {
             daemon.metrics().await.contains("tidemark_chain_halted{chain=\"local\"} 1").then_some(())
         })
         .await;
-        assert_eq!(daemon.readiness().await, 503);
+        eventually("readiness to fail", || async { (daemon.readiness().await == 503).then_some(()) })
+            .await;
         let kept = api.balance(wallet, "ETH").await;
         assert_eq!(kept.available, U256::from(10), "settled money is never rewritten silently");
     }
