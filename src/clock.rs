@@ -6,10 +6,7 @@ use std::sync::{
 };
 
 /// Milliseconds since the Unix epoch, UTC: the only form in which time is stored.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::Type, serde::Deserialize,
-)]
-#[sqlx(transparent, no_pg_array)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Deserialize)]
 pub struct Millis(pub i64);
 
 impl Millis {

@@ -9,6 +9,7 @@
 mod amount;
 mod engine;
 mod reader;
+mod scalar;
 
 pub mod account;
 pub mod balance;
