@@ -36,7 +36,7 @@ const ONCE_TIMEOUT: Duration = Duration::from_secs(90);
 pub async fn run(once: bool) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let mut stage = tokio::select! {
-        stage = Stage::build() => stage?,
+        stage = Stage::build(once) => stage?,
         () = signals.next() => return Ok(()),
     };
     screen::introduce(&stage);

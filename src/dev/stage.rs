@@ -95,7 +95,8 @@ impl Drop for Folder {
 }
 
 impl Stage {
-    pub(super) async fn build() -> anyhow::Result<Self> {
+    /// With `once`, on any free port: nobody will ask for the usual one.
+    pub(super) async fn build(once: bool) -> anyhow::Result<Self> {
         let packages = Packages::install().await?;
         screen::say("starting Anvil and deploying Safe 1.4.1 and a demo token");
         let node = Anvil::start(Options {
@@ -114,7 +115,8 @@ impl Stage {
         let folder = Folder::create()?;
         let receiver_shutdown = CancellationToken::new();
         let receiver = receiver::start(receiver_shutdown.clone()).await?;
-        let config = config(&folder, &rpc, token);
+        let listen = if once { any_port() } else { usual_port() };
+        let config = config(&folder, &rpc, token, listen);
         let daemon_shutdown = CancellationToken::new();
         let (ready, is_ready) = oneshot::channel();
         let stop = daemon_shutdown.clone();
@@ -171,7 +173,7 @@ fn ended(result: Result<anyhow::Result<()>, tokio::task::JoinError>) -> anyhow::
     }
 }
 
-fn config(folder: &Folder, rpc: &Rpc, token: Address) -> Config {
+fn config(folder: &Folder, rpc: &Rpc, token: Address, listen: SocketAddr) -> Config {
     let chain = ChainName::new(CHAIN);
     let endpoint = EndpointConfig {
         name: "anvil".to_owned(),
@@ -213,7 +215,7 @@ fn config(folder: &Folder, rpc: &Rpc, token: Address) -> Config {
     };
     Config {
         server: ServerConfig {
-            listen: free_address(),
+            listen,
             max_body_bytes: 1024 * 1024,
             request_timeout: Duration::from_secs(30),
         },
@@ -232,12 +234,16 @@ fn config(folder: &Folder, rpc: &Rpc, token: Address) -> Config {
 }
 
 /// The usual port, or any other when that is taken.
-fn free_address() -> SocketAddr {
+fn usual_port() -> SocketAddr {
     let usual = SocketAddr::from(([127, 0, 0, 1], USUAL_PORT));
     match TcpListener::bind(usual) {
         Ok(_) => usual,
-        Err(_) => SocketAddr::from(([127, 0, 0, 1], 0)),
+        Err(_) => any_port(),
     }
+}
+
+fn any_port() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
 /// A key for the demo tenant, made as `tidemark keys create` makes it.
