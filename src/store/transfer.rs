@@ -412,3 +412,33 @@ pub async fn write_balance(
         Err(StoreError::Collision(format!("the balance of {wallet} changed meanwhile")))
     }
 }
+
+#[derive(FromRow)]
+struct RawBlock {
+    #[sqlx(try_from = "i64")]
+    number: u64,
+    #[sqlx(try_from = "Vec<u8>")]
+    hash: BlockHash,
+}
+
+/// The newest block at or below `upto` that holds a transfer which was not taken back: only for a rewind by
+/// hand, it reads all of the chain's transfers.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn newest_block(
+    conn: &mut Conn<'_>,
+    chain: &ChainName,
+    upto: u64,
+) -> Result<Option<BlockRef>, StoreError> {
+    let row: Option<RawBlock> = on!(conn, c => sqlx::query_as(
+        "SELECT block_number AS number, block_hash AS hash FROM transfer
+         WHERE chain = $1 AND status <> 'orphaned' AND block_number <= $2
+         ORDER BY block_number DESC LIMIT 1",
+    )
+    .bind(chain.as_str())
+    .bind(number(upto)?)
+    .fetch_optional(c)
+    .await)?;
+    Ok(row.map(|row| BlockRef { number: row.number, hash: row.hash }))
+}

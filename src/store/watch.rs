@@ -6,7 +6,7 @@ use sqlx::{FromRow, QueryBuilder};
 
 use super::{Conn, StoreError, chain::number, on};
 use crate::{
-    chain::{Address, BlockRef, ChainName},
+    chain::{Address, BlockHash, BlockRef, ChainName},
     clock::Millis,
     id::{AccountId, TenantId, WalletId},
 };
@@ -279,4 +279,33 @@ pub async fn wallet_ref(conn: &mut Conn<'_>, wallet: WalletId) -> Result<WalletR
         account_id: row.account_id,
         client_reference_id: row.client_reference_id,
     })
+}
+
+#[derive(FromRow)]
+struct RawOpening {
+    #[sqlx(try_from = "i64")]
+    number: u64,
+    #[sqlx(try_from = "Vec<u8>")]
+    hash: BlockHash,
+}
+
+/// The newest block at or below `upto` at which an open watch begins.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn newest_opening(
+    conn: &mut Conn<'_>,
+    chain: &ChainName,
+    upto: u64,
+) -> Result<Option<BlockRef>, StoreError> {
+    let row: Option<RawOpening> = on!(conn, c => sqlx::query_as(
+        "SELECT opened_number AS number, opened_hash AS hash FROM watch
+         WHERE chain = $1 AND status = 'open' AND opened_number <= $2
+         ORDER BY opened_number DESC LIMIT 1",
+    )
+    .bind(chain.as_str())
+    .bind(number(upto)?)
+    .fetch_optional(c)
+    .await)?;
+    Ok(row.map(|row| BlockRef { number: row.number, hash: row.hash }))
 }
