@@ -43,6 +43,8 @@ use crate::{
 
 /// A node is asked this often before its contradiction to the settled block halts the chain.
 const CONTRADICTIONS_TO_HALT: u32 = 3;
+/// Between two such questions; announcements would otherwise bring them all within a moment.
+const CONTRADICTION_PAUSE: Duration = Duration::from_millis(500);
 /// How often a halted chain looks whether somebody has rewound it.
 const HALTED_POLL: Duration = Duration::from_secs(2);
 
@@ -64,6 +66,8 @@ pub struct Follower {
     /// Whether configured assets are all opened for the watches there are.
     assets_ready: bool,
     contradictions: u32,
+    contradicted_at: Option<Instant>,
+    contradiction_pause: Duration,
 }
 
 /// Why a turn ended early, by what to do.
@@ -131,6 +135,8 @@ impl Follower {
             examined: HashMap::new(),
             assets_ready: false,
             contradictions: 0,
+            contradicted_at: None,
+            contradiction_pause: CONTRADICTION_PAUSE,
         }
     }
 

@@ -1,5 +1,7 @@
 //! The chain changes its mind: the way back to the common ancestor, and when there is none.
 
+use std::time::Instant;
+
 use super::{CONTRADICTIONS_TO_HALT, Follower, TurnError};
 use crate::{
     apply::Committed,
@@ -87,6 +89,11 @@ impl Follower {
 
     /// A contradiction to settled blocks, seen once more; halts when it stands.
     pub(super) fn contradicted(&mut self, reason: String) -> Result<(), TurnError> {
+        let pause = self.contradiction_pause;
+        if self.contradicted_at.is_some_and(|last| last.elapsed() < pause) {
+            return Err(TurnError::Retry(reason));
+        }
+        self.contradicted_at = Some(Instant::now());
         self.contradictions += 1;
         if self.contradictions >= CONTRADICTIONS_TO_HALT {
             self.contradictions = 0;

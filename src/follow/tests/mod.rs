@@ -85,7 +85,7 @@ impl Rig {
             wake.clone(),
             info,
         );
-        let follower = Follower::new(
+        let mut follower = Follower::new(
             Arc::new(config(settlement)),
             Arc::clone(&chain) as Arc<dyn Source>,
             applier,
@@ -94,6 +94,7 @@ impl Rig {
             clock,
             wake.chain_bell(&chain_name()),
         );
+        follower.contradiction_pause = Duration::ZERO;
         Self { chain, follower, settlement }
     }
 
