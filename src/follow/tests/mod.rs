@@ -470,3 +470,22 @@ async fn more_registrations_than_one_commit_takes_are_all_opened_at_the_same_blo
         store.close().await;
     }
 }
+
+#[tokio::test]
+async fn of_two_writers_on_one_cursor_the_second_commits_nothing() {
+    for store in TestStore::all().await {
+        let mut rig = Rig::new(&store);
+        let (_, wallet) = one_wallet(&store, &mut rig).await;
+        let stale = store.cursor(&chain_name()).await.unwrap();
+        rig.chain.mine(&[pay(1, None, who(9), 50)]);
+        rig.follow().await.unwrap();
+        let header = rig.chain.head();
+        let block =
+            MatchedBlock { header, movements: Vec::new(), safes: Vec::new(), tracked: Vec::new() };
+        let late =
+            rig.follower.applier.connect(&stale, &[block], stale.settled, &Figures::new()).await;
+        assert!(matches!(late, Err(ApplyError::CursorMoved(_))), "{late:?}");
+        assert_exact(&store, &rig, &BTreeMap::from([(who(9), wallet)])).await;
+        store.close().await;
+    }
+}
