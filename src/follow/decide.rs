@@ -171,8 +171,8 @@ mod tests {
         let judge = |said: BlockPoint, ours: Option<BlockPoint>| {
             settle_step(&settled, &applied, &said, ours.as_ref())
         };
-        assert_eq!(judge(point(9, 0), None), SettleStep::Stay);
-        assert_eq!(judge(point(10, 0), None), SettleStep::Stay);
+        assert_eq!(judge(point(9, 0), Some(point(9, 0))), SettleStep::Stay);
+        assert_eq!(judge(point(10, 0), Some(point(10, 0))), SettleStep::Stay);
         assert_eq!(judge(point(10, 1), None), SettleStep::Contradiction { number: 10 });
         assert_eq!(judge(point(15, 0), Some(point(15, 0))), SettleStep::Advance(point(15, 0)));
         assert_eq!(judge(point(15, 1), Some(point(15, 0))), SettleStep::OtherBranch);
