@@ -40,6 +40,12 @@ impl Amount {
         self.0.checked_sub(other.0).map(Self)
     }
 
+    /// For sums that are only compared; money is never cut off.
+    #[must_use]
+    pub fn saturating_add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+
     #[must_use]
     pub fn saturating_sub(self, other: Self) -> Self {
         Self(self.0.saturating_sub(other.0))

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     api::Api,
     apply::{Applier, ChainInfo},
-    chain::{Family, Source, evm::EvmSource},
+    chain::{Family, Source, evm::EvmSource, solana::SolanaSource},
     clock::Clock,
     config::{ChainConfig, Config},
     follow::Follower,
@@ -224,7 +224,12 @@ pub fn source(chain: &ChainConfig, metrics: &Metrics) -> Result<Arc<dyn Source>,
                 .map_err(|error| failed(error.to_string()))?;
             Ok(Arc::new(source))
         }
-        Family::Solana | Family::Tron => {
+        Family::Solana => {
+            let source = SolanaSource::new(chain, metrics.clone())
+                .map_err(|error| failed(error.to_string()))?;
+            Ok(Arc::new(source))
+        }
+        Family::Tron => {
             Err(failed(format!("the family {} is not supported by this version", chain.family)))
         }
     }

@@ -123,6 +123,8 @@ pub struct TransferView {
     /// Blocks from this one to the newest applied one, both counted; 0 while orphaned.
     pub confirmations: u64,
     pub reason: Option<String>,
+    /// What the sender wrote beside the payment, on chains whose transactions carry text.
+    pub memo: Option<String>,
     #[schema(value_type = String, format = DateTime)]
     pub seen_at: Millis,
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -161,6 +163,7 @@ impl TransferView {
             },
             confirmations,
             reason: row.reason.clone(),
+            memo: row.memo.clone(),
             seen_at: row.seen_at,
             settled_at: row.settled_at,
             orphaned_at: row.orphaned_at,

@@ -143,14 +143,14 @@ fn of_chain(
             index.get(&held.chain, &holding.asset).map(|asset| (asset, holding))
         });
         return known
-            .map(|(asset, h)| view(asset, h.position, h.held, Some(h.updated_at)))
+            .map(|(asset, h)| view(asset, h.position, h.locked, Some(h.updated_at)))
             .collect();
     };
     let named = named.iter().filter(|(chain, _)| **chain == held.chain);
     named
         .filter_map(|(chain, key)| index.get(chain, key))
         .map(|asset| match held.assets.iter().find(|holding| holding.asset == asset.key) {
-            Some(h) => view(asset, h.position, h.held, Some(h.updated_at)),
+            Some(h) => view(asset, h.position, h.locked, Some(h.updated_at)),
             None => view(asset, Position::default(), Amount::ZERO, None),
         })
         .collect()

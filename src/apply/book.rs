@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{ApplyError, ChainInfo, Figures, MatchedBlock, Opening, Shortage};
 use crate::{
     amount::Amount,
-    chain::{Address, AssetKey, Header, Kind, Movement, Ordinal, TxId},
+    chain::{Address, AssetKey, Header, Kind, Memo, Movement, Ordinal, TxId},
     clock::Millis,
     event::{EventType, NewEvent},
     id::{Ids, WalletId},
@@ -81,7 +81,7 @@ impl Book {
         block: &MatchedBlock,
         figures: &Figures,
     ) -> Result<Vec<Shortage>, ApplyError> {
-        if block.movements.is_empty() {
+        if block.movements.is_empty() && block.touched.is_empty() {
             return Ok(Vec::new());
         }
         self.head = block.header.at.number;
@@ -96,10 +96,37 @@ impl Book {
         for leg in legs.iter_mut().filter(|leg| leg.direction != raising(Effect::Connect)) {
             self.book_connect(conn, leg).await?;
         }
+        self.freeze(conn, block).await?;
         for row in adjustments.iter().chain(&legs) {
             self.tell(conn, row).await?;
         }
         Ok(short)
+    }
+
+    /// Takes over what the issuers of assets have frozen, as the chain's state has it after the block.
+    async fn freeze(
+        &mut self,
+        conn: &mut Conn<'_>,
+        block: &MatchedBlock,
+    ) -> Result<(), ApplyError> {
+        let addresses: BTreeSet<Address> =
+            block.touched.iter().map(|(query, _)| query.address).collect();
+        if addresses.is_empty() {
+            return Ok(());
+        }
+        let found = watch::open_by_address(conn, &self.chain.name, &addresses).await?;
+        for (query, holding) in &block.touched {
+            for watch in found.iter().filter(|watch| watch.address == query.address) {
+                let head = self.head;
+                let balance = self.balance(conn, watch.wallet_id, query.asset).await?;
+                // Without a row there is nothing that could be frozen.
+                if balance.row.frozen != holding.frozen && balance.row.version > 0 {
+                    balance.row.frozen = holding.frozen;
+                    balance.changed_at = Some(head);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The block's movements as each watching wallet sees them, in chain order.
@@ -160,6 +187,10 @@ impl Book {
             block_time: Millis::from_seconds(header.time),
             connections: 1,
             reason: None,
+            memo: match &movement.memo {
+                Memo::Text(text) => Some(text.clone()),
+                Memo::None | Memo::Unread => None,
+            },
             seen_at: self.now,
             settled_at: None,
             orphaned_at: None,
@@ -211,6 +242,7 @@ impl Book {
                 amount,
                 from: None,
                 to: Some(address),
+                memo: None,
                 reason: Some(
                     if figure.is_some() { "untraced_credit" } else { "untraced_credit_at_least" }
                         .to_owned(),
@@ -331,6 +363,7 @@ impl Book {
                     from: None,
                     to: Some(watch.address),
                     amount,
+                    memo: Memo::None,
                 };
                 let header = Header {
                     at,
@@ -339,6 +372,9 @@ impl Book {
                 };
                 let mut row = self.leg(conn, &header, &movement, watch, Direction::In).await?;
                 self.book_connect(conn, &mut row).await?;
+                if row.counted {
+                    self.balance(conn, row.wallet_id, row.asset).await?.row.frozen = balance.frozen;
+                }
                 if settled {
                     self.effect(conn, &row, Effect::Settle).await?;
                     row.status = Status::Settled;
@@ -397,7 +433,7 @@ impl Book {
         let held = self.balance(conn, row.wallet_id, row.asset).await?.row;
         let buckets = held
             .position
-            .buckets(held.held)
+            .buckets(held.locked())
             .map_err(|error| ledger_error(row, Effect::Connect, error))?;
         let wallet = self.wallet(conn, row.wallet_id).await?;
         let asset = self.asset(conn, row.asset).await?;

@@ -14,7 +14,10 @@ pub use deployments::{DeploymentChange, FoundSafe};
 
 use crate::{
     amount::Amount,
-    chain::{Address, AssetKey, BlockRef, ChainName, Family, Header, Movement, TxId},
+    chain::{
+        Address, AssetKey, BalanceQuery, BlockRef, ChainName, Family, Header, Holding, Movement,
+        TxId,
+    },
     clock::Clock,
     config::ChainConfig,
     id::Ids,
@@ -91,6 +94,8 @@ pub struct MatchedBlock {
     pub safes: Vec<FoundSafe>,
     /// Tracked transactions of this block.
     pub tracked: Vec<TxId>,
+    /// Watched holdings whose terms may have changed without a movement, as the chain has them now.
+    pub touched: Vec<(BalanceQuery, Holding)>,
 }
 
 /// The opening balances of one watch, read at the block where it begins.
@@ -105,6 +110,8 @@ pub struct Opening {
 pub struct OpeningBalance {
     pub asset: AssetKey,
     pub total: Amount,
+    /// What of it the asset's issuer has frozen.
+    pub frozen: Amount,
     pub settled: Amount,
 }
 

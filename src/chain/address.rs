@@ -102,6 +102,18 @@ impl From<[u8; 20]> for Address {
     }
 }
 
+impl From<[u8; 32]> for Address {
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(Short { len: 32, bytes })
+    }
+}
+
+impl From<[u8; 64]> for TxId {
+    fn from(bytes: [u8; 64]) -> Self {
+        Self(Short { len: 64, bytes })
+    }
+}
+
 impl From<[u8; 32]> for TxId {
     fn from(bytes: [u8; 32]) -> Self {
         let mut padded = [0; 64];
@@ -149,17 +161,20 @@ pub enum Family {
 /// Why a text is not an address that can be registered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    #[error("is not an {family} address: {expected}")]
+    #[error("is not an address of the family {family}: {expected}")]
     Malformed { family: Family, expected: &'static str },
     #[error("has a wrong EIP-55 checksum: write it as {correct}, or all in lower case")]
     Checksum { correct: String },
     #[error("is the zero address, which nobody owns")]
     Zero,
+    #[error("is the System Program, which nobody owns")]
+    SystemProgram,
     #[error("addresses of the family {0} are not supported by this version")]
     Unsupported(Family),
 }
 
 const EVM_FORM: &str = "0x and 40 hexadecimal digits are expected";
+const SOLANA_FORM: &str = "32 bytes in base58 are expected";
 
 impl Family {
     #[must_use]
@@ -183,35 +198,55 @@ impl Family {
     /// Reads an address as a user writes it, with the family's checksum.
     ///
     /// # Errors
-    /// See [`AddressError`]. An EVM address in one case passes; in mixed case EIP-55 must hold.
+    /// See [`AddressError`]. An EVM address in one case passes; in mixed case EIP-55 must hold. A Solana
+    /// address is its length only: base58 as Solana uses it has no checksum.
     pub fn parse_address(self, text: &str) -> Result<Address, AddressError> {
         match self {
             Self::Evm => parse_evm(text),
-            Self::Solana | Self::Tron => Err(AddressError::Unsupported(self)),
+            Self::Solana => parse_solana(text),
+            Self::Tron => Err(AddressError::Unsupported(self)),
         }
     }
 
-    /// The address as the family writes it: EIP-55 for EVM.
+    /// The address as the family writes it: EIP-55 for EVM, base58 for Solana.
     #[must_use]
     pub fn format_address(self, address: &Address) -> String {
         match self {
             Self::Evm if address.as_slice().len() == 20 => {
                 alloy::primitives::Address::from_slice(address.as_slice()).to_checksum(None)
             }
-            Self::Evm | Self::Solana | Self::Tron => format!("{address:?}"),
+            Self::Solana => bs58::encode(address.as_slice()).into_string(),
+            Self::Evm | Self::Tron => format!("{address:?}"),
         }
     }
 
     /// The block hash as the family writes it.
     #[must_use]
     pub fn format_block_hash(self, hash: &BlockHash) -> String {
-        format!("{hash:?}")
+        match self {
+            Self::Solana => bs58::encode(hash.0).into_string(),
+            Self::Evm | Self::Tron => format!("{hash:?}"),
+        }
+    }
+
+    /// Reads a block hash; `None` when it has not the family's form.
+    #[must_use]
+    pub fn parse_block_hash(self, text: &str) -> Option<BlockHash> {
+        match self {
+            Self::Solana => base58::<32>(text).map(BlockHash),
+            Self::Evm | Self::Tron => {
+                hex::decode(text.strip_prefix("0x")?).ok()?.try_into().ok().map(BlockHash)
+            }
+        }
     }
 
     /// The transaction id as the family writes it.
     #[must_use]
     pub fn format_tx(self, tx: &TxId) -> String {
-        format!("{tx:?}")
+        match self {
+            Self::Solana => bs58::encode(tx.as_slice()).into_string(),
+            Self::Evm | Self::Tron => format!("{tx:?}"),
+        }
     }
 
     /// Reads a transaction id; `None` when it has not the family's form.
@@ -223,9 +258,26 @@ impl Family {
                     hex::decode(text.strip_prefix("0x")?).ok()?.try_into().ok()?;
                 Some(TxId::from(bytes))
             }
-            Self::Solana | Self::Tron => None,
+            Self::Solana => base58::<64>(text).map(TxId::from),
+            Self::Tron => None,
         }
     }
+}
+
+/// Exactly `N` bytes in base58; the buffer is bounded, so a long text costs nothing.
+fn base58<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    let length = bs58::decode(text).onto(&mut bytes).ok()?;
+    (length == N).then_some(bytes)
+}
+
+fn parse_solana(text: &str) -> Result<Address, AddressError> {
+    let bytes = base58::<32>(text)
+        .ok_or(AddressError::Malformed { family: Family::Solana, expected: SOLANA_FORM })?;
+    if bytes == [0; 32] {
+        return Err(AddressError::SystemProgram);
+    }
+    Ok(Address::from(bytes))
 }
 
 fn parse_evm(text: &str) -> Result<Address, AddressError> {
@@ -288,6 +340,26 @@ mod tests {
             Family::Evm.parse_address(&wrong),
             Err(AddressError::Checksum { correct: good.to_owned() })
         );
+    }
+
+    #[test]
+    fn a_solana_address_is_32_bytes_in_base58_and_keeps_its_case() {
+        let usdc = "EPjFWdd5AufqSSqeM2qN1xzybapC8G4wEGGkZwyTDt1v";
+        let address = Family::Solana.parse_address(usdc).expect("the mint of USDC");
+        assert_eq!(Family::Solana.format_address(&address), usdc);
+        assert_ne!(Family::Solana.parse_address(&usdc.replace('W', "w")), Ok(address));
+        let system = "11111111111111111111111111111111";
+        assert_eq!(Family::Solana.parse_address(system), Err(AddressError::SystemProgram));
+        for text in ["", "0", &usdc[3..], &format!("{usdc}1"), &usdc.replace('W', "0"), "0x12"] {
+            assert!(
+                matches!(Family::Solana.parse_address(text), Err(AddressError::Malformed { .. })),
+                "{text}"
+            );
+        }
+        assert!(Family::Solana.parse_tx(usdc).is_none(), "32 bytes are no signature");
+        let signature = TxId::from([7; 64]);
+        let text = Family::Solana.format_tx(&signature);
+        assert_eq!(Family::Solana.parse_tx(&text), Some(signature));
     }
 
     #[test]

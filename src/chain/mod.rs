@@ -9,12 +9,16 @@
 mod address;
 pub mod evm;
 mod name;
+mod rpc;
+pub mod solana;
 mod source;
 
 pub use address::{Address, AddressError, BadValue, BlockHash, Family, TxId};
 pub use name::{AssetKey, ChainName};
+pub use rpc::SetupError;
 pub(crate) use source::words;
 pub use source::{
-    BalanceQuery, Block, BlockRef, Header, Kind, Movement, Ordinal, SafeProof, SafeRejection,
-    SafeSighting, Settlement, SettlementTag, Source, SourceError, TxFact, TxLookup,
+    Announced, BalanceQuery, Block, BlockRef, Header, Holding, Kind, Memo, Movement, Ordinal,
+    SafeProof, SafeRejection, SafeSighting, SafeSource, Settlement, SettlementTag, Source,
+    SourceError, TokenFacts, TxFact, TxLookup,
 };

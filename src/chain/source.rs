@@ -35,6 +35,9 @@ pub struct Block {
     pub transactions: Vec<TxFact>,
     /// Everything that looks like a Safe being set up; nothing of it is proven yet.
     pub safes: Vec<SafeSighting>,
+    /// Holdings that a transaction changed or may have changed in their terms (frozen, thawed) without
+    /// moving anything.
+    pub touched: Vec<BalanceQuery>,
 }
 
 /// One movement of one asset at one exact place on the chain.
@@ -49,6 +52,17 @@ pub struct Movement {
     /// `None` where money goes to nobody who could be watched (a fee, a burn).
     pub to: Option<Address>,
     pub amount: Amount,
+    pub memo: Memo,
+}
+
+/// What the sender wrote beside a payment, for families whose transactions carry text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Memo {
+    #[default]
+    None,
+    /// The transaction has one that the block does not show: [`Source::memos`] reads it.
+    Unread,
+    Text(String),
 }
 
 /// The place inside a transaction. With chain and transaction it names a movement for ever, whichever
@@ -63,8 +77,15 @@ pub enum Ordinal {
     Trace(Vec<u32>),
     /// What the sender paid for execution.
     Fee,
+    /// The index of an account among a transaction's accounts: what that account's owner gained or lost in
+    /// the whole transaction, where a family states balances before and after.
+    Account(u32),
+    /// The same place, for what its owner lost to nobody: burnt, or withheld as a token's own fee.
+    Rest(u32),
     /// An EIP-4895 withdrawal's index; it belongs to no transaction.
     Withdrawal(u64),
+    /// The index among a block's rewards; it belongs to no transaction.
+    Reward(u32),
     /// The balance at the block where a watch begins: what was irreversible then, and what was not yet.
     OpeningSettled(u64),
     OpeningUnsettled(u64),
@@ -88,7 +109,10 @@ impl fmt::Display for Ordinal {
                 Ok(())
             }
             Self::Fee => f.write_str("fee"),
+            Self::Account(index) => write!(f, "account:{index}"),
+            Self::Rest(index) => write!(f, "rest:{index}"),
             Self::Withdrawal(index) => write!(f, "withdrawal:{index}"),
+            Self::Reward(index) => write!(f, "reward:{index}"),
             Self::OpeningSettled(number) => write!(f, "opening:{number}:settled"),
             Self::OpeningUnsettled(number) => write!(f, "opening:{number}:unsettled"),
             Self::Adjustment(number) => write!(f, "adjustment:{number}"),
@@ -219,6 +243,34 @@ pub struct BalanceQuery {
     pub asset: AssetKey,
 }
 
+/// What the chain's state says of one balance, in base units.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Holding {
+    /// All of it, as after exactly the block that was asked for.
+    pub total: Amount,
+    /// The part in accounts that the asset's issuer has frozen, as the node's newest state has it.
+    pub frozen: Amount,
+}
+
+impl From<Amount> for Holding {
+    fn from(total: Amount) -> Self {
+        Self { total, frozen: Amount::ZERO }
+    }
+}
+
+/// What a chain says of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenFacts {
+    pub decimals: u8,
+}
+
+/// A block that a node announced. Its hash is missing where the node only tells heights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Announced {
+    pub number: u64,
+    pub hash: Option<BlockHash>,
+}
+
 /// When a block is called irreversible on a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settlement {
@@ -287,13 +339,39 @@ pub trait Source: Send + Sync + 'static {
     /// The block of that hash, with everything in it; `None` if the node does not have it.
     async fn block(&self, at: BlockRef) -> Result<Option<Block>, SourceError>;
 
-    /// The balances in the state after exactly the block `at`, one per query, in order.
+    /// What is held in the state after exactly the block `at`, one per query, in order.
     async fn balances_at(
         &self,
         at: BlockRef,
         queries: &[BalanceQuery],
-    ) -> Result<Vec<Amount>, SourceError>;
+    ) -> Result<Vec<Holding>, SourceError>;
 
+    /// The memos of transactions of the block `at`, one per transaction, in order. Asked only for movements
+    /// that say [`Memo::Unread`].
+    async fn memos(&self, _at: BlockRef, txs: &[TxId]) -> Result<Vec<Option<String>>, SourceError> {
+        Ok(vec![None; txs.len()])
+    }
+
+    /// What the chain itself says of a token, where it is cheap to ask; `None` also if there is no such token.
+    async fn token_facts(&self, _token: Address) -> Result<Option<TokenFacts>, SourceError> {
+        Ok(None)
+    }
+
+    /// Safes on this chain; `None` for families that have none.
+    fn safes(&self) -> Option<&dyn SafeSource> {
+        None
+    }
+
+    /// Blocks announced by the node, where it can announce: wake-ups only, some may be missing.
+    fn announced(&self) -> watch::Receiver<Option<Announced>>;
+
+    /// Keeps the announcements coming until it is dropped; returns at once where there are none to have.
+    async fn listen(&self);
+}
+
+/// What a chain with Safes answers of them.
+#[async_trait]
+pub trait SafeSource: Send + Sync {
     /// What the node knows of a transaction; `None` if nothing.
     async fn transaction(&self, tx: TxId) -> Result<Option<TxLookup>, SourceError>;
 
@@ -306,10 +384,4 @@ pub trait Source: Send + Sync + 'static {
         address: Address,
         at: BlockRef,
     ) -> Result<Result<SafeProof, SafeRejection>, SourceError>;
-
-    /// Blocks announced by the node, where it can announce: wake-ups only, some may be missing.
-    fn announced(&self) -> watch::Receiver<Option<BlockRef>>;
-
-    /// Keeps the announcements coming until it is dropped; returns at once where there are none to have.
-    async fn listen(&self);
 }

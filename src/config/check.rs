@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, ops::RangeInclusive, path::Path, time::Duration
 use super::{
     ChainConfig, Config, ConfigError, NativeCoin, Secret, ServerConfig, TokenConfig, Verification,
     WebhookConfig, endpoint,
-    known::{self, KnownChain},
+    known::{self, KnownChain, KnownId},
     raw::{
         RawChain, RawConfig, RawDatabase, RawNative, RawServer, RawSettlement, RawToken,
         RawWebhooks, Whole,
     },
 };
-use crate::chain::{Address, ChainName, Family, Settlement, SettlementTag};
+use crate::chain::{Address, BlockHash, ChainName, Family, Settlement, SettlementTag};
 
 const DEFAULT_DATABASE: &str = "sqlite://data/tidemark.db";
 
@@ -29,6 +29,8 @@ pub(super) const MEBIBYTE: u64 = 1024 * 1024;
 const UNKNOWN_POLL_MS: u64 = 2000;
 const UNKNOWN_LAG_SECONDS: u64 = 120;
 const BATCH_BLOCKS: u64 = 100;
+/// Solana's blocks are a thousand times fuller than a quiet EVM chain's.
+const SOLANA_BATCH_BLOCKS: u64 = 8;
 const DROPPED_AFTER_SECONDS: u64 = 3600;
 
 pub(super) fn config(raw: RawConfig) -> Result<Config, ConfigError> {
@@ -47,8 +49,8 @@ pub(super) fn config(raw: RawConfig) -> Result<Config, ConfigError> {
         let chain = chain(&name, raw)?;
         if let Some(twin) = chains.values().find(|other| other.caip2 == chain.caip2) {
             return Err(ConfigError::invalid(
-                format!("chains.{name}.chain_id"),
-                format!("{} is also the chain {}", chain.chain_id, twin.name),
+                format!("chains.{name}.{}", id_key(chain.family)),
+                format!("{} is also the chain {}", chain.caip2, twin.name),
                 "Name a chain once and put all its endpoints there",
             ));
         }
@@ -129,7 +131,8 @@ fn chain(name: &str, raw: RawChain) -> Result<ChainConfig, ConfigError> {
     short_name(&key, name)?;
     let known = known::find(name);
     let family = family(&key, name, raw.family.as_deref(), known)?;
-    let chain_id = chain_id(&key, name, raw.chain_id, known)?;
+    let (chain_id, caip2) =
+        identity(&key, name, family, raw.chain_id, raw.genesis.as_deref(), known)?;
     let number = |field: &str, value: Option<Whole>, default: u64, range| {
         whole(&format!("{key}.{field}"), value.unwrap_or(Whole(default)), range)
     };
@@ -154,16 +157,21 @@ fn chain(name: &str, raw: RawChain) -> Result<ChainConfig, ConfigError> {
     Ok(ChainConfig {
         name: ChainName::new(name),
         family,
-        caip2: format!("eip155:{chain_id}"),
+        caip2,
         chain_id,
-        native: native(&format!("{key}.native"), raw.native, known)?,
-        settlement: settlement(&format!("{key}.settlement"), raw.settlement)?,
+        native: native(&format!("{key}.native"), family, raw.native, known)?,
+        settlement: settlement(&format!("{key}.settlement"), family, raw.settlement)?,
         endpoints: endpoint::endpoints(&format!("{key}.endpoints"), raw.endpoints)?,
         tokens: tokens(&format!("{key}.tokens"), family, chain_id, raw.tokens, known)?,
-        verification: verification(&key, raw.verification.as_deref(), known)?,
+        verification: verification(&key, family, raw.verification.as_deref(), known)?,
         poll_interval: Duration::from_millis(poll_interval),
         lag_limit: Duration::from_secs(lag_limit),
-        batch_blocks: number("batch_blocks", raw.batch_blocks, BATCH_BLOCKS, 1..=10_000)?,
+        batch_blocks: number(
+            "batch_blocks",
+            raw.batch_blocks,
+            if family == Family::Solana { SOLANA_BATCH_BLOCKS } else { BATCH_BLOCKS },
+            1..=10_000,
+        )?,
         start_block,
         dropped_after: Duration::from_secs(number(
             "dropped_after_seconds",
@@ -180,22 +188,36 @@ fn family(
     written: Option<&str>,
     known: Option<&KnownChain>,
 ) -> Result<Family, ConfigError> {
+    if let Some(known) = known {
+        let family = known.id.family();
+        if written.is_some_and(|written| written != family.as_str()) {
+            return Err(ConfigError::invalid(
+                format!("{key}.family"),
+                format!("{name} is a chain of the family {family}"),
+                "Remove it, or give your chain another name",
+            ));
+        }
+        return Ok(family);
+    }
     let text = match written {
         Some(text) => text,
-        None if known.is_some() => "evm",
-        // Both will be built in one day; until then their name says the family.
-        None if name == "solana" || name == "tron" => name,
+        // It will be built in one day; until then its name says the family.
+        None if name == "tron" => name,
         None => {
             return Err(ConfigError::invalid(
                 format!("{key}.family"),
                 "is missing, and no chain of this name is built in",
-                format!("Write family = \"evm\" and chain_id, or use one of {}", known_names()),
+                format!(
+                    "Write family = \"evm\" and chain_id, or family = \"solana\" and genesis, or use one \
+                     of {}",
+                    known_names()
+                ),
             ));
         }
     };
     match text.parse() {
-        Ok(Family::Evm) => Ok(Family::Evm),
-        Ok(family @ (Family::Solana | Family::Tron)) => Err(ConfigError::invalid(
+        Ok(family @ (Family::Evm | Family::Solana)) => Ok(family),
+        Ok(family @ Family::Tron) => Err(ConfigError::invalid(
             format!("{key}.family"),
             format!("{family} is not supported by this version"),
             "Remove the chain, or use a version that supports it",
@@ -203,7 +225,7 @@ fn family(
         Err(_) => Err(ConfigError::invalid(
             format!("{key}.family"),
             format!("{text:?} is not a family of chains"),
-            "Write \"evm\"",
+            "Write \"evm\" or \"solana\"",
         )),
     }
 }
@@ -212,21 +234,58 @@ fn known_names() -> String {
     known::CHAINS.iter().map(|chain| chain.name).collect::<Vec<_>>().join(", ")
 }
 
-fn chain_id(
+/// The key that says which chain it is.
+fn id_key(family: Family) -> &'static str {
+    if family == Family::Solana { "genesis" } else { "chain_id" }
+}
+
+/// The EIP-155 id (0 where there is none) and the CAIP-2 id.
+fn identity(
+    key: &str,
+    name: &str,
+    family: Family,
+    chain_id: Option<Whole>,
+    genesis: Option<&str>,
+    known: Option<&KnownChain>,
+) -> Result<(u64, String), ConfigError> {
+    let (foreign, given) = match family {
+        Family::Solana => ("chain_id", chain_id.is_some()),
+        Family::Evm | Family::Tron => ("genesis", genesis.is_some()),
+    };
+    if given {
+        return Err(ConfigError::invalid(
+            format!("{key}.{foreign}"),
+            format!("does not belong to a chain of the family {family}"),
+            format!("Remove it; such a chain is named by {}", id_key(family)),
+        ));
+    }
+    let id = known.map(|chain| chain.id);
+    if family == Family::Solana {
+        let genesis = genesis_hash(&format!("{key}.genesis"), name, genesis, id)?;
+        return Ok((0, solana_caip2(&genesis)));
+    }
+    let id = match id {
+        Some(KnownId::Eip155(id)) => Some(id),
+        _ => None,
+    };
+    let id = eip155(&format!("{key}.chain_id"), name, chain_id, id)?;
+    Ok((id, format!("eip155:{id}")))
+}
+
+fn eip155(
     key: &str,
     name: &str,
     written: Option<Whole>,
-    known: Option<&KnownChain>,
+    known: Option<u64>,
 ) -> Result<u64, ConfigError> {
-    let key = format!("{key}.chain_id");
     match (written, known) {
-        (None, Some(known)) => Ok(known.chain_id),
-        (Some(Whole(id)), Some(known)) if id != known.chain_id => Err(ConfigError::invalid(
+        (None, Some(known)) => Ok(known),
+        (Some(Whole(id)), Some(known)) if id != known => Err(ConfigError::invalid(
             key,
-            format!("{id} is not the chain id of {name}, which is {}", known.chain_id),
+            format!("{id} is not the chain id of {name}, which is {known}"),
             "Remove it, or give your chain another name",
         )),
-        (Some(id), _) => whole(&key, id, 1..=i64::MAX.unsigned_abs()),
+        (Some(id), _) => whole(key, id, 1..=i64::MAX.unsigned_abs()),
         (None, None) => Err(ConfigError::invalid(
             key,
             "is missing, and no chain of this name is built in",
@@ -235,19 +294,62 @@ fn chain_id(
     }
 }
 
+fn genesis_hash(
+    key: &str,
+    name: &str,
+    written: Option<&str>,
+    known: Option<KnownId>,
+) -> Result<BlockHash, ConfigError> {
+    let known = match known {
+        Some(KnownId::SolanaGenesis(genesis)) => Some(genesis),
+        _ => None,
+    };
+    if let (Some(written), Some(known)) = (written, known)
+        && written != known
+    {
+        return Err(ConfigError::invalid(
+            key,
+            format!("{written:?} is not the genesis hash of {name}, which is {known}"),
+            "Remove it, or give your chain another name",
+        ));
+    }
+    let advice =
+        "Write what the node's getGenesisHash answers: the endpoints are checked against it";
+    let Some(text) = written.or(known) else {
+        return Err(ConfigError::invalid(
+            key,
+            "is missing, and no chain of this name is built in",
+            advice,
+        ));
+    };
+    Family::Solana.parse_block_hash(text).ok_or_else(|| {
+        ConfigError::invalid(key, format!("{text:?} is not a hash in base58"), advice)
+    })
+}
+
+/// CAIP-30: the first 32 characters of the genesis hash.
+fn solana_caip2(genesis: &BlockHash) -> String {
+    crate::chain::solana::caip2(&Family::Solana.format_block_hash(genesis))
+}
+
 fn native(
     key: &str,
+    family: Family,
     raw: Option<RawNative>,
     known: Option<&KnownChain>,
 ) -> Result<NativeCoin, ConfigError> {
     let Some(raw) = raw else {
-        let (symbol, name, slip44) = known.map_or(("ETH", "Ether", 60), |chain| {
-            (chain.native.symbol, chain.native.name, chain.native.slip44)
-        });
+        let unknown = match family {
+            Family::Evm => ("ETH", "Ether", 60),
+            Family::Solana => ("SOL", "Solana", 501),
+            Family::Tron => ("TRX", "Tron", 195),
+        };
+        let (symbol, name, slip44) = known
+            .map_or(unknown, |chain| (chain.native.symbol, chain.native.name, chain.native.slip44));
         return Ok(NativeCoin {
             symbol: symbol.to_owned(),
             name: name.to_owned(),
-            decimals: known::NATIVE_DECIMALS,
+            decimals: known::native_decimals(family),
             slip44,
         });
     };
@@ -261,7 +363,19 @@ fn native(
     })
 }
 
-fn settlement(key: &str, raw: Option<RawSettlement>) -> Result<Settlement, ConfigError> {
+fn settlement(
+    key: &str,
+    family: Family,
+    raw: Option<RawSettlement>,
+) -> Result<Settlement, ConfigError> {
+    let finalized = matches!(&raw, Some(RawSettlement::Tag(tag)) if tag == "finalized");
+    if family == Family::Solana && raw.is_some() && !finalized {
+        return Err(ConfigError::invalid(
+            key,
+            "is not a settlement policy of Solana, where blocks are confirmed and then finalized",
+            "Write \"finalized\", or leave it out",
+        ));
+    }
     match raw {
         None => Ok(Settlement::Tag(SettlementTag::Finalized)),
         Some(RawSettlement::Tag(tag)) if tag == "finalized" => {
@@ -282,12 +396,18 @@ fn settlement(key: &str, raw: Option<RawSettlement>) -> Result<Settlement, Confi
 
 fn verification(
     key: &str,
+    family: Family,
     written: Option<&str>,
     known: Option<&KnownChain>,
 ) -> Result<Verification, ConfigError> {
     match written {
         None => Ok(known.map_or(Verification::Full, |chain| chain.verification)),
         Some("full") => Ok(Verification::Full),
+        Some("bloom") if family == Family::Solana => Err(ConfigError::invalid(
+            format!("{key}.verification"),
+            "\"bloom\" does not exist on Solana",
+            "Write \"full\" or \"links\"",
+        )),
         Some("bloom") => Ok(Verification::Bloom),
         Some("links") => Ok(Verification::Links),
         Some(other) => Err(ConfigError::invalid(

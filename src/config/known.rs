@@ -4,10 +4,11 @@
 //! irreversible, and stops when it no longer does. What stands behind the word differs and is told below.
 
 use super::Verification;
+use crate::chain::Family;
 
 pub(super) struct KnownChain {
     pub name: &'static str,
-    pub chain_id: u64,
+    pub id: KnownId,
     pub native: KnownNative,
     pub verification: Verification,
     /// Near the block time; where blocks are slow, a part of it, so that polling adds little to it.
@@ -16,7 +17,23 @@ pub(super) struct KnownChain {
     pub tokens: &'static [KnownToken],
 }
 
-/// 18 decimals on every EVM chain here.
+/// What an endpoint must answer when it is asked which chain it serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum KnownId {
+    Eip155(u64),
+    /// The hash of the genesis block, in base58.
+    SolanaGenesis(&'static str),
+}
+
+impl KnownId {
+    pub fn family(self) -> Family {
+        match self {
+            Self::Eip155(_) => Family::Evm,
+            Self::SolanaGenesis(_) => Family::Solana,
+        }
+    }
+}
+
 pub(super) struct KnownNative {
     pub symbol: &'static str,
     pub name: &'static str,
@@ -26,7 +43,14 @@ pub(super) struct KnownNative {
 /// Contract, symbol, name, decimals.
 pub(super) type KnownToken = (&'static str, &'static str, &'static str, u8);
 
-pub(super) const NATIVE_DECIMALS: u8 = 18;
+/// Decimals of the native coin: 18 on every EVM chain here, lamports on Solana.
+pub(super) const fn native_decimals(family: Family) -> u8 {
+    match family {
+        Family::Evm => 18,
+        Family::Solana => 9,
+        Family::Tron => 6,
+    }
+}
 
 const ETHER: KnownNative = KnownNative { symbol: "ETH", name: "Ether", slip44: 60 };
 /// SLIP-44 has one coin type, 1, for the coins of all test networks.
@@ -47,7 +71,7 @@ pub(super) fn is_native_contract(chain_id: u64, contract: &[u8]) -> bool {
 pub(super) static CHAINS: &[KnownChain] = &[
     KnownChain {
         name: "ethereum",
-        chain_id: 1,
+        id: KnownId::Eip155(1),
         native: ETHER,
         // Headers and receipts are the standard itself.
         verification: Verification::Full,
@@ -59,7 +83,7 @@ pub(super) static CHAINS: &[KnownChain] = &[
     },
     KnownChain {
         name: "optimism",
-        chain_id: 10,
+        id: KnownId::Eip155(10),
         native: ETHER,
         // Receipts of deposit transactions (0x7e) have fields of their own in the trie.
         verification: Verification::Bloom,
@@ -69,7 +93,7 @@ pub(super) static CHAINS: &[KnownChain] = &[
     },
     KnownChain {
         name: "bnb",
-        chain_id: 56,
+        id: KnownId::Eip155(56),
         native: KnownNative { symbol: "BNB", name: "BNB", slip44: 714 },
         // Fields of the header follow BNB's own forks, not Ethereum's; the bloom does not depend on them.
         // `finalized` is Parlia's fast finality; without attestations a node may say block 0 or none.
@@ -80,7 +104,7 @@ pub(super) static CHAINS: &[KnownChain] = &[
     },
     KnownChain {
         name: "polygon",
-        chain_id: 137,
+        id: KnownId::Eip155(137),
         native: KnownNative { symbol: "POL", name: "Polygon Ecosystem Token", slip44: 966 },
         // Before block 80,084,800 the logs of state sync are appended to the answers but stand neither in
         // the receipts' root nor in the bloom.
@@ -93,7 +117,7 @@ pub(super) static CHAINS: &[KnownChain] = &[
     },
     KnownChain {
         name: "base",
-        chain_id: 8453,
+        id: KnownId::Eip155(8453),
         native: ETHER,
         // As on optimism.
         verification: Verification::Bloom,
@@ -103,7 +127,7 @@ pub(super) static CHAINS: &[KnownChain] = &[
     },
     KnownChain {
         name: "arbitrum",
-        chain_id: 42_161,
+        id: KnownId::Eip155(42_161),
         native: ETHER,
         // Own transaction types (0x64 to 0x6a), and fields beside the standard ones in blocks and receipts.
         verification: Verification::Bloom,
@@ -114,7 +138,7 @@ pub(super) static CHAINS: &[KnownChain] = &[
     },
     KnownChain {
         name: "avalanche",
-        chain_id: 43_114,
+        id: KnownId::Eip155(43_114),
         // 9005 is the C-Chain's own coin type; 9000 is the X- and P-Chain's.
         native: KnownNative { symbol: "AVAX", name: "Avalanche", slip44: 9005 },
         // Since Helicon (ACP-194) a header's receipts root and bloom are those of the blocks that it
@@ -126,7 +150,7 @@ pub(super) static CHAINS: &[KnownChain] = &[
     },
     KnownChain {
         name: "sei",
-        chain_id: 1329,
+        id: KnownId::Eip155(1329),
         native: KnownNative { symbol: "SEI", name: "Sei", slip44: 19_000_118 },
         // A block's hash is Tendermint's, and under Autobahn parent hash, receipts root and transactions
         // root are zero. The chain cannot even be linked by parent then: `links` is the least there is, and
@@ -138,7 +162,7 @@ pub(super) static CHAINS: &[KnownChain] = &[
     },
     KnownChain {
         name: "sepolia",
-        chain_id: 11_155_111,
+        id: KnownId::Eip155(11_155_111),
         native: TEST_ETHER,
         verification: Verification::Full,
         poll_interval_ms: 3000,
@@ -147,7 +171,7 @@ pub(super) static CHAINS: &[KnownChain] = &[
     },
     KnownChain {
         name: "optimism-sepolia",
-        chain_id: 11_155_420,
+        id: KnownId::Eip155(11_155_420),
         native: TEST_ETHER,
         // As on optimism.
         verification: Verification::Bloom,
@@ -157,7 +181,7 @@ pub(super) static CHAINS: &[KnownChain] = &[
     },
     KnownChain {
         name: "base-sepolia",
-        chain_id: 84_532,
+        id: KnownId::Eip155(84_532),
         native: TEST_ETHER,
         // As on optimism.
         verification: Verification::Bloom,
@@ -167,13 +191,32 @@ pub(super) static CHAINS: &[KnownChain] = &[
     },
     KnownChain {
         name: "arbitrum-sepolia",
-        chain_id: 421_614,
+        id: KnownId::Eip155(421_614),
         native: TEST_ETHER,
         // As on arbitrum.
         verification: Verification::Bloom,
         poll_interval_ms: 1000,
         lag_limit_seconds: 300,
         tokens: ARBITRUM_SEPOLIA,
+    },
+    KnownChain {
+        name: "solana",
+        id: KnownId::SolanaGenesis("5eykt4UsFv8P8NJdTREpY1vzqKqZKvdpKuc147dw2N9d"),
+        native: KnownNative { symbol: "SOL", name: "Solana", slip44: 501 },
+        verification: Verification::Full,
+        // A slot.
+        poll_interval_ms: 400,
+        lag_limit_seconds: 60,
+        tokens: SOLANA,
+    },
+    KnownChain {
+        name: "solana-devnet",
+        id: KnownId::SolanaGenesis("EtWTRABZaYq6iMfeYKouRu166VU2xqa1wcaWoxPkrZBG"),
+        native: KnownNative { symbol: "SOL", name: "Test SOL", slip44: 1 },
+        verification: Verification::Full,
+        poll_interval_ms: 400,
+        lag_limit_seconds: 300,
+        tokens: SOLANA_DEVNET,
     },
 ];
 
@@ -294,22 +337,44 @@ static BASE_SEPOLIA: &[KnownToken] = &[
 static ARBITRUM_SEPOLIA: &[KnownToken] =
     &[("0x75faf114eafb1BDbe2F0316DF893fd58CE46AA4d", "USDC", "USD Coin", 6)];
 
+// PYUSD and USDG are mints of Token-2022, the others of the Token program.
+static SOLANA: &[KnownToken] = &[
+    ("EPjFWdd5AufqSSqeM2qN1xzybapC8G4wEGGkZwyTDt1v", "USDC", "USD Coin", 6),
+    ("Es9vMFrzaCERmJfrF4H2FYD4KCoNkY11McCe8BenwNYB", "USDT", "Tether USD", 6),
+    ("2b1kV6DkPAnxd5ixfnxCpjxmKwqjjaYmCZfHsFu24GXo", "PYUSD", "PayPal USD", 6),
+    ("2u1tszSeqZ3qBWF3uNGPFc8TzMk2tdiwknnRMWGWjGWH", "USDG", "Global Dollar", 6),
+    ("USDSwr9ApdHk5bvJKMjzff41FfuX8bSxdKcR81vTwcA", "USDS", "USDS Stablecoin", 6),
+    ("HzwqbKZw8HxMN6bF2yFZNrht3c2iXXzpKcFu7uBEDKtr", "EURC", "Euro Coin", 6),
+    ("USD1ttGY1N17NEEHLmELoaybftRBUSErhqYiQzvEmuB", "USD1", "World Liberty Financial USD", 6),
+    ("So11111111111111111111111111111111111111112", "wSOL", "Wrapped SOL", 9),
+    ("7vfCXTUXx5WJV5JADk17DUJ4ksgau7utNKj4b963voxs", "WETH", "Ether (Wormhole)", 8),
+    ("3NZ9JMVBmGAqocybic2c7LQCJScmgsAZ6vQqTDzcqmJh", "WBTC", "Wrapped BTC (Wormhole)", 8),
+    ("JUPyiwrYJFskUPiHa7hkeR8VUtAeFoSYbKedZNsDvCN", "JUP", "Jupiter", 6),
+    ("DezXAZ8z7PnrnRJjz3wXBoRgixCa6xjnB7YaB1pPB263", "BONK", "Bonk", 5),
+    ("EKpQGSJtjMFqKZ9KQanSqYXRcF8fBopzLHYxdM65zcjm", "WIF", "dogwifhat", 6),
+];
+
+static SOLANA_DEVNET: &[KnownToken] =
+    &[("So11111111111111111111111111111111111111112", "wSOL", "Wrapped SOL", 9)];
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::chain::Family;
 
     #[test]
     fn every_known_token_is_written_with_its_checksum_and_once() {
         for chain in CHAINS {
             let mut seen = BTreeSet::new();
             for (contract, symbol, name, decimals) in chain.tokens {
-                let address = Family::Evm.parse_address(contract).expect(contract);
-                assert_eq!(Family::Evm.format_address(&address), *contract, "{}", chain.name);
+                let family = chain.id.family();
+                let address = family.parse_address(contract).expect(contract);
+                assert_eq!(family.format_address(&address), *contract, "{}", chain.name);
                 assert!(seen.insert(address), "{contract} stands twice on {}", chain.name);
-                assert!(!is_native_contract(chain.chain_id, address.as_slice()));
+                if let KnownId::Eip155(id) = chain.id {
+                    assert!(!is_native_contract(id, address.as_slice()));
+                }
                 assert!(!symbol.is_empty() && !name.is_empty() && *decimals <= 18);
             }
         }
@@ -318,7 +383,7 @@ mod tests {
     #[test]
     fn names_and_ids_of_known_chains_are_unique() {
         let names: BTreeSet<_> = CHAINS.iter().map(|chain| chain.name).collect();
-        let ids: BTreeSet<_> = CHAINS.iter().map(|chain| chain.chain_id).collect();
+        let ids: BTreeSet<_> = CHAINS.iter().map(|chain| chain.id).collect();
         assert_eq!((names.len(), ids.len()), (CHAINS.len(), CHAINS.len()));
     }
 

@@ -39,6 +39,7 @@ pub(super) struct RawDatabase {
 pub(super) struct RawChain {
     pub family: Option<String>,
     pub chain_id: Option<Whole>,
+    pub genesis: Option<String>,
     pub native: Option<RawNative>,
     pub settlement: Option<RawSettlement>,
     #[serde(default)]

@@ -115,7 +115,7 @@ fn every_known_chain_can_be_configured_with_endpoints_alone() {
     for known in known::CHAINS {
         let chain = chain(known.name, "");
         assert_eq!(chain.tokens.len(), known.tokens.len(), "{}", known.name);
-        assert_eq!(chain.native.decimals, 18);
+        assert_eq!(chain.native.decimals, known::native_decimals(chain.family));
     }
 }
 
@@ -134,16 +134,39 @@ fn an_unknown_chain_needs_its_family_and_id() {
     chain_refused("mine", "chain_id = 5", ".family", &["missing", "family = \"evm\"", "base"]);
     chain_refused("mine", "family = \"evm\"", ".chain_id", &["missing", "EIP-155"]);
     chain_refused("mine", "family = \"evm\"\nchain_id = 0", ".chain_id", &["from 1"]);
-    chain_refused("mine", "family = \"bitcoin\"", ".family", &["bitcoin", "Write \"evm\""]);
+    chain_refused("mine", "family = \"bitcoin\"", ".family", &["bitcoin", "\"evm\" or \"solana\""]);
 }
 
 #[test]
 fn families_to_come_are_refused_by_name() {
-    for family in ["solana", "tron"] {
-        let words = ["not supported by this version"];
-        chain_refused("mine", &format!("family = \"{family}\""), ".family", &words);
-        chain_refused(family, "", ".family", &words);
+    let words = ["not supported by this version"];
+    chain_refused("mine", "family = \"tron\"", ".family", &words);
+    chain_refused("tron", "", ".family", &words);
+}
+
+#[test]
+fn solana_needs_only_endpoints_and_settles_when_finalized() {
+    let solana = chain("solana", "");
+    assert_eq!(solana.caip2, "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp");
+    assert_eq!((solana.native.symbol.as_str(), solana.native.decimals), ("SOL", 9));
+    assert_eq!(solana.settlement, Settlement::Tag(SettlementTag::Finalized));
+    for lines in ["settlement = \"safe\"", "settlement = { confirmations = 32 }"] {
+        chain_refused("solana", lines, ".settlement", &["finalized"]);
     }
+    chain_refused("solana", "chain_id = 101", ".chain_id", &["genesis"]);
+    chain_refused("solana", "verification = \"bloom\"", ".verification", &["full"]);
+    chain_refused("solana", "family = \"evm\"", ".family", &["another name"]);
+}
+
+#[test]
+fn another_solana_chain_is_named_by_its_genesis() {
+    let genesis = "EtWTRABZaYq6iMfeYKouRu166VU2xqa1wcaWoxPkrZBG";
+    let mine = chain("mine", &format!("family = \"solana\"\ngenesis = \"{genesis}\""));
+    assert_eq!(mine.caip2, "solana:EtWTRABZaYq6iMfeYKouRu166VU2xqa1");
+    chain_refused("mine", "family = \"solana\"", ".genesis", &["missing", "getGenesisHash"]);
+    chain_refused("mine", "family = \"solana\"\ngenesis = \"0x12\"", ".genesis", &["base58"]);
+    let other = format!("genesis = \"{genesis}\"");
+    chain_refused("solana", &other, ".genesis", &["another name"]);
 }
 
 #[test]

@@ -4,9 +4,8 @@ use std::collections::HashMap;
 
 use super::{Follower, TurnError};
 use crate::{
-    amount::Amount,
     apply::{Opening, OpeningBalance},
-    chain::{Address, AssetKey, BalanceQuery, BlockRef, SourceError},
+    chain::{Address, AssetKey, BalanceQuery, BlockRef, Holding, SourceError},
     store::{
         chain::{self as chain_store, AssetRow, Cursor},
         watch::{self as watch_store, WatchRow},
@@ -83,18 +82,21 @@ impl Follower {
             return Ok(None);
         };
         // What was there at the settled block already cannot vanish with a reorg.
-        let held: Vec<(BalanceQuery, Amount)> =
-            queries.into_iter().zip(totals).filter(|(_, total)| !total.is_zero()).collect();
+        let held: Vec<(BalanceQuery, Holding)> = queries
+            .into_iter()
+            .zip(totals)
+            .filter(|(_, holding)| !holding.total.is_zero())
+            .collect();
         let held_queries: Vec<BalanceQuery> = held.iter().map(|(query, _)| *query).collect();
         let sure = if cursor.settled.at == cursor.head.at {
-            Some(held.iter().map(|(_, total)| *total).collect())
+            Some(held.iter().map(|(_, holding)| *holding).collect())
         } else {
             self.state(cursor.settled.at, &held_queries).await?
         };
-        let sure = sure.unwrap_or_else(|| vec![Amount::ZERO; held.len()]);
+        let sure = sure.unwrap_or_else(|| vec![Holding::default(); held.len()]);
         let mut balances: HashMap<Address, Vec<OpeningBalance>> = HashMap::new();
-        for ((query, total), settled) in held.into_iter().zip(sure) {
-            let balance = OpeningBalance { asset: query.asset, total, settled };
+        for ((query, Holding { total, frozen }), sure) in held.into_iter().zip(sure) {
+            let balance = OpeningBalance { asset: query.asset, total, frozen, settled: sure.total };
             balances.entry(query.address).or_default().push(balance);
         }
         let opening = |watch: &WatchRow| Opening {
@@ -104,11 +106,12 @@ impl Follower {
         Ok(Some(watches.iter().map(opening).collect()))
     }
 
-    async fn state(
+    /// What is held after that block; `None` if the node does not have that state.
+    pub(super) async fn state(
         &self,
         at: BlockRef,
         queries: &[BalanceQuery],
-    ) -> Result<Option<Vec<Amount>>, TurnError> {
+    ) -> Result<Option<Vec<Holding>>, TurnError> {
         if queries.is_empty() {
             return Ok(Some(Vec::new()));
         }
@@ -124,6 +127,20 @@ impl Follower {
     fn assets(&self) -> Vec<AssetKey> {
         let tokens = self.config.tokens.iter().map(|token| AssetKey::Token(token.contract));
         std::iter::once(AssetKey::Native).chain(tokens).collect()
+    }
+
+    /// Compares what the configuration says of tokens with what the chain says, where it says something.
+    async fn check_tokens(&self) -> Result<(), TurnError> {
+        for token in &self.config.tokens {
+            let Some(facts) = self.source.token_facts(token.contract).await? else { continue };
+            if facts.decimals != token.decimals {
+                return Err(TurnError::Retry(format!(
+                    "the configuration gives {} {} decimals, the chain says {}: correct it and start again",
+                    token.symbol, token.decimals, facts.decimals
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Makes the configured assets money in the store. One that is new to a chain with open watches begins
@@ -152,6 +169,7 @@ impl Follower {
                 verified: true,
             });
         }
+        self.check_tokens().await?;
         let mut session = self.applier.db.read().await?;
         let mut news = Vec::new();
         let mut changed = Vec::new();

@@ -30,10 +30,11 @@ impl Follower {
         address: Address,
         at: BlockRef,
     ) -> Result<Result<SafeProof, SafeRejection>, TurnError> {
-        match self.source.prove_safe(address, at).await {
+        let Some(safes) = self.source.safes() else { return Ok(Err(SafeRejection::NotASafe)) };
+        match safes.prove_safe(address, at).await {
             Err(SourceError::NotThere(_)) => {
                 let head = self.source.head().await?;
-                Ok(self.source.prove_safe(address, head.at).await?)
+                Ok(safes.prove_safe(address, head.at).await?)
             }
             judged => Ok(judged?),
         }
@@ -41,6 +42,9 @@ impl Follower {
 
     /// Refreshes what is tracked; asks for what was not seen in a block yet, and judges what has settled.
     pub(super) async fn examine_deployments(&mut self, cursor: &Cursor) -> Result<(), TurnError> {
+        if self.source.safes().is_none() {
+            return Ok(());
+        }
         let mut session = self.applier.db.read().await?;
         let open = safe::undecided(&mut session.conn(), &self.config.name).await?;
         drop(session);
@@ -78,7 +82,11 @@ impl Follower {
     ) -> Result<Option<DeploymentChange>, TurnError> {
         let seen = (row.status, row.updated_at);
         let change = |now: Deployment, proof| Some(DeploymentChange { seen, now, proof });
-        let Some(lookup) = self.source.transaction(row.tx).await? else {
+        let lookup = match self.source.safes() {
+            Some(safes) => safes.transaction(row.tx).await?,
+            None => None,
+        };
+        let Some(lookup) = lookup else {
             return self.missing(row, cursor).await;
         };
         let mut now = row.clone();
@@ -163,8 +171,10 @@ impl Follower {
             return Ok(Some(DeploymentChange { seen, now, proof: None }));
         };
         let mut replaced = false;
-        if let (Some(sender), Some(nonce)) = (row.sender, row.nonce) {
-            replaced = match self.source.next_nonce(sender, cursor.settled.at).await {
+        if let (Some(sender), Some(nonce), Some(safes)) =
+            (row.sender, row.nonce, self.source.safes())
+        {
+            replaced = match safes.next_nonce(sender, cursor.settled.at).await {
                 Ok(next) => next > nonce,
                 Err(SourceError::NotThere(_)) => false,
                 Err(error) => return Err(error.into()),

@@ -27,7 +27,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     apply::{Applier, ApplyError, Committed, Figures, FoundSafe, MatchedBlock},
-    chain::{BalanceQuery, Block, BlockRef, Header, Settlement, Source, SourceError, TxId},
+    chain::{
+        Announced, BalanceQuery, Block, BlockRef, Header, Kind, Memo, Movement, Settlement, Source,
+        SourceError, TxId,
+    },
     clock::Clock,
     config::ChainConfig,
     id::SafeDeploymentId,
@@ -45,6 +48,8 @@ use crate::{
 const CONTRADICTIONS_TO_HALT: u32 = 3;
 /// Between two such questions; announcements would otherwise bring them all within a moment.
 const CONTRADICTION_PAUSE: Duration = Duration::from_millis(500);
+/// How many heights in a row may be without a block before the search for one is given up.
+const MAX_EMPTY_HEIGHTS: u64 = 1000;
 /// How often a halted chain looks whether somebody has rewound it.
 const HALTED_POLL: Duration = Duration::from_secs(2);
 
@@ -242,7 +247,7 @@ impl Follower {
     /// One round: take in what is new, open and close watches, settle.
     async fn turn(
         &mut self,
-        announced: &mut watch::Receiver<Option<BlockRef>>,
+        announced: &mut watch::Receiver<Option<Announced>>,
     ) -> Result<Turn, TurnError> {
         let cursor = match self.cursor.clone() {
             Some(cursor) => cursor,
@@ -315,11 +320,9 @@ impl Follower {
     async fn begin(&mut self) -> Result<Cursor, TurnError> {
         let newest = self.source.head().await?;
         let head = match self.config.start_block {
-            Some(start) if start <= newest.at.number => self
-                .source
-                .header_at(start.saturating_sub(1))
-                .await?
-                .ok_or_else(|| TurnError::Retry(format!("the node has no block {start} yet")))?,
+            Some(start) if start <= newest.at.number => {
+                self.at_or_below(start.saturating_sub(1)).await?
+            }
             Some(start) => {
                 return Err(TurnError::Retry(format!(
                     "the chain has not reached block {start} yet"
@@ -330,18 +333,14 @@ impl Follower {
         let settled = match self.config.settlement {
             Settlement::Tag(tag) => self.source.settled(tag).await?,
             Settlement::Confirmations(depth) => {
-                self.source.header_at(newest.at.number.saturating_sub(depth)).await?
+                Some(self.at_or_below(newest.at.number.saturating_sub(depth)).await?)
             }
         };
         let settled = match settled {
             Some(settled) if settled.at.number < head.at.number => settled,
             Some(_) => head,
             // Nothing is settled yet: the chain's first block is as safe as can be.
-            None => self
-                .source
-                .header_at(0)
-                .await?
-                .ok_or_else(|| TurnError::Retry("the node has no first block".into()))?,
+            None => self.at_or_below(0).await?,
         };
         let cursor = self.applier.begin(&head, &settled).await?;
         tracing::info!(
@@ -353,18 +352,36 @@ impl Follower {
         Ok(cursor)
     }
 
+    /// The node's block at that height, or the next one below where heights can stay empty.
+    async fn at_or_below(&self, number: u64) -> Result<Header, TurnError> {
+        let lowest = if self.config.family.skips_heights() {
+            number.saturating_sub(MAX_EMPTY_HEIGHTS)
+        } else {
+            number
+        };
+        for number in (lowest..=number).rev() {
+            if let Some(header) = self.source.header_at(number).await? {
+                return Ok(header);
+            }
+        }
+        Err(TurnError::Retry(format!("the node has no block {number}")))
+    }
+
     /// The short way at the head: one request, one commit. `false` if it is not the announced block's turn.
     async fn connect_announced(
         &mut self,
         cursor: &Cursor,
-        announced: &mut watch::Receiver<Option<BlockRef>>,
+        announced: &mut watch::Receiver<Option<Announced>>,
     ) -> Result<bool, TurnError> {
         // An announcement counts once: a node still gives an orphaned block by its hash, and connecting it
         // again after each reorg would never end.
         if !announced.has_changed().unwrap_or(false) {
             return Ok(false);
         }
-        let Some(at) = *announced.borrow_and_update() else { return Ok(false) };
+        let Some(Announced { number, hash: Some(hash) }) = *announced.borrow_and_update() else {
+            return Ok(false);
+        };
+        let at = BlockRef { number, hash };
         if at.number != cursor.head.at.number + 1 {
             return Ok(false);
         }
@@ -405,7 +422,7 @@ impl Follower {
                         let query =
                             BalanceQuery { address: shortage.address, asset: shortage.asset };
                         let figure = match self.source.balances_at(at, &[query]).await {
-                            Ok(balances) => balances.first().copied(),
+                            Ok(held) => held.first().map(|holding| holding.total),
                             Err(SourceError::NotThere(_)) => None,
                             Err(error) => return Err(error.into()),
                         };
@@ -432,8 +449,13 @@ impl Follower {
         let watched = |address: &Option<crate::chain::Address>| {
             address.as_ref().is_some_and(|address| self.watchlist.contains(address))
         };
-        let Block { header, mut movements, transactions, safes } = block;
+        let Block { header, mut movements, transactions, safes, mut touched } = block;
         movements.retain(|movement| watched(&movement.from) || watched(&movement.to));
+        touched.retain(|query| self.watchlist.contains(&query.address));
+        // Where the state after this block is gone, the comparison with the chain's state finds out later.
+        let holdings = self.state(header.at, &touched).await?.unwrap_or_default();
+        let touched = touched.into_iter().zip(holdings).collect();
+        self.read_memos(header.at, &mut movements).await?;
         let tracked: Vec<TxId> = if self.tracked.is_empty() {
             Vec::new()
         } else {
@@ -449,7 +471,32 @@ impl Follower {
                 found.push(FoundSafe { tx: sighting.tx, address: sighting.address, proof });
             }
         }
-        Ok(MatchedBlock { header, movements, safes: found, tracked })
+        Ok(MatchedBlock { header, movements, safes: found, tracked, touched })
+    }
+
+    /// Reads the memos that the block says are there; fees carry none.
+    async fn read_memos(&self, at: BlockRef, movements: &mut [Movement]) -> Result<(), TurnError> {
+        let unread =
+            |movement: &Movement| movement.memo == Memo::Unread && movement.kind != Kind::Fee;
+        let mut txs: Vec<TxId> = movements
+            .iter()
+            .filter(|movement| unread(movement))
+            .map(|movement| movement.tx)
+            .collect();
+        txs.dedup();
+        if txs.is_empty() {
+            return Ok(());
+        }
+        let memos = self.source.memos(at, &txs).await?;
+        if memos.len() != txs.len() {
+            return Err(TurnError::Retry("the node left out memos".into()));
+        }
+        let memos: HashMap<TxId, Option<String>> = txs.into_iter().zip(memos).collect();
+        for movement in movements.iter_mut().filter(|movement| unread(movement)) {
+            let text = memos.get(&movement.tx).cloned().flatten();
+            movement.memo = text.map_or(Memo::None, Memo::Text);
+        }
+        Ok(())
     }
 
     /// Takes over what was committed.

@@ -46,7 +46,8 @@ impl Prefetch {
             match result {
                 Ok(blocks) => {
                     self.window.answered(took);
-                    if blocks.last().is_none_or(|block| block.header.at.number < to) {
+                    let short = blocks.last().is_none_or(|block| block.header.at.number < to);
+                    if short && !self.source.family().skips_heights() {
                         // The chain ends here, as far as this node knows.
                         self.in_flight.clear();
                         self.next = self.last + 1;

@@ -41,8 +41,8 @@ pub struct ChainHoldings {
 pub struct AssetHolding {
     pub asset: AssetKey,
     pub position: Position,
-    /// The sum of the open holds.
-    pub held: Amount,
+    /// The sum of the open holds, and what the asset's issuer has frozen.
+    pub locked: Amount,
     pub updated_at: Millis,
 }
 
@@ -66,6 +66,7 @@ struct RawHolding {
     incoming: Option<Amount>,
     outgoing: Option<Amount>,
     held: Option<Amount>,
+    frozen: Option<Amount>,
     updated_at: Option<Millis>,
 }
 
@@ -91,15 +92,19 @@ impl RawHolding {
     }
 
     fn asset(&self) -> Result<Option<AssetHolding>, StoreError> {
-        let (Some(asset), Some(settled), Some(incoming), Some(outgoing), Some(held), Some(at)) =
-            (&self.asset, self.settled, self.incoming, self.outgoing, self.held, self.updated_at)
+        let Some(asset) = &self.asset else { return Ok(None) };
+        let (Some(settled), Some(incoming), Some(outgoing)) =
+            (self.settled, self.incoming, self.outgoing)
         else {
+            return Ok(None);
+        };
+        let (Some(held), Some(frozen), Some(at)) = (self.held, self.frozen, self.updated_at) else {
             return Ok(None);
         };
         Ok(Some(AssetHolding {
             asset: AssetKey::from_bytes(asset).ok_or_else(|| StoreError::corrupt("an asset"))?,
             position: Position { settled, incoming, outgoing },
-            held,
+            locked: held.saturating_add(frozen),
             updated_at: at,
         }))
     }
@@ -111,7 +116,7 @@ macro_rules! select {
         concat!(
             "SELECT w.id, w.family, w.address, w.is_primary, t.chain, c.head_number, c.head_hash,
                     c.head_time, c.settled_number, c.settled_hash, c.settled_time, b.asset, b.settled,
-                    b.incoming, b.outgoing, b.held, b.updated_at
+                    b.incoming, b.outgoing, b.held, b.frozen, b.updated_at
              FROM ", $wallets, " w
              LEFT JOIN watch t ON t.wallet_id = w.id AND t.status = 'open'
              LEFT JOIN chain_cursor c ON c.chain = t.chain

@@ -34,6 +34,7 @@ pub struct TransferRow {
     pub block_time: Millis,
     pub connections: i64,
     pub reason: Option<String>,
+    pub memo: Option<String>,
     pub seen_at: Millis,
     pub settled_at: Option<Millis>,
     pub orphaned_at: Option<Millis>,
@@ -45,6 +46,7 @@ impl TransferRow {
     pub fn has_transaction(&self) -> bool {
         !matches!(self.kind, Kind::Opening | Kind::Adjustment | Kind::Reward)
             && !self.ordinal.starts_with("withdrawal:")
+            && !self.ordinal.starts_with("reward:")
     }
 }
 
@@ -77,6 +79,7 @@ pub(super) struct RawTransfer {
     block_time: Millis,
     connections: i64,
     reason: Option<String>,
+    memo: Option<String>,
     seen_at: Millis,
     settled_at: Option<Millis>,
     orphaned_at: Option<Millis>,
@@ -104,6 +107,7 @@ impl From<RawTransfer> for TransferRow {
             block_time: row.block_time,
             connections: row.connections,
             reason: row.reason,
+            memo: row.memo,
             seen_at: row.seen_at,
             settled_at: row.settled_at,
             orphaned_at: row.orphaned_at,
@@ -115,7 +119,7 @@ impl From<RawTransfer> for TransferRow {
 macro_rules! transfer_columns {
     () => {
         "id, wallet_id, tenant_id, chain, tx, ordinal, direction, asset, kind, status, amount,
-         from_address, to_address, counted, block_number, block_hash, block_time, connections, reason,
+         from_address, to_address, counted, block_number, block_hash, block_time, connections, reason, memo,
          seen_at, settled_at, orphaned_at"
     };
 }
@@ -151,9 +155,9 @@ pub async fn insert_transfer(conn: &mut Conn<'_>, row: &TransferRow) -> Result<(
     on!(conn, c => sqlx::query(
         "INSERT INTO transfer (id, wallet_id, tenant_id, chain, tx, ordinal, direction, asset, kind, status,
                                amount, from_address, to_address, counted, block_number, block_hash,
-                               block_time, connections, reason, seen_at, settled_at, orphaned_at)
+                               block_time, connections, reason, memo, seen_at, settled_at, orphaned_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
-                 $21, $22)",
+                 $21, $22, $23)",
     )
     .bind(row.id)
     .bind(row.wallet_id)
@@ -174,6 +178,7 @@ pub async fn insert_transfer(conn: &mut Conn<'_>, row: &TransferRow) -> Result<(
     .bind(row.block_time)
     .bind(row.connections)
     .bind(&row.reason)
+    .bind(&row.memo)
     .bind(row.seen_at)
     .bind(row.settled_at)
     .bind(row.orphaned_at)
@@ -330,6 +335,8 @@ pub struct BalanceRow {
     pub position: Position,
     /// The sum of the open holds.
     pub held: Amount,
+    /// What the asset's issuer has frozen.
+    pub frozen: Amount,
     /// 0 while there is no row.
     pub version: i64,
 }
@@ -340,7 +347,16 @@ struct RawBalance {
     incoming: Amount,
     outgoing: Amount,
     held: Amount,
+    frozen: Amount,
     version: i64,
+}
+
+impl BalanceRow {
+    /// What cannot be spent though it is there, by our holds or by the issuer.
+    #[must_use]
+    pub fn locked(&self) -> Amount {
+        self.held.saturating_add(self.frozen)
+    }
 }
 
 /// The balance of one asset; an empty one of version 0 where there is none.
@@ -354,7 +370,7 @@ pub async fn balance(
     asset: &AssetKey,
 ) -> Result<BalanceRow, StoreError> {
     let row: Option<RawBalance> = on!(conn, c => sqlx::query_as(
-        "SELECT settled, incoming, outgoing, held, version FROM balance
+        "SELECT settled, incoming, outgoing, held, frozen, version FROM balance
          WHERE wallet_id = $1 AND chain = $2 AND asset = $3",
     )
     .bind(wallet)
@@ -365,6 +381,7 @@ pub async fn balance(
     Ok(row.map_or_else(BalanceRow::default, |row| BalanceRow {
         position: Position { settled: row.settled, incoming: row.incoming, outgoing: row.outgoing },
         held: row.held,
+        frozen: row.frozen,
         version: row.version,
     }))
 }
@@ -384,12 +401,12 @@ pub async fn write_balance(
 ) -> Result<(), StoreError> {
     let Position { settled, incoming, outgoing } = row.position;
     let changed = on!(conn, c => sqlx::query(
-        "INSERT INTO balance (wallet_id, chain, asset, settled, incoming, outgoing, held, version,
-                              block_number, updated_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $9, $10)
+        "INSERT INTO balance (wallet_id, chain, asset, settled, incoming, outgoing, held, frozen,
+                              version, block_number, updated_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $11, 1, $9, $10)
          ON CONFLICT (wallet_id, chain, asset) DO UPDATE
          SET settled = excluded.settled, incoming = excluded.incoming, outgoing = excluded.outgoing,
-             held = excluded.held, version = balance.version + 1, block_number = excluded.block_number,
+             held = excluded.held, frozen = excluded.frozen, version = balance.version + 1, block_number = excluded.block_number,
              updated_at = excluded.updated_at
          WHERE balance.version = $8",
     )
@@ -403,6 +420,7 @@ pub async fn write_balance(
     .bind(row.version)
     .bind(number(block)?)
     .bind(now)
+    .bind(row.frozen)
     .execute(c)
     .await
     .map(|done| done.rows_affected()))?;

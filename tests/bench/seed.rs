@@ -76,6 +76,7 @@ pub async fn wallets(
             return Ok(ids);
         }
         let balance = |asset, amount: u64| OpeningBalance {
+            frozen: Amount::ZERO,
             asset,
             total: Amount::from(amount),
             settled: Amount::from(amount / 2),

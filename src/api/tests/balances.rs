@@ -45,8 +45,13 @@ async fn a_balance_is_answered_with_its_buckets_and_the_blocks_it_holds_at() {
         incoming: Amount::from(500_000),
         outgoing: Amount::from(200_000),
     };
-    hold(&world, id, usdc(), BalanceRow { position, held: Amount::from(300_000), version: 0 })
-        .await;
+    hold(
+        &world,
+        id,
+        usdc(),
+        BalanceRow { position, held: Amount::from(300_000), ..BalanceRow::default() },
+    )
+    .await;
     let read = world.get(&path).await.ok(200);
     assert_eq!(read["walletId"], wallet["id"]);
     assert_eq!(read["address"], ALICE);
@@ -144,6 +149,7 @@ async fn transfer(world: &World, wallet: WalletId, n: u32, change: impl FnOnce(&
         block_time: Millis(NOW.0 + i64::from(n) * 1000),
         connections: 1,
         reason: None,
+        memo: None,
         seen_at: NOW,
         settled_at: None,
         orphaned_at: None,

@@ -8,15 +8,14 @@ use alloy::primitives::{Address as EvmAddress, B256, U256, address, b256};
 
 use super::{
     json::{Log, Quantity, Receipt, Transaction},
-    rpc::Failure,
     safe,
     verify::FullBlock,
 };
 use crate::{
     amount::Amount,
     chain::{
-        Address, AssetKey, Block, BlockHash, BlockRef, Header, Kind, Movement, Ordinal, TxFact,
-        TxId,
+        Address, AssetKey, Block, BlockHash, BlockRef, Header, Kind, Memo, Movement, Ordinal,
+        TxFact, TxId, rpc::Failure,
     },
 };
 
@@ -71,6 +70,7 @@ pub(super) fn block(
             movements: Vec::with_capacity(logs + 2 * receipts.len()),
             transactions: Vec::with_capacity(receipts.len()),
             safes: Vec::new(),
+            touched: Vec::new(),
         },
         unknown_transfers: 0,
     };
@@ -91,6 +91,7 @@ pub(super) fn block(
             from: None,
             to: somebody(withdrawal.address),
             amount: amount(wei)?,
+            memo: Memo::None,
         });
     }
     Ok(out)
@@ -117,6 +118,7 @@ fn transaction(tx: &Transaction, receipt: &Receipt<'_>, out: &mut Decoded) -> Re
             from,
             to,
             amount: Amount::new(wei),
+            memo: Memo::None,
         });
     }
     if success {
@@ -133,6 +135,7 @@ fn transaction(tx: &Transaction, receipt: &Receipt<'_>, out: &mut Decoded) -> Re
             from: Some(address(sender)),
             to: None,
             amount: fee,
+            memo: Memo::None,
         });
     }
     Ok(())
@@ -197,6 +200,7 @@ fn logs_of(tx: TxId, receipt: &Receipt<'_>, out: &mut Decoded) -> Result<(), Fai
                     from,
                     to,
                     amount: Amount::new(wei),
+                    memo: Memo::None,
                 });
             }
             Shape::NotAnAmount => {}

@@ -8,12 +8,13 @@ use alloy::primitives::{B256, keccak256};
 
 use super::{
     decode,
-    endpoint::Endpoint,
     json::Receipt,
-    rpc::{Answer, Answers, Call, Failure},
     verify::{Checker, FullBlock},
 };
-use crate::chain::{Block, BlockRef};
+use crate::chain::{
+    Block, BlockRef,
+    rpc::{Answer, Answers, Call, Endpoint, Failure},
+};
 
 /// Where the receipts of one block are.
 enum Receipts {
@@ -52,7 +53,7 @@ pub(super) async fn block(
 ) -> Result<Block, Failure> {
     let hash = B256::from(at.hash.0);
     let mut calls = vec![Call::new("eth_getBlockByHash", format!(r#"["{hash}",true]"#))];
-    if endpoint.block_receipts.load(Ordering::Relaxed) {
+    if !endpoint.limited.load(Ordering::Relaxed) {
         calls.push(block_receipts(hash));
     }
     let mut answers = endpoint.batch(&calls).await?.into_iter();
@@ -67,7 +68,7 @@ pub(super) async fn block(
         _ if blocks[0].transactions.is_empty() => vec![Receipts::None],
         Some(Ok(answer)) => vec![Receipts::Block(answer)],
         Some(Err(Failure::Unsupported(_))) | None => {
-            endpoint.block_receipts.store(false, Ordering::Relaxed);
+            endpoint.limited.store(true, Ordering::Relaxed);
             receipts(endpoint, &blocks).await?
         }
         Some(Err(failure)) => return Err(failure),
@@ -121,11 +122,11 @@ async fn receipts(endpoint: &Endpoint, blocks: &[FullBlock]) -> Result<Vec<Recei
         return Ok(blocks.iter().map(|_| Receipts::None).collect());
     }
     let mut found = None;
-    if endpoint.block_receipts.load(Ordering::Relaxed) {
+    if !endpoint.limited.load(Ordering::Relaxed) {
         let calls: Vec<Call> = busy.iter().map(|block| block_receipts(block.hash)).collect();
         let answers = endpoint.batch(&calls).await?;
         if answers.iter().any(|answer| matches!(answer, Err(Failure::Unsupported(_)))) {
-            endpoint.block_receipts.store(false, Ordering::Relaxed);
+            endpoint.limited.store(true, Ordering::Relaxed);
         } else {
             found = Some(answers.into_iter().map(present).collect::<Result<Vec<_>, _>>()?);
         }

@@ -2,9 +2,7 @@
 //!
 //! | file | what it owns |
 //! |---|---|
-//! | `rpc` | JSON-RPC: calls, envelopes, what an error means |
-//! | `endpoint` | one node: transport, pace, limits, batches |
-//! | `pool` | which endpoint is asked, and which one next |
+//! | `errors` | what an error of a node means |
 //! | `json` | the fields that are read, and nothing else |
 //! | `verify` | does what a node returned fit together? |
 //! | `decode` | a verified block made into movements |
@@ -18,11 +16,9 @@
 //! key, so errors, logs and metrics name an endpoint by its short name.
 
 mod decode;
-mod endpoint;
+mod errors;
 mod fetch;
 mod json;
-mod pool;
-mod rpc;
 mod safe;
 mod source;
 mod state;
@@ -32,4 +28,4 @@ mod ws;
 #[cfg(test)]
 mod tests;
 
-pub use source::{EvmSource, SetupError};
+pub use source::EvmSource;

@@ -9,9 +9,11 @@ use alloy::primitives::{Address as EvmAddress, B256, address, b256, keccak256};
 use super::{
     decode::address as plain,
     json::{Hex, Receipt},
+};
+use crate::chain::{
+    Address, SafeProof, SafeRejection, SafeSighting, TxId,
     rpc::{Answer, Call, Failure},
 };
-use crate::chain::{Address, SafeProof, SafeRejection, SafeSighting, TxId};
 
 /// `ProxyCreation(address,address)`: 1.3.0 indexes nothing, later versions the proxy.
 const PROXY_CREATION: B256 =

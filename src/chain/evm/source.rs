@@ -6,26 +6,33 @@ use async_trait::async_trait;
 use serde::de::IgnoredAny;
 use tokio::sync::watch;
 
-pub use super::endpoint::SetupError;
 use super::{
-    decode,
-    endpoint::Endpoint,
-    fetch, json,
-    pool::Pool,
-    rpc::{Call, Failure},
+    decode, errors, fetch,
+    json::{self, Quantity},
     state::{self, Unreadable},
     verify::Checker,
     ws::Listener,
 };
 use crate::{
-    amount::Amount,
     chain::{
-        Address, BalanceQuery, Block, BlockRef, ChainName, Family, Header, SafeProof,
-        SafeRejection, SettlementTag, Source, SourceError, TxId, TxLookup,
+        Address, Announced, BalanceQuery, Block, BlockRef, ChainName, Family, Header, Holding,
+        SafeProof, SafeRejection, SafeSource, SettlementTag, Source, SourceError, TxId, TxLookup,
+        rpc::{Call, Dialect, Endpoint, Failure, Pool, SetupError},
     },
     config::ChainConfig,
     metrics::Metrics,
 };
+
+static DIALECT: Dialect = Dialect {
+    identity: "eth_chainId",
+    caip2: |answer| Ok(caip2(answer.parse::<Quantity>()?)),
+    classify: errors::classify,
+};
+
+/// CAIP-2 of an EIP-155 chain id.
+pub(super) fn caip2(Quantity(id): Quantity) -> String {
+    format!("eip155:{id}")
+}
 
 /// An EVM chain, by its JSON-RPC endpoints.
 pub struct EvmSource {
@@ -33,7 +40,7 @@ pub struct EvmSource {
     pool: Pool,
     checker: Arc<Checker>,
     unreadable: Unreadable,
-    announced: watch::Sender<Option<BlockRef>>,
+    announced: watch::Sender<Option<Announced>>,
     listener: Option<Listener>,
 }
 
@@ -47,7 +54,7 @@ impl EvmSource {
         let _ = rustls::crypto::ring::default_provider().install_default();
         Ok(Self {
             chain: config.name.clone(),
-            pool: Pool::new(config, &metrics)?,
+            pool: Pool::new(config, &DIALECT, &metrics)?,
             listener: Listener::new(config, &metrics)?,
             checker: Arc::new(Checker {
                 chain: config.name.clone(),
@@ -83,7 +90,7 @@ impl Source for EvmSource {
 
     async fn head(&self) -> Result<Header, SourceError> {
         self.pool
-            .ask(|endpoint| async move {
+            .newest(|endpoint| async move {
                 self.header(&endpoint, "latest")
                     .await?
                     .ok_or_else(|| Failure::Invalid("no latest block".to_owned()))
@@ -130,14 +137,33 @@ impl Source for EvmSource {
         &self,
         at: BlockRef,
         queries: &[BalanceQuery],
-    ) -> Result<Vec<Amount>, SourceError> {
-        self.pool
+    ) -> Result<Vec<Holding>, SourceError> {
+        let totals = self
+            .pool
             .ask(|endpoint| async move {
                 state::balances(&endpoint, &self.chain, &self.unreadable, at, queries).await
             })
-            .await
+            .await?;
+        Ok(totals.into_iter().map(Holding::from).collect())
     }
 
+    fn safes(&self) -> Option<&dyn SafeSource> {
+        Some(self)
+    }
+
+    fn announced(&self) -> watch::Receiver<Option<Announced>> {
+        self.announced.subscribe()
+    }
+
+    async fn listen(&self) {
+        if let Some(listener) = &self.listener {
+            listener.run(&self.announced).await;
+        }
+    }
+}
+
+#[async_trait]
+impl SafeSource for EvmSource {
     async fn transaction(&self, tx: TxId) -> Result<Option<TxLookup>, SourceError> {
         let found =
             self.pool.ask(|endpoint| async move { state::transaction(&endpoint, tx).await }).await;
@@ -158,16 +184,6 @@ impl Source for EvmSource {
         self.pool
             .ask(|endpoint| async move { state::prove_safe(&endpoint, address, at).await })
             .await
-    }
-
-    fn announced(&self) -> watch::Receiver<Option<BlockRef>> {
-        self.announced.subscribe()
-    }
-
-    async fn listen(&self) {
-        if let Some(listener) = &self.listener {
-            listener.run(&self.announced).await;
-        }
     }
 }
 

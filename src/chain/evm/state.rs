@@ -7,9 +7,7 @@ use parking_lot::Mutex;
 
 use super::{
     decode::address,
-    endpoint::Endpoint,
     json::{Hex, Quantity, Receipt, Transaction},
-    rpc::{Answer, Call, Failure},
     safe,
 };
 use crate::{
@@ -17,6 +15,7 @@ use crate::{
     chain::{
         Address, AssetKey, BalanceQuery, BlockHash, BlockRef, ChainName, SafeProof, SafeRejection,
         TxId, TxLookup,
+        rpc::{Answer, Call, Endpoint, Failure},
     },
 };
 

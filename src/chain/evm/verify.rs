@@ -13,11 +13,12 @@ use alloy::{
 };
 use alloy_trie::root::{ordered_trie_root, ordered_trie_root_encoded};
 
-use super::{
-    json::{Block, Log, Receipt, Transaction},
-    rpc::Failure,
+use super::json::{Block, Log, Receipt, Transaction};
+use crate::{
+    chain::{ChainName, rpc::Failure},
+    config::Verification,
+    metrics::Metrics,
 };
-use crate::{chain::ChainName, config::Verification, metrics::Metrics};
 
 /// The last EIP-2718 type whose receipt is encoded in the common way (EIP-7702). Rollups and sidechains have
 /// types of their own above it, with receipts of their own.

@@ -15,21 +15,15 @@ use tokio::{
 };
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async_with_config,
-    tungstenite::{
-        self, Bytes, Message, Utf8Bytes,
-        client::IntoClientRequest as _,
-        handshake::client::Request,
-        http::{HeaderName, HeaderValue},
-        protocol::WebSocketConfig,
-    },
+    tungstenite::{self, Bytes, Message, Utf8Bytes, protocol::WebSocketConfig},
 };
 
-use super::{
-    endpoint::{SetupError, wrong_chain},
-    json::Quantity,
-};
+use super::{json::Quantity, source::caip2};
 use crate::{
-    chain::{BlockHash, BlockRef, ChainName},
+    chain::{
+        Announced, BlockHash, ChainName,
+        rpc::{SetupError, wrong_chain, ws_request},
+    },
     config::{ChainConfig, EndpointConfig},
     metrics::Metrics,
     retry::Backoff,
@@ -55,7 +49,7 @@ type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 /// The endpoints of one chain that announce blocks.
 pub(super) struct Listener {
     chain: ChainName,
-    chain_id: u64,
+    caip2: String,
     /// By descending weight; the next one is tried when one fails.
     endpoints: Vec<EndpointConfig>,
     metrics: Metrics,
@@ -94,21 +88,18 @@ impl Listener {
         }
         endpoints.sort_by_key(|endpoint| std::cmp::Reverse(endpoint.weight));
         for endpoint in &endpoints {
-            request(endpoint).map_err(|Lost(detail)| SetupError::Endpoint {
-                endpoint: endpoint.name.clone(),
-                detail,
-            })?;
+            ws_request(endpoint)?;
         }
         Ok(Some(Self {
             chain: config.name.clone(),
-            chain_id: config.chain_id,
+            caip2: config.caip2.clone(),
             endpoints,
             metrics: metrics.clone(),
         }))
     }
 
     /// Publishes announced blocks until it is dropped.
-    pub async fn run(&self, heads: &watch::Sender<Option<BlockRef>>) {
+    pub async fn run(&self, heads: &watch::Sender<Option<Announced>>) {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         // A failure is said once, until a subscription has worked again: polling goes on meanwhile.
         let mut said = false;
@@ -142,7 +133,7 @@ impl Listener {
     async fn session(
         &self,
         endpoint: &EndpointConfig,
-        heads: &watch::Sender<Option<BlockRef>>,
+        heads: &watch::Sender<Option<Announced>>,
         heard: &mut bool,
     ) -> Result<Infallible, Lost> {
         let opened = self.open(endpoint).await;
@@ -172,8 +163,10 @@ impl Listener {
             if let Some(Params { result: head }) = reply.params {
                 pings = 0;
                 *heard = true;
-                let at = BlockRef { number: head.number.0, hash: BlockHash(head.hash.0) };
-                heads.send_replace(Some(at));
+                heads.send_replace(Some(Announced {
+                    number: head.number.0,
+                    hash: Some(BlockHash(head.hash.0)),
+                }));
             }
         }
     }
@@ -183,7 +176,8 @@ impl Listener {
         let limits = WebSocketConfig::default()
             .max_message_size(Some(MAX_MESSAGE_BYTES))
             .max_frame_size(Some(MAX_MESSAGE_BYTES));
-        let connecting = connect_async_with_config(request(endpoint)?, Some(limits), true);
+        let request = ws_request(endpoint).map_err(|error| Lost(error.to_string()))?;
+        let connecting = connect_async_with_config(request, Some(limits), true);
         let (mut socket, _) = timeout(endpoint.connect_timeout, connecting)
             .await
             .map_err(|_| Lost("no connection in time".to_owned()))?
@@ -191,25 +185,13 @@ impl Listener {
         let id = ask(&mut socket, 1, CHAIN_ID).await?;
         let id = serde_json::from_value::<Quantity>(id)
             .map_err(|_| Lost("eth_chainId gave no number".to_owned()))?;
-        if id.0 != self.chain_id {
-            return Err(Lost(wrong_chain(&endpoint.name, id.0, self.chain_id)));
+        let found = caip2(id);
+        if found != self.caip2 {
+            return Err(Lost(wrong_chain(&endpoint.name, &found, &self.caip2)));
         }
         ask(&mut socket, 2, SUBSCRIBE).await?;
         Ok(socket)
     }
-}
-
-/// The request that opens the socket, with the endpoint's headers.
-fn request(endpoint: &EndpointConfig) -> Result<Request, Lost> {
-    let wrong = |what: &str| Lost(format!("{what} of the websocket is not valid"));
-    let url = endpoint.ws.as_ref().ok_or_else(|| wrong("the URL"))?;
-    let mut request = url.expose().into_client_request().map_err(|_| wrong("the URL"))?;
-    for (name, value) in &endpoint.headers {
-        let name = HeaderName::try_from(name.as_str()).map_err(|_| wrong("a header's name"))?;
-        let value = HeaderValue::try_from(value.expose()).map_err(|_| wrong("a header's value"))?;
-        request.headers_mut().insert(name, value);
-    }
-    Ok(request)
 }
 
 /// Sends a call and waits for its result; whatever else comes before it is not needed.

@@ -480,8 +480,13 @@ async fn of_two_writers_on_one_cursor_the_second_commits_nothing() {
         rig.chain.mine(&[pay(1, None, who(9), 50)]);
         rig.follow().await.unwrap();
         let header = rig.chain.head();
-        let block =
-            MatchedBlock { header, movements: Vec::new(), safes: Vec::new(), tracked: Vec::new() };
+        let block = MatchedBlock {
+            header,
+            movements: Vec::new(),
+            safes: Vec::new(),
+            tracked: Vec::new(),
+            touched: Vec::new(),
+        };
         let late =
             rig.follower.applier.connect(&stale, &[block], stale.settled, &Figures::new()).await;
         assert!(matches!(late, Err(ApplyError::CursorMoved(_))), "{late:?}");

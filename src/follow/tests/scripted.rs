@@ -12,9 +12,8 @@ use tokio::sync::watch;
 use crate::{
     amount::Amount,
     chain::{
-        Address, AssetKey, BalanceQuery, Block, BlockHash, BlockRef, Family, Header, Kind,
-        Movement, Ordinal, SafeProof, SafeRejection, SettlementTag, Source, SourceError, TxFact,
-        TxId, TxLookup,
+        Address, Announced, AssetKey, BalanceQuery, Block, BlockHash, BlockRef, Family, Header,
+        Holding, Kind, Memo, Movement, Ordinal, SettlementTag, Source, SourceError, TxFact, TxId,
     },
 };
 
@@ -30,7 +29,7 @@ pub(super) struct Payment {
 
 pub(super) struct Scripted {
     state: Mutex<State>,
-    announced: watch::Sender<Option<BlockRef>>,
+    announced: watch::Sender<Option<Announced>>,
     salt: AtomicU64,
 }
 
@@ -87,7 +86,8 @@ impl Scripted {
     }
 
     pub fn announce(&self) {
-        self.announced.send_replace(Some(self.head().at));
+        let BlockRef { number, hash } = self.head().at;
+        self.announced.send_replace(Some(Announced { number, hash: Some(hash) }));
     }
 
     /// Cuts the canonical chain back to `number` blocks above the genesis; gives what was cut.
@@ -183,6 +183,7 @@ fn block(header: Header, payments: &[Payment]) -> Block {
         from: payment.from,
         to: payment.to,
         amount: Amount::from(payment.amount),
+        memo: Memo::None,
     };
     let fact = |payment: &Payment| TxFact {
         tx: tx(payment.tx),
@@ -195,6 +196,7 @@ fn block(header: Header, payments: &[Payment]) -> Block {
         movements: payments.iter().map(movement).collect(),
         transactions: payments.iter().map(fact).collect(),
         safes: Vec::new(),
+        touched: Vec::new(),
     }
 }
 
@@ -242,32 +244,16 @@ impl Source for Scripted {
         &self,
         at: BlockRef,
         queries: &[BalanceQuery],
-    ) -> Result<Vec<Amount>, SourceError> {
+    ) -> Result<Vec<Holding>, SourceError> {
         let state = self.call()?;
         let canonical = state.chain.iter().any(|header| header.at == at);
         if !canonical || (state.pruned && at != state.chain.last().unwrap().at) {
             return Err(SourceError::NotThere("no state".into()));
         }
-        Ok(balances(&state, at, queries))
+        Ok(balances(&state, at, queries).into_iter().map(Holding::from).collect())
     }
 
-    async fn transaction(&self, _tx: TxId) -> Result<Option<TxLookup>, SourceError> {
-        Ok(None)
-    }
-
-    async fn next_nonce(&self, _sender: Address, _at: BlockRef) -> Result<u64, SourceError> {
-        Ok(0)
-    }
-
-    async fn prove_safe(
-        &self,
-        _address: Address,
-        _at: BlockRef,
-    ) -> Result<Result<SafeProof, SafeRejection>, SourceError> {
-        Ok(Err(SafeRejection::NoCode))
-    }
-
-    fn announced(&self) -> watch::Receiver<Option<BlockRef>> {
+    fn announced(&self) -> watch::Receiver<Option<Announced>> {
         self.announced.subscribe()
     }
 

@@ -9,8 +9,8 @@ use super::{
 use crate::{
     amount::Amount,
     chain::{
-        Address, AssetKey, BalanceQuery, BlockHash, BlockRef, Family, SettlementTag, Source,
-        SourceError, TxId, evm::EvmSource,
+        Address, AssetKey, BalanceQuery, BlockHash, BlockRef, Family, Holding, SafeSource,
+        SettlementTag, Source, SourceError, TxId, evm::EvmSource,
     },
     config::EndpointConfig,
     metrics::Metrics,
@@ -159,7 +159,10 @@ async fn an_endpoint_of_another_chain_is_not_asked_further() {
     let error = only(&node).blocks(1, 2).await.expect_err("another chain");
     assert!(matches!(error, SourceError::WrongChain(_)));
     let text = error.to_string();
-    assert!(text.contains("one") && text.contains(" 1,") && text.contains("31337"), "{text}");
+    assert!(
+        text.contains("one") && text.contains("eip155:1,") && text.contains("eip155:31337"),
+        "{text}"
+    );
     assert_eq!(node.times("eth_getBlockByNumber"), 0);
 
     let good = Node::start(honest).await;
@@ -294,7 +297,7 @@ async fn balances_are_of_exactly_that_block_and_a_token_without_an_answer_holds_
             only(&node).balances_at(mixed(), &[query(true), query(false)]).await.expect("both");
         assert_eq!(
             balances,
-            [expected, 7].map(|wei| Amount::new(alloy::primitives::U256::from(wei)))
+            [expected, 7].map(|wei| Holding::from(Amount::new(alloy::primitives::U256::from(wei))))
         );
     }
 }

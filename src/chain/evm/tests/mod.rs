@@ -16,11 +16,10 @@ use serde_json::Value;
 
 use super::{
     json::Receipt,
-    rpc::Failure,
     verify::{Checker, FullBlock},
 };
 use crate::{
-    chain::{Block, ChainName, Family, Settlement, SettlementTag},
+    chain::{Block, ChainName, Family, Settlement, SettlementTag, rpc::Failure},
     config::{ChainConfig, EndpointConfig, NativeCoin, Secret, Verification},
     metrics::Metrics,
 };

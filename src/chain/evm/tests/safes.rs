@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     chain::{
-        Address, BlockHash, BlockRef, Family, SafeProof, SafeRejection, SafeSighting, Source as _,
+        Address, BlockHash, BlockRef, Family, SafeProof, SafeRejection, SafeSighting, SafeSource,
         evm::EvmSource,
     },
     config::Verification,

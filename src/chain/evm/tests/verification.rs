@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::{checker, empty_block, mixed_block, mixed_receipts, read};
-use crate::{chain::evm::rpc::Failure, config::Verification};
+use crate::{chain::rpc::Failure, config::Verification};
 
 /// Which check a block and its receipts fail, if any; and that the metric counts it.
 fn fails(verification: Verification, block: &Value, receipts: &Value) -> Option<&'static str> {

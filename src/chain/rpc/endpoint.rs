@@ -13,13 +13,10 @@ use reqwest::{
 };
 use tokio::time::{Instant, sleep_until};
 
-use super::{
-    json::Quantity,
-    rpc::{self, Answers, Call, Failure},
-};
+use super::{Answer, Answers, Call, Dialect, Failure, split};
 use crate::{
     chain::ChainName,
-    config::{EndpointConfig, Secret},
+    config::{ChainConfig, EndpointConfig, Secret},
     metrics::Metrics,
     retry::Backoff,
 };
@@ -59,11 +56,13 @@ struct State {
     cooling: Option<(Instant, Failure)>,
 }
 
-pub(super) struct Endpoint {
+pub(in crate::chain) struct Endpoint {
     pub name: String,
     pub weight: u32,
     chain: ChainName,
-    chain_id: u64,
+    /// The chain that it must serve.
+    caip2: String,
+    dialect: &'static Dialect,
     url: Secret,
     client: reqwest::Client,
     max_response_bytes: usize,
@@ -76,16 +75,17 @@ pub(super) struct Endpoint {
     /// Whether the chain id was right since the last connection failure.
     chain_checked: AtomicBool,
     checking: tokio::sync::Mutex<()>,
-    /// Learnt: whether `eth_getBlockReceipts` by hash works here.
-    pub block_receipts: AtomicBool,
+    /// Learnt: what this node can do less than others of its family, as the family's source understands it.
+    /// Forgotten when it fails: behind the same URL another node may answer next.
+    pub limited: AtomicBool,
     metrics: Metrics,
 }
 
 impl Endpoint {
     pub fn new(
         config: &EndpointConfig,
-        chain: &ChainName,
-        chain_id: u64,
+        chain: &ChainConfig,
+        dialect: &'static Dialect,
         metrics: Metrics,
     ) -> Result<Self, SetupError> {
         let wrong = |detail: &str| SetupError::Endpoint {
@@ -114,8 +114,9 @@ impl Endpoint {
         Ok(Self {
             name: config.name.clone(),
             weight: config.weight,
-            chain: chain.clone(),
-            chain_id,
+            chain: chain.name.clone(),
+            caip2: chain.caip2.clone(),
+            dialect,
             url: config.url.clone(),
             client,
             max_response_bytes: config.max_response_bytes,
@@ -131,12 +132,12 @@ impl Endpoint {
             }),
             chain_checked: AtomicBool::new(false),
             checking: tokio::sync::Mutex::new(()),
-            block_receipts: AtomicBool::new(true),
+            limited: AtomicBool::new(false),
             metrics,
         })
     }
 
-    pub fn health(&self) -> Health {
+    pub(super) fn health(&self) -> Health {
         match &self.state.lock().cooling {
             None => Health::Good,
             Some((until, failure)) => {
@@ -190,9 +191,8 @@ impl Endpoint {
         }
         state.cooling = Some((now + pause, failure.clone()));
         self.healthy(0);
-        // Behind the same URL another node may answer next.
         self.chain_checked.store(false, Ordering::Release);
-        self.block_receipts.store(true, Ordering::Relaxed);
+        self.limited.store(false, Ordering::Relaxed);
     }
 
     fn healthy(&self, value: i64) {
@@ -203,7 +203,7 @@ impl Endpoint {
     }
 
     /// One call's answer.
-    pub async fn call(&self, call: Call) -> Result<rpc::Answer, Failure> {
+    pub async fn call(&self, call: Call) -> Result<Answer, Failure> {
         let mut answers = self.batch(&[call]).await?;
         answers.pop().unwrap_or_else(|| Err(Failure::Invalid("no answer".to_owned())))
     }
@@ -251,7 +251,7 @@ impl Endpoint {
         Ok(answers)
     }
 
-    /// Asks for the chain id once per connection's life: behind a URL the node can change.
+    /// Asks which chain it is once per connection's life: behind a URL the node can change.
     async fn check_chain(&self) -> Result<(), Failure> {
         if self.chain_checked.load(Ordering::Acquire) {
             return Ok(());
@@ -261,13 +261,13 @@ impl Endpoint {
             return Ok(());
         }
         let answer = self
-            .request(&[Call::new("eth_chainId", "[]".to_owned())])
+            .request(&[Call::new(self.dialect.identity, "[]".to_owned())])
             .await?
             .pop()
             .unwrap_or_else(|| Err(Failure::Invalid("no answer".to_owned())))?;
-        let Quantity(id) = answer.parse()?;
-        if id != self.chain_id {
-            return Err(Failure::WrongChain(wrong_chain(&self.name, id, self.chain_id)));
+        let found = (self.dialect.caip2)(&answer)?;
+        if found != self.caip2 {
+            return Err(Failure::WrongChain(wrong_chain(&self.name, &found, &self.caip2)));
         }
         self.chain_checked.store(true, Ordering::Release);
         Ok(())
@@ -278,7 +278,7 @@ impl Endpoint {
         self.wait_for_turn(calls.len()).await;
         let started = Instant::now();
         let result = match self.exchange(calls).await {
-            Ok(body) => rpc::split(&body, calls.len()),
+            Ok(body) => split(self.dialect, &body, calls.len()),
             Err(failure) => Err(failure),
         };
         let first = calls.first().map_or("", |call| call.method);
@@ -350,7 +350,7 @@ impl Endpoint {
             return Ok(body);
         }
         // Some providers put a JSON-RPC error, which says more, under a 4xx status.
-        match rpc::split(&body, calls.len()) {
+        match split(self.dialect, &body, calls.len()) {
             Ok(answers) if answers.iter().any(Result::is_err) => Ok(body),
             Err(Failure::Invalid(_)) | Ok(_) => {
                 Err(Failure::Down(format!("HTTP {}", status.as_u16())))
@@ -379,8 +379,8 @@ impl Endpoint {
 }
 
 /// What is said of an endpoint with another chain behind it.
-pub(super) fn wrong_chain(endpoint: &str, found: u64, expected: u64) -> String {
-    format!("endpoint {endpoint} serves chain id {found}, the configuration says {expected}")
+pub(in crate::chain) fn wrong_chain(endpoint: &str, found: &str, expected: &str) -> String {
+    format!("endpoint {endpoint} serves the chain {found}, the configuration says {expected}")
 }
 
 /// A single call goes without the brackets: not every endpoint takes batches.

@@ -1,13 +1,37 @@
-//! JSON-RPC: how a call is written, how an answer is taken apart, and what an error means.
+//! JSON-RPC over HTTP: how a call is written, how an answer is taken apart, and which endpoint is asked.
 //!
-//! Nodes and providers share error codes for different things (-32005 is a rate limit here and a size limit
-//! there), so an error is judged by its text first and by its code second.
+//! | file | what it owns |
+//! |---|---|
+//! | `endpoint` | one node: transport, pace, limits, batches |
+//! | `pool` | which endpoint is asked, and which one next |
+//! | `websocket` | how a connection for announcements is opened |
+//!
+//! What an error means, and how a node says which chain it serves, is the family's own: [`Dialect`].
+
+mod endpoint;
+mod pool;
+mod websocket;
 
 use std::time::Duration;
 
 use alloy::primitives::bytes::Bytes;
+pub use endpoint::SetupError;
+pub(super) use endpoint::{Endpoint, wrong_chain};
+pub(super) use pool::Pool;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
+pub(super) use websocket::ws_request;
+
+/// What a family says differently over JSON-RPC.
+#[derive(Debug)]
+pub(super) struct Dialect {
+    /// The method, without parameters, that tells which chain a node serves.
+    pub identity: &'static str,
+    /// Its answer as a CAIP-2 id.
+    pub caip2: fn(&Answer) -> Result<String, Failure>,
+    /// What an error is, by its code and its message.
+    pub classify: fn(i64, &str) -> Failure,
+}
 
 /// One call, its parameters already JSON.
 #[derive(Clone, Debug)]
@@ -100,6 +124,10 @@ impl Failure {
 pub(super) struct Answer(Bytes);
 
 impl Answer {
+    pub fn is_null(&self) -> bool {
+        self.0.as_ref() == b"null"
+    }
+
     /// `null` is `None` for an `Option`.
     pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Failure> {
         serde_json::from_slice(&self.0)
@@ -134,7 +162,7 @@ struct ErrorObject {
 }
 
 /// Takes an answer apart: one result per call, matched by id. An error for the request as a whole is `Err`.
-pub(super) fn split(body: &Bytes, calls: usize) -> Result<Answers, Failure> {
+pub(super) fn split(dialect: &Dialect, body: &Bytes, calls: usize) -> Result<Answers, Failure> {
     let invalid = |error: serde_json::Error| Failure::Invalid(format!("not JSON-RPC: {error}"));
     let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
     let envelopes: Vec<Envelope<'_>> = if first == Some(&b'[') {
@@ -143,7 +171,8 @@ pub(super) fn split(body: &Bytes, calls: usize) -> Result<Answers, Failure> {
         let one: Envelope<'_> = serde_json::from_slice(body).map_err(invalid)?;
         if calls > 1 || one.id.is_none() {
             // A batch that is answered as a whole was refused as a whole.
-            let error = one.error.as_ref().map(|error| classify(error.code, &error.message));
+            let error =
+                one.error.as_ref().map(|error| (dialect.classify)(error.code, &error.message));
             return Err(error.unwrap_or_else(|| Failure::Invalid("not an answer".to_owned())));
         }
         vec![one]
@@ -151,7 +180,7 @@ pub(super) fn split(body: &Bytes, calls: usize) -> Result<Answers, Failure> {
     let mut answers: Vec<Option<Result<Answer, Failure>>> = vec![None; calls];
     for envelope in envelopes {
         let answer = match (envelope.error, envelope.result) {
-            (Some(error), _) => Err(classify(error.code, &error.message)),
+            (Some(error), _) => Err((dialect.classify)(error.code, &error.message)),
             (None, Some(raw)) => Ok(Answer(body.slice_ref(raw.get().as_bytes()))),
             (None, None) => Err(Failure::Invalid("neither result nor error".to_owned())),
         };
@@ -169,9 +198,7 @@ pub(super) fn split(body: &Bytes, calls: usize) -> Result<Answers, Failure> {
         .collect()
 }
 
-const BATCH: &[&str] = &["batch"];
-const BATCH_LIMIT: &[&str] =
-    &["too large", "too big", "too many", "limit", "exceed", "maximum", "size"];
+/// The words with which nodes and providers refuse to be asked so often, whatever code they put beside them.
 const LIMITED: &[&str] = &[
     "rate limit",
     "rate exceeded",
@@ -188,90 +215,14 @@ const LIMITED: &[&str] = &[
     "throttled",
     "no backend is currently healthy",
 ];
-const TOO_LARGE: &[&str] = &[
-    "too large",
-    "too big",
-    "response size",
-    "size exceeded",
-    "query returned more than",
-    "query exceeds max results",
-    "exceeds limit",
-    "block range",
-];
-const NOT_THERE: &[&str] = &[
-    "header not found",
-    "block not found",
-    "unknown block",
-    "block does not exist",
-    "could not find block",
-    "missing trie node",
-    "resource not found",
-    "blockoutofrange",
-    "state not available",
-    "state is not available",
-    "state unavailable",
-    "historical state",
-    "state already discarded",
-    "has been pruned",
-    "is pruned",
-    "cannot query unfinalized data",
-    "requested data is not available",
-    "transaction not found",
-];
-const UNSUPPORTED: &[&str] = &[
-    "does not exist/is not available",
-    "method not found",
-    "method is not supported",
-    "unsupported method",
-    "not implemented",
-];
-const REVERTED: &[&str] = &[
-    "execution reverted",
-    "vm execution error",
-    "revert",
-    "invalid opcode",
-    "out of gas",
-    "invalid jump",
-    "stack underflow",
-    "stack overflow",
-];
-
-/// What an error is, by its text where codes clash.
-pub(super) fn classify(code: i64, message: &str) -> Failure {
+/// Whether an error's text means that too much was asked in too short a time.
+pub(super) fn says_limited(message: &str) -> bool {
     let text = message.to_ascii_lowercase();
-    let says = |signs: &[&str]| signs.iter().any(|sign| text.contains(sign));
-    let detail = without_urls(message);
-    if code == 3 {
-        return Failure::Reverted;
-    }
-    if says(BATCH) && says(BATCH_LIMIT) {
-        return Failure::BatchTooLarge(detail);
-    }
-    if says(LIMITED) || matches!(code, 429 | -32012 | -32055) {
-        return Failure::Limited { detail, retry_after: None };
-    }
-    if says(NOT_THERE) {
-        return Failure::NotThere(detail);
-    }
-    if says(TOO_LARGE) {
-        return Failure::TooLarge(detail);
-    }
-    if says(UNSUPPORTED) {
-        return Failure::Unsupported(detail);
-    }
-    if says(REVERTED) || code == -32015 {
-        return Failure::Reverted;
-    }
-    match code {
-        -32001 => Failure::NotThere(detail),
-        -32601 | -32602 => Failure::Unsupported(detail),
-        -32005 => Failure::Limited { detail, retry_after: None },
-        _ => Failure::Refused(format!("error {code}: {detail}")),
-    }
+    LIMITED.iter().any(|sign| text.contains(sign))
 }
 
 /// A node's text made fit for our logs: short, and without anything that could hold a key.
-fn without_urls(text: &str) -> String {
+pub(super) fn without_urls(text: &str) -> String {
     let short: String = text.chars().take(200).collect();
     short
         .split_whitespace()

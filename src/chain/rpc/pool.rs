@@ -5,32 +5,47 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{
-    endpoint::{Endpoint, Health, SetupError},
-    rpc::Failure,
-};
-use crate::{chain::SourceError, config::ChainConfig, metrics::Metrics};
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
-pub(super) struct Pool {
+use super::{
+    Dialect, Failure,
+    endpoint::{Endpoint, Health, SetupError},
+};
+use crate::{
+    chain::{Header, SourceError},
+    config::ChainConfig,
+    metrics::Metrics,
+};
+
+pub(in crate::chain) struct Pool {
     /// By descending weight.
     endpoints: Vec<Arc<Endpoint>>,
+    /// The newest block shown so far, and when.
+    seen: Mutex<(u64, Instant)>,
 }
 
+/// For how long the newest block may stay the same before other endpoints are asked for theirs.
+const STANDSTILL: Duration = Duration::from_secs(15);
+/// An endpoint further behind another than this many blocks is left alone for a while.
+const STALE_BLOCKS: u64 = 8;
+
 impl Pool {
-    pub fn new(config: &ChainConfig, metrics: &Metrics) -> Result<Self, SetupError> {
+    pub fn new(
+        config: &ChainConfig,
+        dialect: &'static Dialect,
+        metrics: &Metrics,
+    ) -> Result<Self, SetupError> {
         if config.endpoints.is_empty() {
             return Err(SetupError::NoEndpoint(config.name.clone()));
         }
         let mut endpoints = config
             .endpoints
             .iter()
-            .map(|endpoint| {
-                Endpoint::new(endpoint, &config.name, config.chain_id, metrics.clone())
-                    .map(Arc::new)
-            })
+            .map(|endpoint| Endpoint::new(endpoint, config, dialect, metrics.clone()).map(Arc::new))
             .collect::<Result<Vec<_>, _>>()?;
         endpoints.sort_by_key(|endpoint| std::cmp::Reverse(endpoint.weight));
-        Ok(Self { endpoints })
+        Ok(Self { endpoints, seen: Mutex::new((0, Instant::now())) })
     }
 
     /// Puts one question to one endpoint after the other until one answers it.
@@ -66,6 +81,56 @@ impl Pool {
             }
         }
         Err(self.verdict(&failures))
+    }
+
+    /// Asks for the newest block. Where the answer stands still, the other endpoints are asked too: a node
+    /// that has fallen behind answers well, and would hold the chain back for ever.
+    pub async fn newest<F, Fut>(&self, question: F) -> Result<Header, SourceError>
+    where
+        F: Fn(Arc<Endpoint>) -> Fut,
+        Fut: Future<Output = Result<Header, Failure>>,
+    {
+        let header = self.ask(&question).await?;
+        if self.endpoints.len() == 1 || !self.stands_still(header.at.number) {
+            return Ok(header);
+        }
+        let asked = self.endpoints.iter().map(|endpoint| {
+            let answer = question(Arc::clone(endpoint));
+            async move { (endpoint, answer.await) }
+        });
+        let answers = futures::future::join_all(asked).await;
+        let mut newest = header;
+        let mut heads = Vec::new();
+        for (endpoint, answer) in answers {
+            if let Ok(header) = answer {
+                heads.push((endpoint, header.at.number));
+                if header.at.number > newest.at.number {
+                    newest = header;
+                }
+            }
+        }
+        for (endpoint, number) in heads {
+            let behind = newest.at.number - number;
+            if behind > STALE_BLOCKS {
+                endpoint.failed(&Failure::Down(format!("it is {behind} blocks behind another")));
+            }
+        }
+        self.stands_still(newest.at.number);
+        Ok(newest)
+    }
+
+    /// Whether no newer block than that was seen for a while; the while begins anew when it is over.
+    fn stands_still(&self, number: u64) -> bool {
+        let mut seen = self.seen.lock();
+        if number > seen.0 {
+            *seen = (number, Instant::now());
+            return false;
+        }
+        if seen.1.elapsed() < STANDSTILL {
+            return false;
+        }
+        seen.1 = Instant::now();
+        true
     }
 
     /// What the failures of all endpoints come to. Only if every one of them contradicted itself or has the

@@ -1,0 +1,161 @@
+//! [`SolanaSource`]: a Solana cluster behind [`Source`].
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use super::{
+    errors,
+    fetch::Commitment,
+    state::{Mints, Recent},
+    ws::Listener,
+};
+use crate::{
+    chain::{
+        Address, Announced, BalanceQuery, Block, BlockRef, ChainName, Family, Header, Holding,
+        SettlementTag, Source, SourceError, TokenFacts, TxId,
+        rpc::{Dialect, Failure, Pool, SetupError},
+    },
+    config::{ChainConfig, Verification},
+    metrics::Metrics,
+};
+
+static DIALECT: Dialect = Dialect {
+    identity: "getGenesisHash",
+    caip2: |answer| Ok(super::caip2(answer.parse::<&str>()?)),
+    classify: errors::classify,
+};
+
+/// The newest version of transactions whose blocks are asked for from the start (SIMD-0385).
+const TRANSACTION_VERSION: u8 = 1;
+
+/// A Solana cluster, by its JSON-RPC endpoints.
+pub struct SolanaSource {
+    pool: Pool,
+    inner: Inner,
+    announced: watch::Sender<Option<Announced>>,
+    listener: Option<Listener>,
+}
+
+/// What the questions to an endpoint share.
+pub(super) struct Inner {
+    pub chain: ChainName,
+    pub verification: Verification,
+    pub metrics: Metrics,
+    /// Learnt: the newest version of transactions that nodes want to be told is understood.
+    pub version: AtomicU8,
+    /// The newest slot that a node called finalized.
+    pub finalized: AtomicU64,
+    pub mints: Mints,
+    pub recent: Recent,
+}
+
+impl Inner {
+    /// One more answer that did not pass a check.
+    pub fn count(&self, check: &str) {
+        self.metrics
+            .verification_failures_total
+            .with_label_values(&[self.chain.as_str(), check])
+            .inc();
+    }
+
+    pub fn counted<T>(&self, result: Result<T, Failure>) -> Result<T, Failure> {
+        if let Err(Failure::Untrusted { check, .. }) = &result {
+            self.count(check);
+        }
+        result
+    }
+}
+
+impl SolanaSource {
+    /// Makes the clients; nothing is asked of the nodes yet.
+    ///
+    /// # Errors
+    /// Without endpoints, or with a URL or header that cannot be used.
+    pub fn new(config: &ChainConfig, metrics: Metrics) -> Result<Self, SetupError> {
+        // The process has one provider of cryptography; whoever comes first installs it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Ok(Self {
+            pool: Pool::new(config, &DIALECT, &metrics)?,
+            listener: Listener::new(config, &metrics)?,
+            announced: watch::Sender::new(None),
+            inner: Inner {
+                chain: config.name.clone(),
+                verification: config.verification,
+                metrics,
+                version: AtomicU8::new(TRANSACTION_VERSION),
+                finalized: AtomicU64::new(0),
+                mints: Mints::default(),
+                recent: Recent::default(),
+            },
+        })
+    }
+}
+
+#[async_trait]
+impl Source for SolanaSource {
+    fn family(&self) -> Family {
+        Family::Solana
+    }
+
+    async fn head(&self) -> Result<Header, SourceError> {
+        self.pool
+            .newest(|node| async move { self.inner.newest(&node, Commitment::Confirmed).await })
+            .await
+    }
+
+    /// Both words mean finalized: Solana knows no level between.
+    async fn settled(&self, _tag: SettlementTag) -> Result<Option<Header>, SourceError> {
+        let header = self
+            .pool
+            .ask(|node| async move { self.inner.newest(&node, Commitment::Finalized).await })
+            .await?;
+        self.inner.finalized.fetch_max(header.at.number, Ordering::Relaxed);
+        Ok(Some(header))
+    }
+
+    async fn header_at(&self, number: u64) -> Result<Option<Header>, SourceError> {
+        self.pool.ask(|node| async move { self.inner.header_at(&node, number).await }).await
+    }
+
+    async fn blocks(&self, from: u64, to: u64) -> Result<Vec<Block>, SourceError> {
+        self.pool.ask(|node| async move { self.inner.blocks(&node, from, to).await }).await
+    }
+
+    async fn block(&self, at: BlockRef) -> Result<Option<Block>, SourceError> {
+        match self.pool.ask(|node| async move { self.inner.block(&node, at).await }).await {
+            Ok(block) => Ok(Some(block)),
+            Err(SourceError::NotThere(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn balances_at(
+        &self,
+        at: BlockRef,
+        queries: &[BalanceQuery],
+    ) -> Result<Vec<Holding>, SourceError> {
+        self.pool.ask(|node| async move { self.inner.balances(&node, at, queries).await }).await
+    }
+
+    async fn memos(&self, at: BlockRef, txs: &[TxId]) -> Result<Vec<Option<String>>, SourceError> {
+        self.pool.ask(|node| async move { self.inner.memos(&node, at, txs).await }).await
+    }
+
+    async fn token_facts(&self, token: Address) -> Result<Option<TokenFacts>, SourceError> {
+        let facts =
+            self.pool.ask(|node| async move { self.inner.mint(&node, token).await }).await?;
+        Ok(facts.map(|mint| TokenFacts { decimals: mint.decimals }))
+    }
+
+    fn announced(&self) -> watch::Receiver<Option<Announced>> {
+        self.announced.subscribe()
+    }
+
+    async fn listen(&self) {
+        if let Some(listener) = &self.listener {
+            listener.run(&self.announced).await;
+        }
+    }
+}
