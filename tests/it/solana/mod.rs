@@ -4,5 +4,6 @@ mod deposits;
 mod faults;
 mod frozen;
 mod random;
+mod rewards;
 mod tokens;
 mod transactions;
