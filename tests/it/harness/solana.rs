@@ -36,12 +36,8 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// A chain of one's own, for those who kill it.
-    pub async fn start() -> Self {
-        Self::start_with(Options::default()).await
-    }
-
-    pub async fn start_with(options: Options) -> Self {
+    /// A chain of one's own, for those who kill it or need another one.
+    pub async fn start(options: Options) -> Self {
         let validator = Validator::start(options).await.unwrap();
         let rpc = validator.rpc();
         let (genesis, token, fee_token) = tokio::join!(
@@ -97,7 +93,7 @@ impl Solana {
         let mut shared = SHARED.lock().await;
         let chain = match shared.upgrade() {
             Some(chain) => chain,
-            None => Arc::new(Chain::start().await),
+            None => Arc::new(Chain::start(Options::default()).await),
         };
         *shared = Arc::downgrade(&chain);
         drop(shared);

@@ -1,6 +1,9 @@
 //! Daemons and validators that die.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use alloy::primitives::U256;
 use rand::Rng as _;
@@ -8,7 +11,7 @@ use solana_commitment_config::CommitmentConfig;
 use solana_keypair::Keypair;
 use solana_pubkey::Pubkey;
 use solana_signer::Signer as _;
-use tidemark::dev::solana::Rpc;
+use tidemark::dev::{solana::Rpc, validator::Options};
 
 use crate::harness::{
     Daemon, Receiver, eventually, on_both_stores,
@@ -23,13 +26,28 @@ async fn skipped(rpc: &Rpc) -> u64 {
     newest + 1 - u64::try_from(slots.len()).unwrap()
 }
 
+/// Half a second. A validator skips what it had begun as long as it has finalized nothing: 31 slots.
+const LONG_SLOTS: Options = Options { ticks_per_slot: 80, slots_per_epoch: None };
+
+/// Waits for the beginning of a slot.
+async fn next_slot(rpc: &Rpc) {
+    let slot = || rpc.client().get_slot_with_commitment(CommitmentConfig::processed());
+    let before = slot().await.unwrap();
+    while slot().await.unwrap() == before {
+        tokio::time::sleep(Duration::from_millis(3)).await;
+    }
+}
+
 /// Kills the validator until the slot that it had begun stays without a block. A block that was confirmed a
 /// moment before may vanish, too: it has told of it before it wrote it down.
 async fn skip_a_slot(chain: &mut Chain, rpc: &Rpc) {
     let already = skipped(rpc).await;
     for _ in 0..20 {
-        let pause = Duration::from_millis(rand::rng().random_range(50..250));
-        tokio::time::sleep(pause).await;
+        // A slot counts as begun when its first part has been written down, which is late in it.
+        next_slot(rpc).await;
+        let begun = Instant::now();
+        next_slot(rpc).await;
+        tokio::time::sleep(begun.elapsed().mul_f64(0.8)).await;
         chain.validator.kill_9().unwrap();
         chain.validator.start_again().await.unwrap();
         let begun = rpc.client().get_slot().await.unwrap();
@@ -101,35 +119,38 @@ on_both_stores! {
     }
 
     async fn a_validator_that_dies_and_comes_back_is_followed_over_the_skipped_slots(store) {
-        let mut chain = Chain::start().await;
+        let mut chain = Chain::start(LONG_SLOTS).await;
         let rpc = chain.validator.rpc();
         let mut daemon = Daemon::start_with(chain.settings(&store)).await;
         let api = daemon.customer("acme").await;
         let wallet = Keypair::new().pubkey();
         api.watch(wallet).await;
-        for (round, daemon_lives) in [(1, true), (2, false)] {
-            let before = rpc.fund(&wallet, SOL + 1).await.unwrap();
-            api.event_of("deposit.available", &before.signature).await;
+        let mut total = 0;
+        for daemon_lives in [true, false] {
             if !daemon_lives {
                 daemon.kill_9().await;
             }
             skip_a_slot(&mut chain, &rpc).await;
-            let witness = Witness::of(&chain, &rpc, &[wallet]);
-            let after = rpc.fund(&wallet, SOL + 2).await.unwrap();
+            total += 1;
+            let after = rpc.fund(&wallet, SOL + total).await.unwrap();
             if !daemon_lives {
                 daemon.begin().await;
                 daemon.ready().await;
             }
-            witness.agrees(&api, after.slot).await;
-            let total = api.balance(wallet, "SOL").await.available;
-            assert_eq!(total, U256::from(round * (2 * SOL + 3)));
-            let events = api.events().await;
-            assert!(events.iter().all(|event| event["type"] != "deposit.orphaned"), "{events:#?}");
+            api.event_of("deposit.pending", &after.signature).await;
         }
+        let witness = Witness::of(&chain, &rpc, &[wallet]);
+        let last = rpc.fund(&wallet, SOL).await.unwrap();
+        witness.agrees(&api, last.slot).await;
+        assert_eq!(api.balance(wallet, "SOL").await.available, U256::from(3 * SOL + 3));
+        let events = api.events().await;
+        assert!(events.iter().all(|event| event["type"] != "deposit.orphaned"), "{events:#?}");
     }
 
     async fn a_confirmed_deposit_whose_block_vanishes_is_taken_back(store) {
-        let mut chain = Chain::start().await;
+        // Seven seconds for what must happen before the deposit is final.
+        let options = Options { ticks_per_slot: 32, ..Options::default() };
+        let mut chain = Chain::start(options).await;
         let rpc = chain.validator.rpc();
         let daemon = Daemon::start_with(chain.settings(&store)).await;
         let api = daemon.customer("acme").await;

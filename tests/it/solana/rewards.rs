@@ -17,7 +17,7 @@ on_both_stores! {
     async fn votes_fees_and_staking_rewards_of_a_validator_are_booked(store) {
         let epoch = 64;
         let options = Options { slots_per_epoch: Some(epoch), ..Options::default() };
-        let chain = Chain::start_with(options).await;
+        let chain = Chain::start(options).await;
         let rpc = chain.validator.rpc();
         let daemon = Daemon::start_with(chain.settings(&store)).await;
         let api = daemon.customer("acme").await;
