@@ -69,7 +69,7 @@ async fn a_block_comes_in_one_round_trip() {
 #[tokio::test]
 async fn a_node_without_block_receipts_is_asked_for_each() {
     let reply =
-        || Reply::Error(-32601, "the method eth_getBlockReceipts does not exist/is not available");
+        || Reply::error(-32601, "the method eth_getBlockReceipts does not exist/is not available");
     let node = Node::start(except("eth_getBlockReceipts", reply)).await;
     let source = only(&node);
     assert_eq!(source.blocks(1, 2).await.expect("blocks").len(), 2);
@@ -109,7 +109,7 @@ async fn when_the_first_endpoint_fails_the_second_is_asked() {
         || Reply::Http(503, "try later".to_owned()),
         || Reply::Http(200, r#"{"jsonrpc":"2.0","id":0,"resu"#.to_owned()),
         || Reply::Http(200, r#"{"jsonrpc":"2.0","id":0}"#.to_owned()),
-        || Reply::Error(-32000, "something is wrong"),
+        || Reply::error(-32000, "something is wrong"),
         || Reply::Result(Value::Null),
     ];
     for (index, failure) in failures.into_iter().enumerate() {
@@ -126,7 +126,7 @@ async fn when_the_first_endpoint_fails_the_second_is_asked() {
 #[tokio::test]
 async fn an_endpoint_that_failed_rests_and_nothing_is_said_of_its_url() {
     let node = Node::start(except("eth_getBlockByNumber", || {
-        Reply::Error(-32005, "daily request count exceeded, see https://example.org/secret-key")
+        Reply::error(-32005, "daily request count exceeded, see https://example.org/secret-key")
     }))
     .await;
     let source = only(&node);
@@ -251,7 +251,7 @@ async fn nothing_settled_yet_is_not_a_failure() {
     genesis["number"] = json!("0x0");
     let answers: [Box<dyn Fn() -> Reply + Send + Sync>; 3] = [
         Box::new(|| Reply::Result(Value::Null)),
-        Box::new(|| Reply::Error(-32000, "finalized block not found")),
+        Box::new(|| Reply::error(-32000, "finalized block not found")),
         Box::new(move || Reply::Result(genesis.clone())),
     ];
     for answer in answers {
@@ -275,7 +275,7 @@ async fn balances_are_of_exactly_that_block_and_a_token_without_an_answer_holds_
     let tokens = [
         (Reply::Result(json!(word)), 255_u64),
         (Reply::Result(json!("0x")), 0),
-        (Reply::Error(3, "execution reverted: no"), 0),
+        (Reply::error(3, "execution reverted: no"), 0),
         (Reply::Result(json!("0x01")), 0),
     ];
     for (reply, expected) in tokens {
@@ -310,7 +310,7 @@ async fn a_state_that_a_node_no_longer_keeps_is_not_there() {
         (-32000, "missing trie node 12ab (path )"),
         (-32602, "BlockOutOfRangeError: block height is 8 but requested was 9"),
     ] {
-        let node = Node::start(except("eth_getBalance", move || Reply::Error(code, text))).await;
+        let node = Node::start(except("eth_getBalance", move || Reply::error(code, text))).await;
         let error = only(&node).balances_at(mixed(), &[query(false)]).await.expect_err(text);
         assert!(matches!(error, SourceError::NotThere(_)), "{error}");
     }
