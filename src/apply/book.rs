@@ -159,7 +159,7 @@ impl Book {
         Ok(legs)
     }
 
-    async fn leg(
+    pub(super) async fn leg(
         &mut self,
         conn: &mut Conn<'_>,
         header: &Header,
@@ -256,7 +256,7 @@ impl Book {
     }
 
     /// Connects one transfer: a new one, or one that an earlier block held.
-    async fn book_connect(
+    pub(super) async fn book_connect(
         &mut self,
         conn: &mut Conn<'_>,
         row: &mut TransferRow,
@@ -406,7 +406,7 @@ impl Book {
     }
 
     /// Writes an entry and changes the balance, for what counts as money.
-    async fn effect(
+    pub(super) async fn effect(
         &mut self,
         conn: &mut Conn<'_>,
         row: &TransferRow,
@@ -533,7 +533,7 @@ impl Book {
     }
 }
 
-fn ledger_error(row: &TransferRow, effect: Effect, error: LedgerError) -> ApplyError {
+pub(super) fn ledger_error(row: &TransferRow, effect: Effect, error: LedgerError) -> ApplyError {
     let context = format!(
         "{} of transfer {} ({}, {} {}, wallet {}, block {})",
         effect, row.id, row.ordinal, row.direction, row.amount, row.wallet_id, row.block.number

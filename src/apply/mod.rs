@@ -6,8 +6,13 @@
 
 mod book;
 mod deployments;
+mod history;
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
 
 use book::Book;
 pub use deployments::{DeploymentChange, FoundSafe};
@@ -316,12 +321,15 @@ impl Applier {
             watch::reopen_above(&mut work.tx.conn(), name, fork.at.number, work.book.now).await?;
         let mut gone = transfer::pending_above(&mut work.tx.conn(), name, fork.at.number).await?;
         if below_settled {
-            gone.extend(transfer::settled_above(&mut work.tx.conn(), name, fork.at.number).await?);
-        } else {
-            // Nothing above the settled block is settled but the sure part of an opening.
-            for (wallet, _) in &reset {
-                gone.extend(transfer::settled_openings(&mut work.tx.conn(), *wallet, name).await?);
-            }
+            let settled =
+                transfer::settled_above(&mut work.tx.conn(), name, fork.at.number).await?;
+            let anew: BTreeSet<_> = reset.iter().map(|(wallet, _)| *wallet).collect();
+            gone.extend(settled.into_iter().filter(|row| !anew.contains(&row.wallet_id)));
+        }
+        // A watch that begins anew begins with nothing: neither the sure part of its opening stays, nor
+        // what explains it from before.
+        for (wallet, _) in &reset {
+            gone.extend(transfer::settled_of(&mut work.tx.conn(), *wallet, name).await?);
         }
         work.book.disconnect(&mut work.tx.conn(), gone).await?;
         work.book.deployments_gone(&mut work.tx.conn(), fork.at.number).await?;

@@ -18,7 +18,7 @@ pub use name::{AssetKey, ChainName};
 pub use rpc::SetupError;
 pub(crate) use source::words;
 pub use source::{
-    Announced, BalanceQuery, Block, BlockRef, Header, Holding, Kind, Memo, Movement, Ordinal,
+    Announced, BalanceQuery, Block, BlockRef, Header, Holding, Kind, Memo, Movement, Ordinal, Past,
     SafeProof, SafeRejection, SafeSighting, SafeSource, Settlement, SettlementTag, Source,
     SourceError, TokenFacts, TxFact, TxLookup,
 };

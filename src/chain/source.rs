@@ -258,6 +258,16 @@ impl From<Amount> for Holding {
     }
 }
 
+/// What moved for an address in one block.
+#[derive(Clone, Debug)]
+pub struct Past {
+    pub header: Header,
+    pub movements: Vec<Movement>,
+}
+
+/// Blocks that a history asks for at once.
+const HISTORY_RANGE: u64 = 50;
+
 /// What a chain says of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenFacts {
@@ -350,6 +360,44 @@ pub trait Source: Send + Sync + 'static {
     /// that say [`Memo::Unread`].
     async fn memos(&self, _at: BlockRef, txs: &[TxId]) -> Result<Vec<Option<String>>, SourceError> {
         Ok(vec![None; txs.len()])
+    }
+
+    /// What moved for one address in the blocks from `from` to `to`, oldest first. `tokens` are those that
+    /// matter; movements of others may be among them.
+    ///
+    /// Not every family needs every block for it; this reads them all, one range after the other.
+    async fn history(
+        &self,
+        address: Address,
+        _tokens: &[Address],
+        from: u64,
+        to: BlockRef,
+    ) -> Result<Vec<Past>, SourceError> {
+        let mut pasts = Vec::new();
+        let mut last: Option<BlockRef> = None;
+        let mut next = from;
+        while next <= to.number {
+            let end = to.number.min(next.saturating_add(HISTORY_RANGE - 1));
+            for block in self.blocks(next, end).await? {
+                let Block { header, mut movements, .. } = block;
+                if last.is_some_and(|last| header.parent != last) {
+                    return Err(SourceError::NotThere(format!(
+                        "block {} does not continue the one before it",
+                        header.at.number
+                    )));
+                }
+                last = Some(header.at);
+                movements.retain(|m| m.from == Some(address) || m.to == Some(address));
+                if !movements.is_empty() {
+                    pasts.push(Past { header, movements });
+                }
+            }
+            next = end + 1;
+        }
+        if last.is_some_and(|last| last != to) {
+            return Err(SourceError::NotThere(format!("block {} is another one", to.number)));
+        }
+        Ok(pasts)
     }
 
     /// What the chain itself says of a token, where it is cheap to ask; `None` also if there is no such token.

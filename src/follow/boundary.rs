@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Follower, TurnError};
+use super::{Follower, TurnError, history::Histories};
 use crate::{
     apply::{Opening, OpeningBalance},
     chain::{Address, AssetKey, BalanceQuery, BlockRef, Holding, SourceError},
@@ -41,6 +41,9 @@ impl Follower {
             };
             let committed = self.applier.open(cursor, &openings, &closing).await?;
             self.watchlist.insert(committed.opened.iter().copied());
+            if !committed.opened.is_empty() && matches!(self.histories, Histories::Rest) {
+                self.histories = Histories::Look;
+            }
             self.forget(&committed).await?;
             self.gauge_cursor(cursor);
             if !openings.is_empty() {
@@ -124,7 +127,7 @@ impl Follower {
     }
 
     /// The assets that are money on this chain.
-    fn assets(&self) -> Vec<AssetKey> {
+    pub(super) fn assets(&self) -> Vec<AssetKey> {
         let tokens = self.config.tokens.iter().map(|token| AssetKey::Token(token.contract));
         std::iter::once(AssetKey::Native).chain(tokens).collect()
     }

@@ -8,6 +8,7 @@ mod boundary;
 mod decide;
 mod deployments;
 mod gauge;
+mod history;
 mod prefetch;
 mod reorg;
 mod settle;
@@ -70,6 +71,7 @@ pub struct Follower {
     examined: HashMap<SafeDeploymentId, Instant>,
     /// Whether configured assets are all opened for the watches there are.
     assets_ready: bool,
+    histories: history::Histories,
     contradictions: u32,
     contradicted_at: Option<Instant>,
     contradiction_pause: Duration,
@@ -139,6 +141,7 @@ impl Follower {
             tracked: HashSet::new(),
             examined: HashMap::new(),
             assets_ready: false,
+            histories: history::Histories::Look,
             contradictions: 0,
             contradicted_at: None,
             contradiction_pause: CONTRADICTION_PAUSE,
@@ -280,6 +283,8 @@ impl Follower {
         self.boundary(&cursor).await?;
         let cursor = self.current()?;
         self.settle(&cursor).await?;
+        let cursor = self.current()?;
+        self.histories(&cursor).await?;
         Ok(turn)
     }
 

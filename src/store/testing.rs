@@ -97,13 +97,27 @@ impl TestStore {
         chain: &ChainName,
         address: Address,
     ) -> WalletId {
+        self.register_since(tenant, chain, address, None).await
+    }
+
+    /// The same, with the history since a block.
+    pub async fn register_since(
+        &self,
+        tenant: TenantId,
+        chain: &ChainName,
+        address: Address,
+        from: Option<u64>,
+    ) -> WalletId {
         let id = self.wallet(tenant, address.as_slice()).await;
+        let from = from.map(|block| i64::try_from(block).unwrap());
         let mut tx = self.db.begin().await.unwrap();
         on!(&mut tx.conn(), c => sqlx::query(
-            "INSERT INTO watch (chain, address, wallet_id, tenant_id, status, created_at, updated_at)
-             VALUES ($1, $2, $3, $4, 'requested', 0, 0)",
+            "INSERT INTO watch (chain, address, wallet_id, tenant_id, status, from_block, history, created_at,
+                                updated_at)
+             VALUES ($1, $2, $3, $4, 'requested', $5, $6, 0, 0)",
         )
-        .bind(chain.as_str()).bind(address.as_slice()).bind(id).bind(tenant).execute(c).await.map(|_| ()))
+        .bind(chain.as_str()).bind(address.as_slice()).bind(id).bind(tenant)
+        .bind(from).bind(from.map(|_| "wanted")).execute(c).await.map(|_| ()))
         .unwrap();
         tx.commit().await.unwrap();
         id

@@ -277,18 +277,38 @@ pub async fn settled_above(
     Ok(rows.into_iter().map(TransferRow::from).collect())
 }
 
-/// The part of a wallet's opening that was irreversible when its watch began.
+/// What of a wallet has settled on a chain: for a watch that begins anew.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
-pub async fn settled_openings(
+pub async fn settled_of(
     conn: &mut Conn<'_>,
     wallet: WalletId,
     chain: &ChainName,
 ) -> Result<Vec<TransferRow>, StoreError> {
     let rows: Vec<RawTransfer> = on!(conn, c => sqlx::query_as(concat!(
         "SELECT ", transfer_columns!(), " FROM transfer
-         WHERE wallet_id = $1 AND chain = $2 AND kind = 'opening' AND status = 'settled'",
+         WHERE wallet_id = $1 AND chain = $2 AND status = 'settled' ORDER BY id DESC",
+    ))
+    .bind(wallet)
+    .bind(chain.as_str())
+    .fetch_all(c)
+    .await)?;
+    Ok(rows.into_iter().map(TransferRow::from).collect())
+}
+
+/// The openings of a wallet on a chain that stand.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn openings(
+    conn: &mut Conn<'_>,
+    wallet: WalletId,
+    chain: &ChainName,
+) -> Result<Vec<TransferRow>, StoreError> {
+    let rows: Vec<RawTransfer> = on!(conn, c => sqlx::query_as(concat!(
+        "SELECT ", transfer_columns!(), " FROM transfer
+         WHERE wallet_id = $1 AND chain = $2 AND kind = 'opening' AND status <> 'orphaned'",
     ))
     .bind(wallet)
     .bind(chain.as_str())

@@ -115,6 +115,15 @@ fn place(index: usize) -> Result<u32, Failure> {
     u32::try_from(index).map_err(|_| Failure::Invalid("too many accounts".to_owned()))
 }
 
+/// Decodes a transaction that stands for itself.
+pub(super) fn checked_transaction(tx: &Transaction<'_>, out: &mut Block) -> Result<(), Failure> {
+    let meta = tx.meta.as_ref().ok_or_else(|| {
+        Failure::untrusted("transaction_meta", "a transaction without its balances")
+    })?;
+    verify::shape(tx, meta)?;
+    transaction(tx, meta, out)
+}
+
 fn transaction(tx: &Transaction<'_>, meta: &Meta<'_>, out: &mut Block) -> Result<(), Failure> {
     let keys = &tx.transaction.account_keys;
     let id = signature(tx.transaction.signatures[0])?;

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     chain::{
         Address, Announced, BalanceQuery, Block, BlockRef, ChainName, Family, Header, Holding,
-        SettlementTag, Source, SourceError, TokenFacts, TxId,
+        Past, SettlementTag, Source, SourceError, TokenFacts, TxId,
         rpc::{Dialect, Failure, Pool, SetupError},
     },
     config::{ChainConfig, Verification},
@@ -141,6 +141,18 @@ impl Source for SolanaSource {
 
     async fn memos(&self, at: BlockRef, txs: &[TxId]) -> Result<Vec<Option<String>>, SourceError> {
         self.pool.ask(|node| async move { self.inner.memos(&node, at, txs).await }).await
+    }
+
+    async fn history(
+        &self,
+        address: Address,
+        tokens: &[Address],
+        from: u64,
+        to: BlockRef,
+    ) -> Result<Vec<Past>, SourceError> {
+        self.pool
+            .ask(|node| async move { self.inner.history(&node, address, tokens, from, to).await })
+            .await
     }
 
     async fn token_facts(&self, token: Address) -> Result<Option<TokenFacts>, SourceError> {

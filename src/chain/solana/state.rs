@@ -128,7 +128,7 @@ impl Inner {
             let answer = next(&mut answers)?;
             let AtSlot { context, value } = answer.parse::<AtSlot<Vec<Keyed<TokenAccount>>>>()?;
             read_at.insert((*owner, program), context.slot);
-            for Keyed { account } in value {
+            for Keyed { account, .. } in value {
                 add_token_account(&mut held, owner, &account.data.parsed.info, context.slot)?;
             }
         }
