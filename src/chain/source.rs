@@ -77,10 +77,13 @@ pub enum Ordinal {
     Trace(Vec<u32>),
     /// What the sender paid for execution.
     Fee,
-    /// The index of an account among a transaction's accounts: what that account's owner gained or lost in
-    /// the whole transaction, where a family states balances before and after.
+    /// The index of an account among a transaction's accounts: what it gained or lost in the whole
+    /// transaction, where a family states balances before and after.
     Account(u32),
-    /// The same place, for what its owner lost to nobody: burnt, or withheld as a token's own fee.
+    /// The rank among those who gained or lost of one token in a transaction, in the order of their first
+    /// accounts: one owner can have several of these, and one account several owners.
+    Owner(u32),
+    /// The same rank, for what its owner lost to nobody: burnt, or withheld as a token's own fee.
     Rest(u32),
     /// An EIP-4895 withdrawal's index; it belongs to no transaction.
     Withdrawal(u64),
@@ -110,6 +113,7 @@ impl fmt::Display for Ordinal {
             }
             Self::Fee => f.write_str("fee"),
             Self::Account(index) => write!(f, "account:{index}"),
+            Self::Owner(rank) => write!(f, "owner:{rank}"),
             Self::Rest(index) => write!(f, "rest:{index}"),
             Self::Withdrawal(index) => write!(f, "withdrawal:{index}"),
             Self::Reward(index) => write!(f, "reward:{index}"),

@@ -248,6 +248,12 @@ pub(in crate::chain) struct Slot {
     memos: Vec<(String, Vec<&'static str>)>,
 }
 
+impl Slot {
+    fn transactions(&self) -> std::slice::Iter<'_, Value> {
+        self.block["transactions"].as_array().map(|all| all.iter()).unwrap_or_default()
+    }
+}
+
 #[derive(Default)]
 struct State {
     chain: Vec<Slot>,
@@ -448,12 +454,34 @@ impl Cluster {
                 });
                 json!({"context": {"slot": head.at.number}, "value": value})
             }
+            "getSignaturesForAddress" => {
+                let limit = number(&params[1]["limit"]);
+                let mut newest_first = state
+                    .chain
+                    .iter()
+                    .rev()
+                    .flat_map(|slot| slot.transactions().rev().map(|tx| (slot.at.number, tx)));
+                if let Some(before) = params[1]["before"].as_str() {
+                    newest_first.find(|(_, tx)| signature(tx) == before);
+                }
+                let named = newest_first.filter(|(_, tx)| {
+                    let keys = tx["transaction"]["accountKeys"].as_array().expect("keys");
+                    keys.iter().any(|key| key["pubkey"] == params[0])
+                });
+                let listed = named.take(usize::try_from(limit).expect("small"));
+                listed
+                    .map(
+                        |(slot, tx)| json!({"slot": slot, "signature": signature(tx), "err": null}),
+                    )
+                    .collect()
+            }
             "getTransaction" => {
                 let found = state.chain.iter().find_map(|slot| {
+                    let tx = slot.transactions().find(|tx| signature(tx) == params[0])?;
                     let (_, memos) = slot.memos.iter().find(|(known, _)| *known == params[0])?;
-                    Some((slot.at.number, memos))
+                    Some(by_itself(slot.at.number, tx, memos))
                 });
-                found.map_or(Value::Null, |(slot, memos)| with_memos(slot, memos))
+                found.unwrap_or(Value::Null)
             }
             _ => return Reply::error(-32601, "Method not found"),
         })
@@ -474,21 +502,35 @@ fn token_account(key: &Key, tokens: &Tokens) -> Value {
     })
 }
 
-/// The first memo by itself, the others from inside another instruction, by a look-up table's key.
-fn with_memos(slot: u64, memos: &[&str]) -> Value {
+fn signature(tx: &Value) -> &str {
+    tx["transaction"]["signatures"][0].as_str().expect("a signature")
+}
+
+/// A transaction as `encoding: "json"` shows it: the programs come from a look-up table; the first memo is
+/// called by itself, the others from inside another instruction.
+fn by_itself(slot: u64, tx: &Value, memos: &[&str]) -> Value {
+    let keys = tx["transaction"]["accountKeys"].as_array().expect("keys");
+    let of = |writable: bool| -> Vec<Value> {
+        let some = keys.iter().filter(|key| key["writable"] == writable);
+        some.map(|key| key["pubkey"].clone()).collect()
+    };
+    let memo = keys.iter().position(|key| key["pubkey"] == MEMO[1]).unwrap_or_default();
     let call = |program: usize, text: &str| json!({"programIdIndex": program, "accounts": [], "data": bs58::encode(text).into_string()});
-    let first: Vec<Value> = memos.iter().take(1).map(|text| call(1, text)).collect();
-    let inner: Vec<Value> = memos.iter().skip(1).map(|text| call(2, text)).collect();
+    let first: Vec<Value> = memos.iter().take(1).map(|text| call(memo, text)).collect();
+    let inner: Vec<Value> = memos.iter().skip(1).map(|text| call(memo, text)).collect();
+    let mut meta = tx["meta"].clone();
+    meta["innerInstructions"] = json!([{"index": 1, "instructions": inner}]);
+    meta["loadedAddresses"] = json!({"writable": [], "readonly": of(false)});
     json!({
         "slot": slot,
-        "transaction": {"message": {
-            "accountKeys": [SYSTEM, MEMO[0]],
-            "instructions": first.into_iter().chain([call(0, "no memo")]).collect::<Vec<_>>(),
-        }},
-        "meta": {
-            "innerInstructions": [{"index": 1, "instructions": inner}],
-            "loadedAddresses": {"writable": [MEMO[1]], "readonly": []},
+        "transaction": {
+            "signatures": tx["transaction"]["signatures"],
+            "message": {
+                "accountKeys": of(true),
+                "instructions": first.into_iter().chain([call(0, "no memo")]).collect::<Vec<_>>(),
+            },
         },
+        "meta": meta,
     })
 }
 

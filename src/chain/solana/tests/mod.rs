@@ -2,6 +2,7 @@
 
 pub(in crate::chain) mod cluster;
 mod endpoints;
+mod history;
 mod movements;
 mod state;
 
