@@ -9,7 +9,7 @@
 mod address;
 pub mod evm;
 mod name;
-mod rpc;
+pub(crate) mod rpc;
 pub mod solana;
 mod source;
 

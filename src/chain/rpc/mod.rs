@@ -11,7 +11,7 @@
 mod endpoint;
 mod pool;
 #[cfg(test)]
-pub(super) mod testing;
+pub(crate) mod testing;
 mod websocket;
 
 use std::time::Duration;

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 /// What the script says to one call.
-pub(in crate::chain) enum Reply {
+pub(crate) enum Reply {
     Result(Value),
     Error(i64, String),
     /// The whole HTTP answer, whatever else was asked in the same batch.
@@ -30,7 +30,7 @@ impl Reply {
 type Script = dyn Fn(&str, &Value) -> Reply + Send + Sync;
 
 #[derive(Clone)]
-pub(in crate::chain) struct Node {
+pub(crate) struct Node {
     pub url: String,
     /// The methods that were called.
     asked: Arc<Mutex<Vec<String>>>,

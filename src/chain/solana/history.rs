@@ -241,9 +241,7 @@ fn pubkey(address: &Address) -> Result<Pubkey, Failure> {
 }
 
 /// A transaction in the shape that blocks have it in.
-fn as_in_a_block<'a>(
-    past: PastTransaction<'a>,
-) -> Result<(Transaction<'a>, Vec<&'a str>), Failure> {
+fn as_in_a_block(past: PastTransaction<'_>) -> Result<(Transaction<'_>, Vec<&str>), Failure> {
     let PastTransaction { transaction, meta, .. } = past;
     let lost = || Failure::untrusted("transaction_meta", "a transaction without its balances");
     let PastMeta { balances, loaded_addresses, .. } = meta.ok_or_else(lost)?;

@@ -31,7 +31,7 @@ mod verify;
 mod ws;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use source::SolanaSource;
 

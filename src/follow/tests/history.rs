@@ -49,7 +49,7 @@ async fn standing(store: &TestStore, wallet: WalletId) -> Vec<(u64, Kind, Amount
     rows
 }
 
-async fn past(rig: &Rig) {
+fn past(rig: &Rig) {
     rig.chain.mine(&[pay(1, None, who(9), 100)]);
     rig.chain.mine(&[pay(2, Some(who(9)), who(8), 30)]);
     rig.chain.mine(&[]);
@@ -62,7 +62,7 @@ async fn the_history_takes_the_place_of_the_opening_and_changes_no_balance() {
     for store in TestStore::all().await {
         let mut rig = Rig::new(&store);
         rig.follow().await.unwrap();
-        past(&rig).await;
+        past(&rig);
         rig.follow().await.unwrap();
         let wallet = register_since(&store, &mut rig, who(9), 2).await;
         let opened = store.position(wallet, &chain_name(), AssetKey::Native).await;
@@ -94,7 +94,7 @@ async fn a_restart_and_a_reorg_in_the_middle_lose_and_double_nothing() {
     for store in TestStore::all().await {
         let mut rig = Rig::new(&store);
         rig.follow().await.unwrap();
-        past(&rig).await;
+        past(&rig);
         rig.chain.settle(3);
         rig.follow().await.unwrap();
         let wallet = register_since(&store, &mut rig, who(9), 1).await;
@@ -130,7 +130,7 @@ async fn a_rewind_below_the_beginning_takes_the_history_back_and_it_comes_again(
     for store in TestStore::all().await {
         let mut rig = Rig::new(&store);
         rig.follow().await.unwrap();
-        past(&rig).await;
+        past(&rig);
         rig.chain.settle(5);
         rig.follow().await.unwrap();
         let wallet = register_since(&store, &mut rig, who(9), 1).await;
@@ -175,7 +175,7 @@ async fn a_history_that_begins_after_the_watch_is_empty() {
     for store in TestStore::all().await {
         let mut rig = Rig::new(&store);
         rig.follow().await.unwrap();
-        past(&rig).await;
+        past(&rig);
         rig.chain.settle(5);
         rig.follow().await.unwrap();
         let wallet = register_since(&store, &mut rig, who(9), 50).await;

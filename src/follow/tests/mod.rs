@@ -3,6 +3,7 @@
 mod history;
 mod scripted;
 mod simulation;
+mod solana;
 
 use std::collections::BTreeMap;
 

@@ -18,22 +18,22 @@ use crate::{
     },
 };
 
-pub(in crate::chain) const GENESIS: &str = "EtWTRABZaYq6iMfeYKouRu166VU2xqa1wcaWoxPkrZBG";
-pub(in crate::chain) const FEE: u64 = 5000;
+pub(crate) const GENESIS: &str = "EtWTRABZaYq6iMfeYKouRu166VU2xqa1wcaWoxPkrZBG";
+pub(crate) const FEE: u64 = 5000;
 const SYSTEM: &str = "11111111111111111111111111111111";
 
-pub(in crate::chain) type Key = [u8; 32];
+pub(crate) type Key = [u8; 32];
 
-pub(in crate::chain) fn key(number: u8) -> Key {
+pub(crate) fn key(number: u8) -> Key {
     [number; 32]
 }
 
-pub(in crate::chain) fn text(key: &Key) -> String {
+pub(crate) fn text(key: &Key) -> String {
     Family::Solana.format_address(&Address::from(*key))
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::chain) struct Tokens {
+pub(crate) struct Tokens {
     pub mint: Key,
     pub owner: Key,
     pub amount: u64,
@@ -42,7 +42,7 @@ pub(in crate::chain) struct Tokens {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::chain) struct Account {
+pub(crate) struct Account {
     pub lamports: u64,
     pub tokens: Option<Tokens>,
 }
@@ -51,7 +51,7 @@ type Accounts = BTreeMap<Key, Account>;
 
 /// What a transaction does, one after the other.
 #[derive(Clone, Debug)]
-pub(in crate::chain) enum Op {
+pub(crate) enum Op {
     Pay {
         from: Key,
         to: Key,
@@ -102,10 +102,10 @@ pub(in crate::chain) enum Op {
     Memo(&'static str),
 }
 
-pub(in crate::chain) const RENT: u64 = 2_039_280;
+pub(crate) const RENT: u64 = 2_039_280;
 
 #[derive(Clone, Debug)]
-pub(in crate::chain) struct Tx {
+pub(crate) struct Tx {
     pub payer: Key,
     pub ops: Vec<Op>,
     pub failed: bool,
@@ -241,7 +241,7 @@ fn execute(accounts: &mut Accounts, tx: &Tx, signature: &str) -> Value {
 }
 
 #[derive(Clone)]
-pub(in crate::chain) struct Slot {
+pub(crate) struct Slot {
     pub at: BlockRef,
     pub block: Value,
     pub accounts: Accounts,
@@ -262,9 +262,64 @@ struct State {
     made: u64,
 }
 
+impl State {
+    /// The block whose state a question of that commitment is about.
+    fn bank(&self, config: &Value) -> &Slot {
+        let rooted = config["commitment"] == "finalized";
+        let newest = if rooted { self.finalized } else { u64::MAX };
+        let mut banks = self.chain.iter().rev();
+        banks.find(|slot| slot.at.number <= newest).expect("a first block")
+    }
+
+    /// What an honest node says of accounts.
+    fn accounts(&self, method: &str, params: &Value) -> Reply {
+        let config = params.as_array().and_then(|params| params.last()).expect("a configuration");
+        let bank = self.bank(config);
+        let reached = config["minContextSlot"].as_u64();
+        if reached.is_some_and(|least| bank.at.number < least) {
+            return Reply::error(-32016, "Minimum context slot has not been reached");
+        }
+        let value = match method {
+            "getMultipleAccounts" => {
+                let asked = params[0].as_array().expect("accounts").iter();
+                let lamports = asked.map(|asked| {
+                    let found = bank.accounts.iter().find(|(key, _)| text(key) == *asked);
+                    found.filter(|(_, account)| account.lamports > 0).map_or(
+                        Value::Null,
+                        |(_, account)| json!({"lamports": account.lamports, "data": ["", "base64"]}),
+                    )
+                });
+                lamports.collect()
+            }
+            "getTokenAccountsByOwner" => {
+                let accounts = bank.accounts.iter();
+                accounts
+                    .filter_map(|(key, account)| Some((key, account.tokens.as_ref()?)))
+                    .filter(|(_, tokens)| {
+                        text(&tokens.owner) == params[0] && tokens.program == params[1]["programId"]
+                    })
+                    .map(|(key, tokens)| token_account(key, tokens))
+                    .collect()
+            }
+            _ => {
+                let mint = self.mints.iter().find(|mint| text(mint) == params[0]);
+                mint.map_or(Value::Null, |mint| {
+                    // A convention of these tests: mints above 200 belong to Token-2022.
+                    let program = if mint[0] > 200 { TOKEN_2022 } else { TOKEN };
+                    json!({
+                        "owner": program, "lamports": 1,
+                        "data": {"program": "spl-token", "parsed": {"type": "mint", "info": {"decimals": 6}}},
+                    })
+                })
+            }
+        };
+        Reply::Result(json!({"context": {"slot": bank.at.number}, "value": value}))
+    }
+}
+
 /// The cluster; cloning shares it.
 #[derive(Clone)]
-pub(in crate::chain) struct Cluster {
+pub(crate) struct Cluster {
     state: Arc<Mutex<State>>,
 }
 
@@ -372,23 +427,13 @@ impl Cluster {
     pub fn honest(&self, method: &str, params: &Value) -> Reply {
         let state = self.state.lock();
         let number = |value: &Value| value.as_u64().expect("a number");
-        let head = state.chain.last().expect("a first block");
-        let finalized = |config: &Value| config["commitment"] == "finalized";
-        let newest_rooted = || {
-            state.chain.iter().rev().find(|slot| slot.at.number <= state.finalized).expect("one")
-        };
-        let bank = |config: &Value| if finalized(config) { newest_rooted() } else { head };
-        let reached = |config: &Value, slot: &Slot| {
-            config["minContextSlot"].as_u64().is_none_or(|least| slot.at.number >= least)
-        };
-        let behind = || Reply::error(-32016, "Minimum context slot has not been reached");
         let listed = |from: u64, to: u64| {
             let numbers = state.chain.iter().map(|slot| slot.at.number);
             numbers.filter(|slot| (from..=to).contains(slot)).collect::<Vec<_>>()
         };
         Reply::Result(match method {
             "getGenesisHash" => json!(GENESIS),
-            "getSlot" => json!(bank(&params[0]).at.number),
+            "getSlot" => json!(state.bank(&params[0]).at.number),
             "getBlocks" => json!(listed(number(&params[0]), number(&params[1]))),
             "getBlocksWithLimit" => {
                 let mut slots = listed(number(&params[0]), u64::MAX);
@@ -408,51 +453,8 @@ impl Cluster {
                 }
                 block
             }
-            "getMultipleAccounts" => {
-                let bank = bank(&params[1]);
-                if !reached(&params[1], bank) {
-                    return behind();
-                }
-                let asked = params[0].as_array().expect("accounts");
-                let accounts: Vec<Value> = asked
-                    .iter()
-                    .map(|asked| {
-                        let found = bank.accounts.iter().find(|(key, _)| text(key) == *asked);
-                        found.filter(|(_, account)| account.lamports > 0).map_or(
-                            Value::Null,
-                            |(_, account)| json!({"lamports": account.lamports, "data": ["", "base64"]}),
-                        )
-                    })
-                    .collect();
-                json!({"context": {"slot": bank.at.number}, "value": accounts})
-            }
-            "getTokenAccountsByOwner" => {
-                let bank = bank(&params[2]);
-                if !reached(&params[2], bank) {
-                    return behind();
-                }
-                let owned: Vec<Value> = bank
-                    .accounts
-                    .iter()
-                    .filter_map(|(key, account)| Some((key, account.tokens.as_ref()?)))
-                    .filter(|(_, tokens)| {
-                        text(&tokens.owner) == params[0] && tokens.program == params[1]["programId"]
-                    })
-                    .map(|(key, tokens)| token_account(key, tokens))
-                    .collect();
-                json!({"context": {"slot": bank.at.number}, "value": owned})
-            }
-            "getAccountInfo" => {
-                let mint = state.mints.iter().find(|mint| text(mint) == params[0]);
-                let value = mint.map_or(Value::Null, |mint| {
-                    // A convention of these tests: mints above 200 belong to Token-2022.
-                    let program = if mint[0] > 200 { TOKEN_2022 } else { TOKEN };
-                    json!({
-                        "owner": program, "lamports": 1,
-                        "data": {"program": "spl-token", "parsed": {"type": "mint", "info": {"decimals": 6}}},
-                    })
-                });
-                json!({"context": {"slot": head.at.number}, "value": value})
+            "getMultipleAccounts" | "getTokenAccountsByOwner" | "getAccountInfo" => {
+                return state.accounts(method, params);
             }
             "getSignaturesForAddress" => {
                 let limit = number(&params[1]["limit"]);

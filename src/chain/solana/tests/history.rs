@@ -68,7 +68,7 @@ fn close(account: Key) -> Op {
     Op::Close { account, to: key(1) }
 }
 
-async fn of_node(node: &Node) -> SolanaSource {
+fn of_node(node: &Node) -> SolanaSource {
     source(vec![endpoint("one", &node.url, 1)])
 }
 
@@ -90,7 +90,7 @@ fn sums(pasts: &[Past], asset: AssetKey) -> (Amount, Amount) {
 #[tokio::test]
 async fn transfers_to_every_account_that_ever_was_the_owners_are_found() {
     let cluster = cluster();
-    let source = of_node(&cluster.node().await).await;
+    let source = of_node(&cluster.node().await);
     let pasts = history(&source, &cluster, 1).await;
     let usd = AssetKey::Token(Address::from(USD));
     for asset in [usd, AssetKey::Native] {
@@ -123,7 +123,7 @@ async fn transfers_to_every_account_that_ever_was_the_owners_are_found() {
 #[tokio::test]
 async fn a_history_begins_where_it_was_asked_to() {
     let cluster = cluster();
-    let source = of_node(&cluster.node().await).await;
+    let source = of_node(&cluster.node().await);
     let all = history(&source, &cluster, 1).await;
     let some = history(&source, &cluster, 8).await;
     let expected: Vec<u64> =
@@ -139,7 +139,7 @@ async fn long_lists_are_read_page_by_page() {
         cluster.mine(&[Tx::new(key(1), vec![])]);
     }
     let node = cluster.node().await;
-    let pasts = history(&of_node(&node).await, &cluster, 1).await;
+    let pasts = history(&of_node(&node), &cluster, 1).await;
     assert_eq!(pasts.len(), 2_003);
     assert_eq!(
         node.times("getSignaturesForAddress"),
@@ -174,7 +174,6 @@ async fn a_list_with_a_gap_is_not_believed_and_another_endpoint_is_asked() {
     for account in [key(1), key(21)] {
         let node = forgetful(&cluster, account, 1).await;
         let error = of_node(&node)
-            .await
             .history(alice(), &[Address::from(USD)], 1, cluster.head().at)
             .await
             .expect_err("a gap");

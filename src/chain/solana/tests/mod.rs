@@ -1,6 +1,6 @@
 //! The promises of the source, kept on a cluster in memory that can do what a real one cannot be made to do.
 
-pub(in crate::chain) mod cluster;
+pub(crate) mod cluster;
 mod endpoints;
 mod history;
 mod movements;
@@ -15,7 +15,7 @@ use crate::{
     metrics::Metrics,
 };
 
-pub(in crate::chain) fn endpoint(name: &str, url: &str, weight: u32) -> EndpointConfig {
+pub(crate) fn endpoint(name: &str, url: &str, weight: u32) -> EndpointConfig {
     EndpointConfig {
         name: name.to_owned(),
         url: Secret::new(url),
@@ -30,7 +30,7 @@ pub(in crate::chain) fn endpoint(name: &str, url: &str, weight: u32) -> Endpoint
     }
 }
 
-pub(in crate::chain) fn config(endpoints: Vec<EndpointConfig>) -> ChainConfig {
+pub(crate) fn config(endpoints: Vec<EndpointConfig>) -> ChainConfig {
     ChainConfig {
         name: ChainName::new("cluster"),
         family: Family::Solana,
