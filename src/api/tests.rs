@@ -4,6 +4,7 @@
 mod balances;
 mod isolation;
 mod operation;
+mod ownership;
 mod registration;
 mod repeating;
 mod webhooks;

@@ -272,7 +272,7 @@ impl Follower {
                     turn = Turn::More;
                 }
                 Relation::Behind => {
-                    if self.on_another_branch(&head).await? {
+                    if self.on_another_branch(&cursor, &head).await? {
                         self.reorganize(&cursor).await?;
                         turn = Turn::More;
                     }

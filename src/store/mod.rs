@@ -22,6 +22,7 @@ pub mod feed;
 pub mod history;
 pub mod idempotency;
 pub mod key;
+pub mod ownership;
 pub mod safe;
 #[cfg(test)]
 pub(crate) mod testing;
