@@ -93,7 +93,9 @@ impl World {
         })
         .await;
         let follower = follower(store, &node);
-        Self { cluster, node, faults, follower, finalized: 0, wallets: BTreeMap::new() }
+        let finalized = cluster.head().at.number;
+        cluster.finalize(finalized);
+        Self { cluster, node, faults, follower, finalized, wallets: BTreeMap::new() }
     }
 
     async fn follow(&mut self) {
