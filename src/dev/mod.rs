@@ -6,10 +6,14 @@
 
 pub mod anvil;
 pub mod contracts;
+pub mod mint;
 pub mod npm;
 pub mod receiver;
+pub mod solana;
+pub mod validator;
 
 mod client;
+mod folder;
 mod screen;
 mod stage;
 mod traffic;

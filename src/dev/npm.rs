@@ -68,7 +68,7 @@ impl Packages {
 }
 
 /// `$XDG_CACHE_HOME/tidemark`, or `.cache/tidemark` at home, or `data/.cache` where there is no home.
-fn cache_folder() -> PathBuf {
+pub(super) fn cache_folder() -> PathBuf {
     let variable =
         |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     variable("XDG_CACHE_HOME")

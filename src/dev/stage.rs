@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     net::{SocketAddr, TcpListener},
-    path::PathBuf,
     time::Duration,
 };
 
@@ -17,6 +16,7 @@ use super::{
     anvil::{Anvil, Mining, Options, Rpc},
     client::Customer,
     contracts::{self, SafeContracts},
+    folder::Folder,
     npm::Packages,
     receiver, screen,
 };
@@ -66,32 +66,8 @@ pub(super) struct Stage {
     daemon_shutdown: CancellationToken,
     receiver_shutdown: CancellationToken,
     node: Anvil,
+    /// Of this show only: the next one has another chain and needs another store.
     pub folder: Folder,
-}
-
-/// A folder that lives as long as the show: the next one has another chain and needs another store.
-#[derive(Debug)]
-pub(super) struct Folder(pub PathBuf);
-
-impl Folder {
-    fn create() -> anyhow::Result<Self> {
-        let path = std::env::temp_dir().join(format!("tidemark-dev-{}", std::process::id()));
-        std::fs::create_dir_all(&path)
-            .with_context(|| format!("cannot make the folder {}", path.display()))?;
-        Ok(Self(path))
-    }
-
-    fn database_url(&self) -> String {
-        format!("sqlite://{}", self.0.join("tidemark.db").display())
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            tracing::warn!(%error, folder = %self.0.display(), "a temporary folder was left behind");
-        }
-    }
 }
 
 impl Stage {
@@ -116,7 +92,8 @@ impl Stage {
         let receiver_shutdown = CancellationToken::new();
         let receiver = receiver::start(receiver_shutdown.clone()).await?;
         let listen = if once { any_port() } else { usual_port() };
-        let config = config(&folder, &rpc, token, listen);
+        let database_url = format!("sqlite://{}", folder.0.join("tidemark.db").display());
+        let config = config(&database_url, &rpc, token, listen);
         let daemon_shutdown = CancellationToken::new();
         let (ready, is_ready) = oneshot::channel();
         let stop = daemon_shutdown.clone();
@@ -130,7 +107,7 @@ impl Stage {
             },
             ended_early = &mut daemon => return Err(ended(ended_early)),
         };
-        let key = create_key(&folder.database_url()).await?;
+        let key = create_key(&database_url).await?;
         let customer = Customer::new(format!("http://{address}"), key)?;
         let (wallet, wallet_id) = register(&customer, &receiver).await?;
         rpc.impersonate(wallet).await?;
@@ -173,7 +150,7 @@ fn ended(result: Result<anyhow::Result<()>, tokio::task::JoinError>) -> anyhow::
     }
 }
 
-fn config(folder: &Folder, rpc: &Rpc, token: Address, listen: SocketAddr) -> Config {
+fn config(database_url: &str, rpc: &Rpc, token: Address, listen: SocketAddr) -> Config {
     let chain = ChainName::new(CHAIN);
     let endpoint = EndpointConfig {
         name: "anvil".to_owned(),
@@ -219,7 +196,7 @@ fn config(folder: &Folder, rpc: &Rpc, token: Address, listen: SocketAddr) -> Con
             max_body_bytes: 1024 * 1024,
             request_timeout: Duration::from_secs(30),
         },
-        database_url: Secret::new(folder.database_url()),
+        database_url: Secret::new(database_url),
         chains: BTreeMap::from([(chain, chain_config)]),
         webhooks: WebhookConfig {
             allow_http: true,

@@ -12,5 +12,6 @@ mod lifecycle;
 mod refusals;
 mod reorgs;
 mod safes;
+mod solana;
 mod tenants;
 mod webhooks;

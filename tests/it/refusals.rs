@@ -270,7 +270,7 @@ on_both_stores! {
         eventually("both chain ids and the endpoint in the log", || async {
             let log = daemon.log();
             log.lines()
-                .any(|line| ["anvil", "31338", "31337"].iter().all(|word| line.contains(word)))
+                .any(|line| ["local-node", "31338", "31337"].iter().all(|word| line.contains(word)))
                 .then_some(())
         })
         .await;

@@ -1,6 +1,6 @@
 //! [`SolanaSource`]: a Solana cluster behind [`Source`].
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU8;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -45,8 +45,6 @@ pub(super) struct Inner {
     pub metrics: Metrics,
     /// Learnt: the newest version of transactions that nodes want to be told is understood.
     pub version: AtomicU8,
-    /// The newest slot that a node called finalized.
-    pub finalized: AtomicU64,
     pub mints: Mints,
     pub recent: Recent,
 }
@@ -85,7 +83,6 @@ impl SolanaSource {
                 verification: config.verification,
                 metrics,
                 version: AtomicU8::new(TRANSACTION_VERSION),
-                finalized: AtomicU64::new(0),
                 mints: Mints::default(),
                 recent: Recent::default(),
             },
@@ -111,7 +108,6 @@ impl Source for SolanaSource {
             .pool
             .ask(|node| async move { self.inner.newest(&node, Commitment::Finalized).await })
             .await?;
-        self.inner.finalized.fetch_max(header.at.number, Ordering::Relaxed);
         Ok(Some(header))
     }
 

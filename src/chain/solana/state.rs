@@ -3,17 +3,19 @@
 //! A node answers about accounts as they are now, and says of which slot that is. What the blocks after the
 //! wanted one have moved is taken back from it: exact, and provably so, because those blocks must link the
 //! wanted block, by its hash, to the slot of the answer.
+//!
+//! Only the confirmed state is asked for. Of the finalized one a node may say an older slot than it is of:
+//! token accounts are looked for in its newest root, which runs ahead of what it calls finalized.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
 };
 
 use parking_lot::Mutex;
 
 use super::{
     TOKEN, TOKEN_2022,
-    fetch::Commitment,
     json::{AtSlot, Keyed, Lamports, Mint, Parsed, TokenAccount},
     source::Inner,
 };
@@ -81,12 +83,6 @@ impl Inner {
         at: BlockRef,
         queries: &[BalanceQuery],
     ) -> Result<Vec<Holding>, Failure> {
-        // A settled block is nearer to the node's finalized state than to its newest.
-        let sure = if at.number <= self.finalized.load(Ordering::Relaxed) {
-            Commitment::Finalized
-        } else {
-            Commitment::Confirmed
-        };
         let mut natives: BTreeSet<Address> = BTreeSet::new();
         let mut owners: BTreeSet<(Address, &'static str)> = BTreeSet::new();
         self.learn_mints(node, queries).await?;
@@ -105,9 +101,8 @@ impl Inner {
         }
         let natives: Vec<Address> = natives.into_iter().collect();
         let chunks: Vec<&[Address]> = natives.chunks(ACCOUNTS_AT_ONCE).collect();
-        let mut calls: Vec<Call> =
-            chunks.iter().map(|chunk| lamports_of(chunk, sure, at)).collect();
-        calls.extend(owners.iter().map(|(owner, program)| tokens_of(owner, program, sure, at)));
+        let mut calls: Vec<Call> = chunks.iter().map(|chunk| lamports_of(chunk, at)).collect();
+        calls.extend(owners.iter().map(|(owner, program)| tokens_of(owner, program, at)));
         let mut answers = node.batch(&calls).await?.into_iter();
         let mut held: HashMap<(Address, AssetKey), (Holding, u64)> = HashMap::new();
         for chunk in chunks {
@@ -288,7 +283,7 @@ fn add_token_account(
     Ok(())
 }
 
-fn lamports_of(accounts: &[Address], sure: Commitment, at: BlockRef) -> Call {
+fn lamports_of(accounts: &[Address], at: BlockRef) -> Call {
     let list: Vec<String> = accounts
         .iter()
         .map(|account| format!(r#""{}""#, Family::Solana.format_address(account)))
@@ -296,21 +291,19 @@ fn lamports_of(accounts: &[Address], sure: Commitment, at: BlockRef) -> Call {
     Call::new(
         "getMultipleAccounts",
         format!(
-            r#"[[{}],{{"encoding":"base64","dataSlice":{{"offset":0,"length":0}},"commitment":"{}","minContextSlot":{}}}]"#,
+            r#"[[{}],{{"encoding":"base64","dataSlice":{{"offset":0,"length":0}},"commitment":"confirmed","minContextSlot":{}}}]"#,
             list.join(","),
-            sure.as_str(),
             at.number
         ),
     )
 }
 
-fn tokens_of(owner: &Address, program: &str, sure: Commitment, at: BlockRef) -> Call {
+fn tokens_of(owner: &Address, program: &str, at: BlockRef) -> Call {
     Call::new(
         "getTokenAccountsByOwner",
         format!(
-            r#"["{}",{{"programId":"{program}"}},{{"encoding":"jsonParsed","commitment":"{}","minContextSlot":{}}}]"#,
+            r#"["{}",{{"programId":"{program}"}},{{"encoding":"jsonParsed","commitment":"confirmed","minContextSlot":{}}}]"#,
             Family::Solana.format_address(owner),
-            sure.as_str(),
             at.number
         ),
     )

@@ -1,6 +1,8 @@
 //! The daemon's HTTP API as a customer sees it.
 
-use alloy::primitives::{Address, U256};
+use std::fmt::Display;
+
+use alloy::primitives::U256;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -93,19 +95,19 @@ impl Api {
     }
 
     /// Registers an address; it may still be pending.
-    pub async fn register(&self, address: Address) -> Value {
-        let body = json!({"address": address.to_checksum(None), "chains": [super::CHAIN]});
+    pub async fn register(&self, address: impl Display + Copy) -> Value {
+        let body = json!({"address": address.to_string(), "chains": [super::CHAIN]});
         self.post("/v1/wallets", &body).await.ok()
     }
 
     /// Registers an address and waits until it is watched.
-    pub async fn watch(&self, address: Address) -> Value {
+    pub async fn watch(&self, address: impl Display + Copy) -> Value {
         let wallet = self.register(address).await;
         self.active(address).await;
         wallet
     }
 
-    pub async fn active(&self, address: Address) {
+    pub async fn active(&self, address: impl Display + Copy) {
         eventually("the wallet's watch", || async {
             let wallet = self.get(&format!("/v1/wallets/{address}")).await.ok();
             (wallet["status"] == "active").then_some(())
@@ -113,17 +115,17 @@ impl Api {
         .await;
     }
 
-    pub async fn balances(&self, address: Address) -> Value {
+    pub async fn balances(&self, address: impl Display + Copy) -> Value {
         self.get(&format!("/v1/wallets/{address}/balances")).await.ok()
     }
 
     /// What the daemon says of an asset; zero where it says nothing.
-    pub async fn balance(&self, address: Address, symbol: &str) -> Balance {
+    pub async fn balance(&self, address: impl Display + Copy, symbol: &str) -> Balance {
         balance_in(&self.balances(address).await, symbol)
     }
 
     /// Waits until the daemon has applied the node's head, and returns the balances there.
-    pub async fn balances_at_head(&self, address: Address, node: &Node) -> Value {
+    pub async fn balances_at_head(&self, address: impl Display + Copy, node: &Node) -> Value {
         let head = node.head_hash().await;
         eventually("the node's head in the ledger", || async {
             let balances = self.balances(address).await;
@@ -133,7 +135,7 @@ impl Api {
     }
 
     /// Waits until the daemon has settled what the node calls final, too: a step of its own after the head.
-    pub async fn balances_settled(&self, address: Address, node: &Node) -> Value {
+    pub async fn balances_settled(&self, address: impl Display + Copy, node: &Node) -> Value {
         let settled = node.block("finalized").await.unwrap().expect("a final block").hash;
         eventually("the node's final block in the ledger", || async {
             let balances = self.balances_at_head(address, node).await;
@@ -143,19 +145,29 @@ impl Api {
     }
 
     /// The same for one asset.
-    pub async fn balance_settled(&self, address: Address, symbol: &str, node: &Node) -> Balance {
+    pub async fn balance_settled(
+        &self,
+        address: impl Display + Copy,
+        symbol: &str,
+        node: &Node,
+    ) -> Balance {
         balance_in(&self.balances_settled(address, node).await, symbol)
     }
 
     /// What [`Api::balances_at_head`] says of one asset.
-    pub async fn balance_at_head(&self, address: Address, symbol: &str, node: &Node) -> Balance {
+    pub async fn balance_at_head(
+        &self,
+        address: impl Display + Copy,
+        symbol: &str,
+        node: &Node,
+    ) -> Balance {
         balance_in(&self.balances_at_head(address, node).await, symbol)
     }
 
     /// Waits until what the daemon says of an asset is so.
     pub async fn balance_becomes(
         &self,
-        address: Address,
+        address: impl Display + Copy,
         symbol: &str,
         what: &str,
         test: impl Fn(&Balance) -> bool,
@@ -168,7 +180,7 @@ impl Api {
     }
 
     /// All transfers of a wallet, newest first as the API gives them, over all pages.
-    pub async fn transfers(&self, address: Address) -> Vec<Value> {
+    pub async fn transfers(&self, address: impl Display + Copy) -> Vec<Value> {
         self.pages(&format!("/v1/wallets/{address}/transfers?limit=100"), "cursor").await
     }
 

@@ -20,9 +20,9 @@ pub struct Settings {
     pub database_url: String,
     pub node_url: String,
     pub node_ws: Option<String>,
-    pub token: String,
-    /// TOML: `"finalized"` or `{ confirmations = 3 }`.
-    pub settlement: String,
+    /// The lines that say which chain it is.
+    pub identity: String,
+    pub tokens: Vec<Token>,
     /// Further lines in the chain's table.
     pub chain: String,
     /// Further tables.
@@ -30,15 +30,35 @@ pub struct Settings {
     pub environment: Vec<(String, String)>,
 }
 
+/// A token that the configuration calls money.
+#[derive(Clone)]
+pub struct Token {
+    pub contract: String,
+    pub symbol: &'static str,
+    pub decimals: u8,
+}
+
 impl Settings {
     pub fn new(node: &Node, store: &Store) -> Self {
+        let token = Token { contract: node.token.to_checksum(None), symbol: "DUSD", decimals: 6 };
+        let identity = "family = \"evm\"\nchain_id = 31337".to_owned();
+        Self::of_chain(identity, node.url().to_owned(), node.ws_url(), vec![token], store)
+    }
+
+    pub fn of_chain(
+        identity: String,
+        node_url: String,
+        node_ws: String,
+        tokens: Vec<Token>,
+        store: &Store,
+    ) -> Self {
         Self {
             listen: format!("127.0.0.1:{}", own_port()),
             database_url: store.url(),
-            node_url: node.url().to_owned(),
-            node_ws: Some(node.ws_url()),
-            token: node.token.to_checksum(None),
-            settlement: "\"finalized\"".to_owned(),
+            node_url,
+            node_ws: Some(node_ws),
+            identity,
+            tokens,
             chain: String::new(),
             more: String::new(),
             environment: Vec::new(),
@@ -47,6 +67,18 @@ impl Settings {
 
     fn toml(&self) -> String {
         let ws = self.node_ws.as_ref().map_or_else(String::new, |ws| format!(", ws = \"{ws}\""));
+        let mut tokens = String::new();
+        for Token { contract, symbol, decimals } in &self.tokens {
+            tokens += &format!(
+                r#"
+[[chains.{CHAIN}.tokens]]
+contract = "{contract}"
+symbol = "{symbol}"
+name = "Demo Dollar"
+decimals = {decimals}
+"#
+            );
+        }
         format!(
             r#"
 [server]
@@ -62,28 +94,20 @@ request_timeout_seconds = 5
 retry_schedule_seconds = [1, 1, 1, 1, 2, 2, 2, 5, 5, 5, 10, 10, 10]
 
 [chains.{CHAIN}]
-family = "evm"
-chain_id = 31337
-settlement = {settlement}
+{identity}
+settlement = "finalized"
 poll_interval_ms = 100
 lag_limit_seconds = 3600
-endpoints = [{{ name = "anvil", url = "{node}"{ws} }}]
+endpoints = [{{ name = "local-node", url = "{node}"{ws} }}]
 {chain}
-
-[[chains.{CHAIN}.tokens]]
-contract = "{token}"
-symbol = "DUSD"
-name = "Demo Dollar"
-decimals = 6
-
+{tokens}
 {more}
 "#,
             listen = self.listen,
             database = self.database_url,
-            settlement = self.settlement,
+            identity = self.identity,
             node = self.node_url,
             chain = self.chain,
-            token = self.token,
             more = self.more,
         )
     }

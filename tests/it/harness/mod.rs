@@ -5,6 +5,7 @@ mod daemon;
 mod gate;
 mod node;
 mod receiver;
+pub mod solana;
 mod store;
 
 use std::{
