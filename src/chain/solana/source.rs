@@ -1,6 +1,6 @@
 //! [`SolanaSource`]: a Solana cluster behind [`Source`].
 
-use std::sync::atomic::AtomicU8;
+use std::sync::atomic::{AtomicU8, AtomicU64};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -45,6 +45,8 @@ pub(super) struct Inner {
     pub metrics: Metrics,
     /// Learnt: the newest version of transactions that nodes want to be told is understood.
     pub version: AtomicU8,
+    /// The newest slot that a node has named.
+    pub newest: AtomicU64,
     pub mints: Mints,
     pub recent: Recent,
 }
@@ -83,6 +85,7 @@ impl SolanaSource {
                 verification: config.verification,
                 metrics,
                 version: AtomicU8::new(TRANSACTION_VERSION),
+                newest: AtomicU64::new(0),
                 mints: Mints::default(),
                 recent: Recent::default(),
             },

@@ -7,8 +7,8 @@ use super::{
 use crate::{
     amount::Amount,
     chain::{
-        Address, AssetKey, BalanceQuery, BlockHash, BlockRef, Holding, SettlementTag, Source as _,
-        SourceError, TokenFacts,
+        Address, AssetKey, BalanceQuery, BlockHash, BlockRef, Holding, Source as _, SourceError,
+        TokenFacts,
         solana::{SolanaSource, TOKEN, TOKEN_2022},
     },
 };
@@ -90,16 +90,21 @@ async fn a_balance_holds_at_the_block_that_was_asked_for_though_the_node_is_ahea
 }
 
 #[tokio::test]
-async fn a_settled_block_is_asked_of_the_finalized_state() {
-    let (cluster, source) = cluster().await;
-    let settled = cluster.head().at;
-    cluster.finalize(settled.number);
-    source.settled(SettlementTag::Finalized).await.expect("a block");
-    for _ in 0..200 {
-        cluster.mine(&[Tx::new(key(1), vec![])]);
+async fn a_settled_block_costs_no_block_that_was_followed_already() {
+    let cluster = Cluster::new(&[key(1), key(2), key(3)]);
+    let settled = cluster.mine(&[open(11, USD, 1, TOKEN, 1_000)]);
+    for _ in 0..40 {
+        let pay = Op::Pay { from: key(1), to: key(9), lamports: 5 };
+        cluster.mine(&[Tx::new(key(1), vec![pay])]);
     }
-    let held = source.balances_at(settled, &[query(1, None)]).await.expect("a balance");
-    assert_eq!(totals(&held), [1_000_000_000_000]);
+    let node = cluster.node().await;
+    let source = source(vec![endpoint("one", &node.url, 1)]);
+    let newest = source.head().await.expect("a head");
+    source.blocks(1, newest.at.number).await.expect("blocks");
+    let asked = node.times("getBlock");
+    let held = source.balances_at(settled, &[query(1, None), query(1, Some(USD))]).await;
+    assert_eq!(totals(&held.expect("balances")), [1_000_000_000_000, 1_000]);
+    assert_eq!(node.times("getBlock"), asked + 1, "only the header of the state's own block");
 }
 
 #[tokio::test]
