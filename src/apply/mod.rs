@@ -407,18 +407,8 @@ impl Applier {
     async fn work_in(&self, tx: Tx, cursor: &Cursor, next: &Cursor) -> Result<Work, ApplyError> {
         let mut tx = tx;
         let now = self.clock.now();
-        let name = &self.chain.name;
-        let moved = chain::move_cursor(
-            &mut tx.conn(),
-            name,
-            &cursor.head.at,
-            &next.head,
-            &next.settled,
-            now,
-        )
-        .await?;
-        if !moved {
-            return Err(ApplyError::CursorMoved(name.clone()));
+        if !chain::move_cursor(&mut tx.conn(), cursor, next, now).await? {
+            return Err(ApplyError::CursorMoved(self.chain.name.clone()));
         }
         let book = Book::new(Arc::clone(&self.chain), self.ids.clone(), now, next.head.at.number);
         Ok(Work { tx, book, started: Instant::now() })

@@ -1,5 +1,6 @@
 //! What a follower promises, on a scripted chain and on every store.
 
+mod commit;
 mod scripted;
 mod simulation;
 
