@@ -6,6 +6,7 @@
 
 mod book;
 mod deployments;
+mod proof;
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
@@ -202,7 +203,8 @@ impl Applier {
     }
 
     /// Connects `blocks` (each the child of the one before, the first of `cursor.head`) and settles up to
-    /// `settled`. Both may be empty or unchanged.
+    /// `settled`, one of them or the block that is settled already. What settles is compared with nothing:
+    /// that is [`Applier::settle`].
     ///
     /// `figures` holds the chain's own balances for shortages that an earlier try returned.
     pub async fn connect(
@@ -236,19 +238,9 @@ impl Applier {
             return Err(ApplyError::Short(short));
         }
         if settled.at.number > cursor.settled.at.number {
-            work.book.settle(&mut work.tx.conn(), settled.at.number).await?;
             // A settled block between two batches keeps its row: the next reorg search ends there.
-            if settled.at.number < head.at.number || blocks.is_empty() {
-                let floor = settled.at.number.saturating_sub(REMEMBERED_BELOW_SETTLED);
-                chain::delete_blocks_below(&mut work.tx.conn(), &self.chain.name, floor).await?;
-            } else {
-                chain::delete_blocks_below(
-                    &mut work.tx.conn(),
-                    &self.chain.name,
-                    settled.at.number,
-                )
-                .await?;
-            }
+            let below = if settled == head { 0 } else { REMEMBERED_BELOW_SETTLED };
+            self.settle_in(&mut work, settled, below).await?;
         }
         self.finish(work, "connect").await?;
         self.observe("commit", started);

@@ -95,7 +95,7 @@ impl Follower {
         };
         let sure = sure.unwrap_or_else(|| vec![Holding::default(); held.len()]);
         let mut balances: HashMap<Address, Vec<OpeningBalance>> = HashMap::new();
-        for ((query, Holding { total, frozen }), sure) in held.into_iter().zip(sure) {
+        for ((query, Holding { total, frozen, .. }), sure) in held.into_iter().zip(sure) {
             let balance = OpeningBalance { asset: query.asset, total, frozen, settled: sure.total };
             balances.entry(query.address).or_default().push(balance);
         }

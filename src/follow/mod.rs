@@ -70,6 +70,8 @@ pub struct Follower {
     examined: HashMap<SafeDeploymentId, Instant>,
     /// Whether configured assets are all opened for the watches there are.
     assets_ready: bool,
+    /// How often in a row the balances of a settlement could not be read.
+    unproven: u32,
     contradictions: u32,
     contradicted_at: Option<Instant>,
     contradiction_pause: Duration,
@@ -139,6 +141,7 @@ impl Follower {
             tracked: HashSet::new(),
             examined: HashMap::new(),
             assets_ready: false,
+            unproven: 0,
             contradictions: 0,
             contradicted_at: None,
             contradiction_pause: CONTRADICTION_PAUSE,
@@ -534,7 +537,7 @@ impl Follower {
                 }
                 return Err(TurnError::Retry("the node changed branches while it was read".into()));
             }
-            let settled = settle::settled_in(&cursor, &blocks, said);
+            let settled = settle::settled_in(&cursor, &blocks, said, head.at.number);
             self.connect(&cursor, blocks, settled).await?;
             if self.bell.notified().now_or_never().is_some() {
                 let at = self.current()?;

@@ -21,6 +21,7 @@ pub mod feed;
 pub mod history;
 pub mod idempotency;
 pub mod key;
+pub mod proof;
 pub mod safe;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -48,6 +48,12 @@ impl TransferRow {
             && !self.ordinal.starts_with("withdrawal:")
             && !self.ordinal.starts_with("reward:")
     }
+
+    /// Whether the chain's state at a settled block proved it, so that it never was pending.
+    #[must_use]
+    pub fn is_proven(&self) -> bool {
+        self.kind == Kind::Adjustment && self.ordinal.starts_with("proof:")
+    }
 }
 
 #[derive(FromRow)]

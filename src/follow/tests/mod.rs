@@ -1,6 +1,7 @@
 //! What a follower promises, on a scripted chain and on every store.
 
 mod commit;
+mod proof;
 mod scripted;
 mod simulation;
 
