@@ -34,7 +34,7 @@ impl Follower {
             if wanted.is_empty() && closing.is_empty() {
                 return Ok(());
             }
-            let openings = match self.openings(cursor, &wanted, &self.assets()).await? {
+            let openings = match self.openings(cursor, &wanted, &self.config.assets()).await? {
                 Some(openings) => openings,
                 None if closing.is_empty() => return Ok(()),
                 None => Vec::new(),
@@ -121,12 +121,6 @@ impl Follower {
             Err(SourceError::NotThere(_)) => Ok(None),
             Err(error) => Err(error.into()),
         }
-    }
-
-    /// The assets that are money on this chain.
-    fn assets(&self) -> Vec<AssetKey> {
-        let tokens = self.config.tokens.iter().map(|token| AssetKey::Token(token.contract));
-        std::iter::once(AssetKey::Native).chain(tokens).collect()
     }
 
     /// Compares what the configuration says of tokens with what the chain says, where it says something.

@@ -12,6 +12,7 @@ mod reader;
 mod scalar;
 
 pub mod account;
+pub mod audit;
 pub mod balance;
 pub mod chain;
 pub mod delivery;

@@ -13,6 +13,9 @@ use crate::{
     ledger::Position,
 };
 
+/// Above every block that the store can hold.
+pub const ANY_BLOCK: u64 = i64::MAX.unsigned_abs();
+
 /// One wallet's balance of one asset. Several wallets can have one address: each is compared on its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
@@ -98,6 +101,16 @@ pub struct Watched {
     pub address: Address,
     pub wallet_id: WalletId,
     pub tenant_id: TenantId,
+    /// The block whose state was the opening balance.
+    pub opened: u64,
+}
+
+impl Watched {
+    #[must_use]
+    pub fn claim(&self, asset: AssetKey) -> Claim {
+        let Self { address, wallet_id, tenant_id, .. } = *self;
+        Claim { wallet_id, tenant_id, address, asset }
+    }
 }
 
 #[derive(FromRow)]
@@ -106,6 +119,8 @@ struct RawWatched {
     address: Address,
     wallet_id: WalletId,
     tenant_id: TenantId,
+    #[sqlx(try_from = "i64")]
+    opened_number: u64,
 }
 
 /// A page of the open watches that began at `upto` or below, by address and wallet, after `after`.
@@ -123,7 +138,7 @@ pub async fn watched_after(
     let start = (&[][..], WalletId(Uuid::nil()));
     let (address, wallet) = after.map_or(start, |last| (last.address.as_slice(), last.wallet_id));
     let rows: Vec<RawWatched> = on!(conn, c => sqlx::query_as(
-        "SELECT address, wallet_id, tenant_id FROM watch
+        "SELECT address, wallet_id, tenant_id, opened_number FROM watch
          WHERE chain = $1 AND (address, wallet_id) > ($2, $3)
            AND status = 'open' AND opened_number <= $4
          ORDER BY address, wallet_id LIMIT $5",
@@ -139,6 +154,7 @@ pub async fn watched_after(
         address: row.address,
         wallet_id: row.wallet_id,
         tenant_id: row.tenant_id,
+        opened: row.opened_number,
     };
     Ok(rows.into_iter().map(watched).collect())
 }

@@ -1,5 +1,6 @@
 //! What a follower promises, on a scripted chain and on every store.
 
+mod audit;
 mod commit;
 mod proof;
 mod scripted;
@@ -137,7 +138,7 @@ fn pay(tx: u64, from: Option<Address>, to: Address, amount: u64) -> Payment {
 
 async fn assert_exact(store: &TestStore, rig: &Rig, wallets: &BTreeMap<Address, WalletId>) {
     for (&address, &wallet) in wallets {
-        let replayed = store.replayed(wallet).await;
+        let replayed = store.replayed(wallet, &chain_name()).await;
         for asset in [AssetKey::Native, token()] {
             let position = store.position(wallet, &chain_name(), asset).await;
             assert_eq!(
@@ -146,7 +147,7 @@ async fn assert_exact(store: &TestStore, rig: &Rig, wallets: &BTreeMap<Address, 
                 "the ledger's total is the chain's own figure"
             );
             assert_eq!(
-                replayed.get(asset.as_bytes()).copied().unwrap_or_default(),
+                replayed.get(&asset).copied().unwrap_or_default(),
                 position,
                 "the balance is the sum of its entries"
             );

@@ -387,8 +387,8 @@ async fn a_rewind_takes_adjustments_back_and_they_can_come_again() {
         let position = store.position(wallet, &chain_name(), AssetKey::Native).await;
         assert_eq!(position.settled, 100.into());
         assert_eq!(store.position(wallet, &chain_name(), token()).await.total(), Ok(Amount::ZERO));
-        let replayed = store.replayed(wallet).await;
-        assert_eq!(replayed[AssetKey::Native.as_bytes()], position);
+        let replayed = store.replayed(wallet, &chain_name()).await;
+        assert_eq!(replayed[&AssetKey::Native], position);
         assert!(adjustments(&store, wallet).await.iter().all(|row| row.status == "orphaned"));
         // The same blocks again: the same two adjustments, with entries of their own.
         rig.restart(&store);
