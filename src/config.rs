@@ -82,6 +82,9 @@ pub struct ChainConfig {
     pub batch_blocks: u64,
     /// Where a chain without a cursor begins; `None`: at the head.
     pub start_block: Option<u64>,
+    /// Addresses per minute that are compared with the chain's own figures though nothing touched them; 0
+    /// compares none.
+    pub sweep_per_minute: u64,
     /// How long a tracked transaction may stay unknown to the node before it counts as dropped.
     pub dropped_after: Duration,
 }

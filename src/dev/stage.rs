@@ -212,6 +212,7 @@ fn config(folder: &Folder, rpc: &Rpc, token: Address, listen: SocketAddr) -> Con
         batch_blocks: 100,
         start_block: None,
         dropped_after: Duration::from_mins(10),
+        sweep_per_minute: 600,
     };
     Config {
         server: ServerConfig {

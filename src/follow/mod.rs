@@ -11,6 +11,7 @@ mod gauge;
 mod prefetch;
 mod reorg;
 mod settle;
+mod sweep;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ use std::{
 
 use decide::Relation;
 use futures::FutureExt as _;
+use sweep::Sweep;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -70,6 +72,7 @@ pub struct Follower {
     examined: HashMap<SafeDeploymentId, Instant>,
     /// Whether configured assets are all opened for the watches there are.
     assets_ready: bool,
+    sweep: Sweep,
     /// How often in a row the balances of a settlement could not be read.
     unproven: u32,
     contradictions: u32,
@@ -129,7 +132,12 @@ impl Follower {
         clock: Clock,
         bell: Arc<Notify>,
     ) -> Self {
+        if config.sweep_per_minute > 0 {
+            // That nothing was swept yet is to be seen as well.
+            metrics.swept_addresses_total.with_label_values(&[config.name.as_str()]).inc_by(0);
+        }
         Self {
+            sweep: Sweep::new(config.sweep_per_minute),
             config,
             source,
             applier,
@@ -247,7 +255,7 @@ impl Follower {
         self.applier.halt(reason).await
     }
 
-    /// One round: take in what is new, open and close watches, settle.
+    /// One round: take in what is new, open and close watches, settle; then, if nothing waits, sweep.
     async fn turn(
         &mut self,
         announced: &mut watch::Receiver<Option<Announced>>,
@@ -283,6 +291,12 @@ impl Follower {
         self.boundary(&cursor).await?;
         let cursor = self.current()?;
         self.settle(&cursor).await?;
+        if turn == Turn::Idle && !announced.has_changed().unwrap_or(false) {
+            let cursor = self.current()?;
+            if self.sweep(&cursor).await? {
+                turn = Turn::More;
+            }
+        }
         Ok(turn)
     }
 

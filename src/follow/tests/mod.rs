@@ -5,6 +5,7 @@ mod commit;
 mod proof;
 mod scripted;
 mod simulation;
+mod sweep;
 
 use std::collections::BTreeMap;
 
@@ -55,6 +56,7 @@ fn config(settlement: Settlement) -> ChainConfig {
         batch_blocks: 3,
         start_block: None,
         dropped_after: Duration::from_hours(1),
+        sweep_per_minute: 0,
     }
 }
 
