@@ -169,10 +169,7 @@ impl Book {
         // What raises the balance first, so that no sum falls below zero on the way.
         for row in gained.iter_mut().chain(&mut lost) {
             self.book_connect(conn, row).await?;
-            self.effect(conn, row, Effect::Settle).await?;
-            row.status = Status::Settled;
-            row.settled_at = Some(self.now);
-            transfer::update_transfer(conn, row).await?;
+            self.book_settle(conn, row).await?;
         }
         for row in &mut openings {
             if row.status != Status::Settled {

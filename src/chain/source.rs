@@ -92,8 +92,11 @@ pub enum Ordinal {
     /// The balance at the block where a watch begins: what was irreversible then, and what was not yet.
     OpeningSettled(u64),
     OpeningUnsettled(u64),
-    /// What the chain's state proves at that block and no movement explains.
+    /// What must have come in before that block, because more left in it than was known of.
     Adjustment(u64),
+    /// What the chain's state proves at that settled block and no movement explains; the second number
+    /// counts the proofs of one balance at one block, from 1.
+    Proof(u64, u32),
 }
 
 impl fmt::Display for Ordinal {
@@ -120,6 +123,8 @@ impl fmt::Display for Ordinal {
             Self::OpeningSettled(number) => write!(f, "opening:{number}:settled"),
             Self::OpeningUnsettled(number) => write!(f, "opening:{number}:unsettled"),
             Self::Adjustment(number) => write!(f, "adjustment:{number}"),
+            Self::Proof(number, 1) => write!(f, "proof:{number}"),
+            Self::Proof(number, count) => write!(f, "proof:{number}:{count}"),
         }
     }
 }
@@ -254,11 +259,14 @@ pub struct Holding {
     pub total: Amount,
     /// The part in accounts that the asset's issuer has frozen, as the node's newest state has it.
     pub frozen: Amount,
+    /// Whether the asset itself gave no figure. Nothing is held as far as the chain can say, but that
+    /// proves nothing: an asset that fails for a while has not taken anybody's money.
+    pub unreadable: bool,
 }
 
 impl From<Amount> for Holding {
     fn from(total: Amount) -> Self {
-        Self { total, frozen: Amount::ZERO }
+        Self { total, ..Self::default() }
     }
 }
 

@@ -32,6 +32,7 @@ const BATCH_BLOCKS: u64 = 100;
 /// Solana's blocks are a thousand times fuller than a quiet EVM chain's.
 const SOLANA_BATCH_BLOCKS: u64 = 8;
 const DROPPED_AFTER_SECONDS: u64 = 3600;
+const SWEEP_PER_MINUTE: u64 = 60;
 
 pub(super) fn config(raw: RawConfig) -> Result<Config, ConfigError> {
     if raw.chains.len() > MAX_CHAINS {
@@ -173,6 +174,12 @@ fn chain(name: &str, raw: RawChain) -> Result<ChainConfig, ConfigError> {
             1..=10_000,
         )?,
         start_block,
+        sweep_per_minute: number(
+            "sweep_per_minute",
+            raw.sweep_per_minute,
+            SWEEP_PER_MINUTE,
+            0..=60_000,
+        )?,
         dropped_after: Duration::from_secs(number(
             "dropped_after_seconds",
             raw.dropped_after_seconds,

@@ -189,6 +189,7 @@ fn config(database_url: &str, rpc: &Rpc, token: Address, listen: SocketAddr) -> 
         batch_blocks: 100,
         start_block: None,
         dropped_after: Duration::from_mins(10),
+        sweep_per_minute: 600,
     };
     Config {
         server: ServerConfig {

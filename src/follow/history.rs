@@ -62,6 +62,7 @@ impl Follower {
         let source = std::sync::Arc::clone(&self.source);
         let bell = std::sync::Arc::clone(&self.bell);
         let tokens: Vec<Address> = self
+            .config
             .assets()
             .into_iter()
             .filter_map(|asset| match asset {

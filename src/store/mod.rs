@@ -12,6 +12,7 @@ mod reader;
 mod scalar;
 
 pub mod account;
+pub mod audit;
 pub mod backfill;
 pub mod balance;
 pub mod chain;
@@ -23,6 +24,7 @@ pub mod history;
 pub mod idempotency;
 pub mod key;
 pub mod ownership;
+pub mod proof;
 pub mod safe;
 #[cfg(test)]
 pub(crate) mod testing;

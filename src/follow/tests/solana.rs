@@ -190,7 +190,7 @@ impl World {
         assert_eq!(applied.head.at, self.cluster.head().at);
         let settled = self.cluster.slot(applied.settled.at.number).unwrap();
         for (&person, &wallet) in &self.wallets {
-            let replayed = store.replayed(wallet).await;
+            let replayed = store.replayed(wallet, name).await;
             for asset in [AssetKey::Native, usd()] {
                 let position = store.position(wallet, name, asset).await;
                 let held = Cluster::holds(&self.cluster.head(), key(person), asset);
@@ -204,7 +204,7 @@ impl World {
                     "{person}'s settled figure was the cluster's own at a finalized block"
                 );
                 assert_eq!(
-                    replayed.get(asset.as_bytes()).copied().unwrap_or_default(),
+                    replayed.get(&asset).copied().unwrap_or_default(),
                     position,
                     "the balance is the sum of its entries"
                 );
