@@ -215,11 +215,13 @@ impl Rpc {
         addresses: &[Pubkey],
     ) -> anyhow::Result<AddressLookupTableAccount> {
         use solana_address_lookup_table_interface::instruction as table;
-        let bank = self.bank.pubkey();
+        // Of the same owner and slot it would be the same table.
+        let (bank, owner) = (self.bank.pubkey(), Keypair::new());
         let recent = self.client.get_slot_with_commitment(CommitmentConfig::finalized()).await?;
-        let (create, key) = table::create_lookup_table(bank, bank, recent);
-        let extend = table::extend_lookup_table(key, bank, Some(bank), addresses.to_vec());
-        let landed = self.run(&[create, extend], &[&self.bank]).await?;
+        let (create, key) = table::create_lookup_table(owner.pubkey(), bank, recent);
+        let extend =
+            table::extend_lookup_table(key, owner.pubkey(), Some(bank), addresses.to_vec());
+        let landed = self.run(&[create, extend], &[&self.bank, &owner]).await?;
         // What was added counts from the next slot on.
         while self.client.get_slot().await? <= landed.slot {
             sleep(STATUS_POLL).await;

@@ -22,6 +22,8 @@ const PROGRAM: &str = "solana-test-validator";
 const CACHED: &str = "agave-4.2.2/bin/solana-test-validator";
 /// A validator kept beside the sources.
 const BESIDE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/bin/solana-test-validator");
+/// In the validator's folder.
+const LEDGER: &str = "ledger";
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const START_POLL: Duration = Duration::from_millis(20);
 /// How often other ports are tried when a validator ends before it answers.
@@ -130,7 +132,7 @@ impl Validator {
     fn arguments(&self) -> Vec<String> {
         let ports = &self.ports;
         [
-            ("--ledger", "ledger".to_owned()),
+            ("--ledger", LEDGER.to_owned()),
             ("--bind-address", "127.0.0.1".to_owned()),
             ("--rpc-port", ports.rpc().to_string()),
             ("--faucet-port", ports.faucet().to_string()),
@@ -159,6 +161,12 @@ impl Validator {
     #[must_use]
     pub fn rpc(&self) -> Rpc {
         Rpc::new(self.url(), &self.bank)
+    }
+
+    /// The folder with its chain, to be copied while it does not run.
+    #[must_use]
+    pub fn ledger(&self) -> PathBuf {
+        self.folder.0.join(LEDGER)
     }
 
     /// No warning, no cleaning up; the ledger stays for [`Validator::start_again`].

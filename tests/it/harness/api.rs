@@ -211,6 +211,19 @@ impl Api {
         })
         .await
     }
+
+    /// Waits for an event of a type about a transaction.
+    pub async fn event_of(&self, kind: &str, transaction: &str) -> Value {
+        eventually(&format!("the event {kind} of {transaction}"), || async {
+            self.events().await.into_iter().find(|event| is_of(event, kind, transaction))
+        })
+        .await
+    }
+}
+
+/// Whether an event of that type is about that transaction.
+pub fn is_of(event: &Value, kind: &str, transaction: &str) -> bool {
+    event["type"] == kind && event["data"]["transfer"]["txHash"] == transaction
 }
 
 /// An asset in an answer of the balances' route.

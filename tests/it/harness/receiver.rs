@@ -91,4 +91,13 @@ impl Receiver {
         })
         .await
     }
+
+    /// Waits for a verified event of a type about a transaction.
+    pub async fn event_of(&self, name: &str, kind: &str, transaction: &str) -> Value {
+        eventually(&format!("the webhook {kind} of {transaction}"), || async {
+            let events = self.events(name).await;
+            events.into_iter().find(|event| super::api::is_of(event, kind, transaction))
+        })
+        .await
+    }
 }

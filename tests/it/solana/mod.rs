@@ -1,0 +1,8 @@
+//! Solana: whatever a transaction does, the ledger says what the validator says.
+
+mod deposits;
+mod faults;
+mod frozen;
+mod random;
+mod tokens;
+mod transactions;
