@@ -50,6 +50,7 @@ pub(crate) fn config(endpoints: Vec<EndpointConfig>) -> ChainConfig {
         lag_limit: Duration::from_mins(1),
         batch_blocks: 3,
         start_block: None,
+        sweep_per_minute: 0,
         dropped_after: Duration::from_hours(1),
     }
 }
