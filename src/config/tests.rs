@@ -81,7 +81,7 @@ fn the_examples_in_the_default_file_hold() {
         .collect();
     let config = good(&text);
     let names: Vec<_> = config.chains.keys().map(ChainName::as_str).collect();
-    assert_eq!(names, ["ethereum", "my-chain"]);
+    assert_eq!(names, ["ethereum", "my-chain", "my-cluster"]);
     let mine = &config.chains["my-chain"];
     assert_eq!(mine.settlement, Settlement::Confirmations(12));
     assert_eq!(mine.tokens.len(), 1);
