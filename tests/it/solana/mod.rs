@@ -3,6 +3,7 @@
 mod deposits;
 mod faults;
 mod frozen;
+mod history;
 mod random;
 mod tokens;
 mod transactions;
