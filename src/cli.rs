@@ -12,7 +12,7 @@ pub use keys::KeysCommand;
 
 use crate::{
     apply::{Applier, ChainInfo},
-    chain::{ChainName, Source},
+    chain::{ChainName, Family, Source},
     clock::Clock,
     config::{ChainConfig, Config, ConfigError},
     id::Ids,
@@ -42,7 +42,7 @@ pub struct Cli {
 pub enum Command {
     /// Follow the chains, serve the API and deliver webhooks, until stopped.
     Run,
-    /// Run everything with a local chain, a demo token, a Safe and live traffic.
+    /// Run everything with a local chain, a demo token and live traffic.
     Dev(DevArgs),
     /// Create, list and revoke API keys.
     #[command(subcommand)]
@@ -70,6 +70,10 @@ pub struct DevArgs {
     /// Stop when the first deposit has been credited and its webhook delivered.
     #[arg(long)]
     pub once: bool,
+
+    /// A Solana chain, by a solana-test-validator, instead of an EVM chain.
+    #[arg(long)]
+    pub solana: bool,
 }
 
 /// The command does not fit the configuration.
@@ -85,7 +89,10 @@ pub async fn execute(cli: Cli) -> anyhow::Result<()> {
     logging::init(cli.log_format);
     // The local chain brings its own configuration.
     let command = match cli.command {
-        Command::Dev(args) => return crate::dev::run(args.once).await,
+        Command::Dev(args) => {
+            let family = if args.solana { Family::Solana } else { Family::Evm };
+            return crate::dev::run(family, args.once).await;
+        }
         command => command,
     };
     let config = Config::load(cli.config.as_deref())?;
@@ -249,6 +256,7 @@ mod tests {
         for line in [
             "tidemark dev",
             "tidemark dev --once",
+            "tidemark dev --solana --once",
             "tidemark --config my.toml run",
             "tidemark run --config my.toml",
             "tidemark --config my.toml keys list --tenant acme",

@@ -9,7 +9,7 @@ use solana_signer::Signer as _;
 use solana_system_interface::instruction as system;
 use spl_associated_token_account_interface::{
     address::get_associated_token_address_with_program_id,
-    instruction::create_associated_token_account,
+    instruction::create_associated_token_account_idempotent,
 };
 use spl_token_2022_interface::{
     extension::{ExtensionType, transfer_fee::instruction::initialize_transfer_fee_config},
@@ -101,10 +101,10 @@ impl Mint {
         get_associated_token_address_with_program_id(owner, &self.address, &self.program)
     }
 
-    /// Opens the associated token account of `owner`; `payer` signs, and pays its rent.
+    /// Opens the associated token account of `owner` unless it is open; `payer` signs, and pays its rent.
     #[must_use]
     pub fn open(&self, payer: &Pubkey, owner: &Pubkey) -> Instruction {
-        create_associated_token_account(payer, owner, &self.address, &self.program)
+        create_associated_token_account_idempotent(payer, owner, &self.address, &self.program)
     }
 
     /// Opens `account` for `owner`; `payer` and `account` sign.

@@ -1,5 +1,6 @@
-//! `tidemark dev`: the daemon beside a real local node, with the real Safe contracts, a demo token, live
-//! traffic and a webhook receiver; and the building blocks of that, which the integration tests use too.
+//! `tidemark dev`: the daemon beside a real local node, with a demo token (and, on an EVM chain, the real Safe
+//! contracts), live traffic and a webhook receiver; and the building blocks of that, which the integration
+//! tests use too.
 //!
 //! Nothing here is part of a daemon in production. Everything goes through the front door: the node's
 //! JSON-RPC, the daemon's HTTP API, signed webhooks.
@@ -14,9 +15,9 @@ pub mod validator;
 
 mod client;
 mod folder;
+mod local;
 mod screen;
 mod stage;
-mod traffic;
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -30,6 +31,8 @@ use tokio::{
 use receiver::Received;
 use stage::Stage;
 
+use crate::chain::Family;
+
 /// `--once` gives up after this long; on an idle machine everything has happened in a quarter of it.
 const ONCE_TIMEOUT: Duration = Duration::from_secs(90);
 
@@ -37,10 +40,10 @@ const ONCE_TIMEOUT: Duration = Duration::from_secs(90);
 ///
 /// # Errors
 /// What is missing on the machine, what ended by itself, or, with `once`, what did not happen in time.
-pub async fn run(once: bool) -> anyhow::Result<()> {
+pub async fn run(family: Family, once: bool) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let mut stage = tokio::select! {
-        stage = Stage::build(once) => stage?,
+        stage = Stage::build(family, once) => stage?,
         () = signals.next() => return Ok(()),
     };
     screen::introduce(&stage);
@@ -82,8 +85,8 @@ impl Signals {
 /// Makes things happen on the chain and prints what arrives.
 async fn show(stage: &mut Stage, once: bool) -> anyhow::Result<()> {
     let deadline = Instant::now() + ONCE_TIMEOUT;
-    let mut goals = Goals::default();
-    let traffic = traffic::run(&stage.scene);
+    let mut goals = Goals::new(stage.local.goals());
+    let traffic = local::traffic(stage.local.as_ref(), &stage.customer);
     tokio::pin!(traffic);
     loop {
         let received = tokio::select! {
@@ -117,34 +120,32 @@ async fn show(stage: &mut Stage, once: bool) -> anyhow::Result<()> {
 }
 
 /// What `--once` waits for. Each is seen in a webhook whose signature was right.
-#[derive(Debug, Default)]
 struct Goals {
-    deposit_pending: bool,
-    deposit_available: bool,
-    /// One is found by its owner and one tracked by its transaction.
-    safes: BTreeSet<String>,
+    wanted: &'static [(&'static str, usize)],
+    /// What each type of event was about, so that one that comes twice counts once.
+    seen: BTreeSet<(String, String)>,
 }
 
 impl Goals {
-    fn note(&mut self, event: &Value) {
-        match event["type"].as_str() {
-            Some("deposit.pending") => self.deposit_pending = true,
-            Some("deposit.available") => self.deposit_available = true,
-            Some("safe_deployment.completed") => {
-                self.safes.insert(screen::deployment(event)["address"].to_string());
-            }
-            _ => {}
-        }
+    fn new(wanted: &'static [(&'static str, usize)]) -> Self {
+        Self { wanted, seen: BTreeSet::new() }
     }
 
-    fn missing(&self) -> Vec<&'static str> {
-        let goals = [
-            (self.deposit_pending, "deposit.pending"),
-            (self.deposit_available, "deposit.available"),
-            (!self.safes.is_empty(), "safe_deployment.completed"),
-            (self.safes.len() >= 2, "second safe_deployment.completed"),
-        ];
-        goals.into_iter().filter(|(reached, _)| !reached).map(|(_, name)| name).collect()
+    fn note(&mut self, event: &Value) {
+        let data = &event["data"];
+        let subject = [&data["transfer"]["id"], &data["safeDeployment"]["address"]];
+        let kind = event["type"].as_str().unwrap_or_default();
+        self.seen.insert((kind.to_owned(), format!("{subject:?}")));
+    }
+
+    fn missing(&self) -> Vec<String> {
+        let seen = |wanted: &str| self.seen.iter().filter(|(kind, _)| kind == wanted).count();
+        let missing = self.wanted.iter().filter_map(|&(kind, count)| match seen(kind) {
+            0 => Some(kind.to_owned()),
+            some if some < count => Some(format!("further {kind}")),
+            _ => None,
+        });
+        missing.collect()
     }
 }
 
@@ -167,13 +168,14 @@ mod tests {
 
     #[test]
     fn once_waits_for_each_thing_and_for_both_safes() {
-        let mut goals = Goals::default();
+        let mut goals = Goals::new(&[("deposit.available", 1), ("safe_deployment.completed", 2)]);
+        assert_eq!(goals.missing(), ["deposit.available", "safe_deployment.completed"]);
         goals.note(&json!({"type": "deposit.pending"}));
         goals.note(&json!({"type": "deposit.available"}));
         let safe = |address: &str| json!({"type": "safe_deployment.completed", "data": {"safeDeployment": {"address": address}}});
         goals.note(&safe("0x1"));
         goals.note(&safe("0x1"));
-        assert_eq!(goals.missing(), ["second safe_deployment.completed"]);
+        assert_eq!(goals.missing(), ["further safe_deployment.completed"]);
         goals.note(&safe("0x2"));
         assert!(goals.missing().is_empty());
     }

@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use serde_json::Value;
 
-use super::stage::Stage;
+use super::{local::Facts, stage::Stage};
 
 fn line(text: &str) {
     // A closed terminal is no reason to fail.
@@ -21,13 +21,14 @@ pub(super) fn chain(text: &str) {
 
 /// Where everything is, and commands that work as pasted.
 pub(super) fn introduce(stage: &Stage) {
-    let scene = &stage.scene;
-    let (base, key) = (scene.customer.base(), scene.customer.key());
-    let wallet = scene.wallet.to_checksum(None);
+    let customer = &stage.customer;
+    let (base, key) = (customer.base(), customer.key());
+    let (wallet, chain) = (stage.local.wallet(), stage.local.config().name);
+    let Facts { node, token, other, command } = stage.local.facts(customer);
     line(&format!(
         "\
 == ready
-   node      {node} (Anvil, a block every second)
+   node      {node}
    daemon    {base}
    store     {store}
    receiver  {receiver}
@@ -39,20 +40,17 @@ pub(super) fn introduce(stage: &Stage) {
    curl -s -H 'X-API-Key: {key}' {base}/v1/wallets/{wallet}/balances
    curl -s -H 'X-API-Key: {key}' '{base}/v1/wallets/{wallet}/transfers?limit=5'
    curl -s -H 'X-API-Key: {key}' '{base}/v1/events?limit=5'
-   curl -s -H 'X-API-Key: {key}' {base}/v1/safe-deployments
+   {command}
    curl -s -H 'X-API-Key: {key}' -H 'Idempotency-Key: mine-1' -H 'Content-Type: application/json' \\
-     -d '{{\"address\":\"{other}\",\"chains\":[\"local\"]}}' {base}/v1/wallets
+     -d '{{\"address\":\"{other}\",\"chains\":[\"{chain}\"]}}' {base}/v1/wallets
    curl -s {base}/v1/chains -H 'X-API-Key: {key}'
    curl -s {base}/metrics
 
    Ctrl-C ends it.
 ",
-        node = scene.rpc.url(),
         store = stage.folder.0.display(),
         receiver = stage.receiver.url,
-        token = scene.token,
-        wallet_id = scene.wallet_id,
-        other = scene.accounts.get(2).copied().unwrap_or_default().to_checksum(None),
+        wallet_id = stage.wallet_id,
     ));
 }
 

@@ -1,6 +1,7 @@
 //! A local Solana cluster of one: the process of a `solana-test-validator`.
 
 use std::{
+    ffi::OsStr,
     fs::File,
     io,
     net::{Ipv4Addr, TcpListener, UdpSocket},
@@ -18,13 +19,13 @@ use tokio::time::{Instant, sleep};
 use super::{folder::Folder, npm, solana::Rpc};
 
 const PROGRAM: &str = "solana-test-validator";
-/// What `tests/run` builds, in the cache folder.
-const CACHED: &str = "agave-4.2.2/bin/solana-test-validator";
+/// Where `tests/run` installs what it builds, in the cache folder.
+const CACHED: &str = "agave-4.2.2";
 /// A validator kept beside the sources.
 const BESIDE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/bin/solana-test-validator");
 /// In the validator's folder.
 const LEDGER: &str = "ledger";
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_mins(1);
 const START_POLL: Duration = Duration::from_millis(20);
 /// How often other ports are tried when a validator ends before it answers.
 const ATTEMPTS: u32 = 3;
@@ -239,18 +240,23 @@ fn is_free(port: u16) -> bool {
 
 /// From the `PATH`, else from beside the sources, else from the cache.
 fn program() -> anyhow::Result<PathBuf> {
-    let cached = npm::cache_folder().join(CACHED);
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path)
+    find(&path, Path::new(BESIDE), &npm::cache_folder())
+}
+
+fn find(path: &OsStr, beside: &Path, cache: &Path) -> anyhow::Result<PathBuf> {
+    let root = cache.join(CACHED);
+    let cached = root.join("bin").join(PROGRAM);
+    let found = std::env::split_paths(path)
         .map(|folder| folder.join(PROGRAM))
-        .chain([PathBuf::from(BESIDE), cached.clone()])
+        .chain([beside.to_owned(), cached.clone()])
         .find(|program| is_program(program));
-    let root = cached.ancestors().nth(2).unwrap_or(Path::new("."));
     found.with_context(|| {
         format!(
-            "{PROGRAM} was not found, neither in the PATH nor as {}. Build it once (about half an hour; on \
-             Debian after `apt-get install clang libclang-dev protobuf-compiler`) with: cargo install \
-             agave-validator --version 4.2.2 --locked --bin {PROGRAM} --root {}",
+            "{PROGRAM} is needed, and is neither in the PATH nor at {}. Install Solana's tools, or let \
+             tests/run build it (half an hour, once), or build it as that does: cargo install \
+             agave-validator --version 4.2.2 --locked --bin {PROGRAM} --root {} (on Debian after apt-get \
+             install clang libclang-dev protobuf-compiler)",
             cached.display(),
             root.display()
         )
@@ -261,4 +267,33 @@ fn is_program(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt as _;
     let known: io::Result<_> = std::fs::metadata(path);
     known.is_ok_and(|known| known.is_file() && known.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_validator_is_found_in_the_path_then_beside_the_sources_then_in_the_cache() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, cache) = (folder.path().join("bin"), folder.path().join("cache"));
+        let beside = folder.path().join("shared").join(PROGRAM);
+        let look = || find(path.as_os_str(), &beside, &cache);
+        let missing = format!("{:#}", look().expect_err("there is none yet"));
+        for hint in ["tests/run", "cargo install agave-validator --version 4.2.2", "clang"] {
+            assert!(missing.contains(hint), "{missing}");
+        }
+        let places =
+            [cache.join(CACHED).join("bin").join(PROGRAM), beside.clone(), path.join(PROGRAM)];
+        for place in places {
+            std::fs::create_dir_all(place.parent().expect("a folder")).expect("a folder");
+            std::fs::write(&place, "").expect("a file");
+            assert_ne!(look().ok(), Some(place.clone()), "it cannot be run");
+            std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o755))
+                .expect("the right to run it");
+            assert_eq!(look().expect("a validator"), place);
+        }
+    }
 }

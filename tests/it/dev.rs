@@ -7,9 +7,8 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::harness::tidemark;
 
-#[tokio::test]
-async fn dev_once_shows_everything_and_ends_with_0() {
-    let run = tidemark().args(["dev", "--once"]).output();
+async fn once_shows(arguments: &[&str], everything: &[&str]) {
+    let run = tidemark().args(arguments).output();
     let output = tokio::time::timeout(Duration::from_secs(150), run).await.unwrap().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(
@@ -18,16 +17,36 @@ async fn dev_once_shows_everything_and_ends_with_0() {
         output.status,
         String::from_utf8_lossy(&output.stderr)
     );
-    for needed in
-        ["deposit.pending", "deposit.available", "safe_deployment.completed", "tmk_", "curl"]
-    {
+    for needed in ["deposit.pending", "deposit.available", "tmk_", "curl"] {
+        assert!(said.contains(needed), "no {needed} in:\n{said}");
+    }
+    for needed in everything {
         assert!(said.contains(needed), "no {needed} in:\n{said}");
     }
 }
 
 #[tokio::test]
+async fn dev_once_shows_everything_and_ends_with_0() {
+    once_shows(&["dev", "--once"], &["safe_deployment.completed"]).await;
+}
+
+#[tokio::test]
+async fn dev_once_on_solana_shows_everything_and_ends_with_0() {
+    once_shows(&["dev", "--solana", "--once"], &["withdrawal.settled"]).await;
+}
+
+#[tokio::test]
 async fn the_printed_curl_lines_work_as_pasted_and_sigterm_ends_dev_with_0() {
-    let mut child = tidemark().arg("dev").stdout(Stdio::piped()).spawn().unwrap();
+    try_curl_lines(&["dev"]).await;
+}
+
+#[tokio::test]
+async fn on_solana_the_printed_curl_lines_work_as_pasted_too() {
+    try_curl_lines(&["dev", "--solana"]).await;
+}
+
+async fn try_curl_lines(arguments: &[&str]) {
+    let mut child = tidemark().args(arguments).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut commands: Vec<String> = Vec::new();
     let reading = async {

@@ -67,9 +67,8 @@ impl Settings {
 
     fn toml(&self) -> String {
         let ws = self.node_ws.as_ref().map_or_else(String::new, |ws| format!(", ws = \"{ws}\""));
-        let mut tokens = String::new();
-        for Token { contract, symbol, decimals } in &self.tokens {
-            tokens += &format!(
+        let token = |Token { contract, symbol, decimals }: &Token| {
+            format!(
                 r#"
 [[chains.{CHAIN}.tokens]]
 contract = "{contract}"
@@ -77,8 +76,9 @@ symbol = "{symbol}"
 name = "Demo Dollar"
 decimals = {decimals}
 "#
-            );
-        }
+            )
+        };
+        let tokens: Vec<String> = self.tokens.iter().map(token).collect();
         format!(
             r#"
 [server]
@@ -106,6 +106,7 @@ endpoints = [{{ name = "local-node", url = "{node}"{ws} }}]
             listen = self.listen,
             database = self.database_url,
             identity = self.identity,
+            tokens = tokens.concat(),
             node = self.node_url,
             chain = self.chain,
             more = self.more,

@@ -118,11 +118,8 @@ impl Solana {
     /// New tokens for an owner, in his associated account, which is opened for him if it must be.
     pub async fn issue(&self, mint: &Mint, owner: &Pubkey, amount: u64) -> Landed {
         let bank = self.rpc.bank();
-        let account = mint.account_of(owner);
-        let mut instructions = vec![mint.issue(&bank.pubkey(), &account, amount)];
-        if self.rpc.client().get_account(&account).await.is_err() {
-            instructions.insert(0, mint.open(&bank.pubkey(), owner));
-        }
+        let issue = mint.issue(&bank.pubkey(), &mint.account_of(owner), amount);
+        let instructions = [mint.open(&bank.pubkey(), owner), issue];
         self.rpc.run(&instructions, &[bank]).await.unwrap()
     }
 }

@@ -27,17 +27,17 @@ fn anything(
         let from = people[0];
         let to = people[random.random_range(0..people.len())];
         let mint = mints[random.random_range(0..mints.len())];
-        let (mine, theirs) = (mint.account_of(&from), mint.account_of(&to));
+        let (own, theirs) = (mint.account_of(&from), mint.account_of(&to));
         // Often more than there is.
         let amount = random.random_range(1..400_000);
         match random.random_range(0..7) {
             0 => system::transfer(&from, &to, amount),
-            1 => mint.burn(&from, &mine, amount / 4),
+            1 => mint.burn(&from, &own, amount / 4),
             2 => mint.issue(&bank, &theirs, amount),
             // Wrapped SOL appears with the next instruction that looks at the account.
             3 => system::transfer(&from, &WRAPPED.account_of(&to), amount),
             4 => WRAPPED.sync_native(&WRAPPED.account_of(&to)),
-            _ => mint.transfer(&from, &mine, &theirs, amount),
+            _ => mint.transfer(&from, &own, &theirs, amount),
         }
     };
     let mut instructions: Vec<Instruction> = (0..count).map(|_| one(random)).collect();

@@ -23,12 +23,12 @@ on_both_stores! {
         let witness = Witness::of(&chain, &chain.rpc, &[wallet, stranger]);
         let mint = chain.fee_token;
         chain.issue(&mint, &stranger, 10_000_000).await;
-        let (mine, theirs) = (mint.account_of(&wallet), mint.account_of(&stranger));
-        let deposit = [mint.open(&stranger, &wallet), mint.transfer(&stranger, &theirs, &mine, 1_000_000)];
+        let (own, theirs) = (mint.account_of(&wallet), mint.account_of(&stranger));
+        let deposit = [mint.open(&stranger, &wallet), mint.transfer(&stranger, &theirs, &own, 1_000_000)];
         let deposit = chain.rpc.run(&deposit, &[&other]).await.unwrap();
         let event = api.event_of("deposit.available", &deposit.signature).await;
         assert_eq!(event["data"]["transfer"]["amount"]["raw"], "990000", "one percent is withheld");
-        let withdrawal = chain.rpc.run(&[mint.transfer(&wallet, &mine, &theirs, 500_000)], &[&key]).await.unwrap();
+        let withdrawal = chain.rpc.run(&[mint.transfer(&wallet, &own, &theirs, 500_000)], &[&key]).await.unwrap();
         witness.agrees(&api, withdrawal.slot).await;
         assert_eq!(api.balance(wallet, "FEE").await.available, U256::from(490_000));
         let transfers = of_transaction(&api.transfers(wallet).await, &withdrawal.signature);

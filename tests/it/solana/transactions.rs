@@ -22,12 +22,12 @@ on_both_stores! {
         }
         let witness = Witness::of(&chain, &chain.rpc, &[wallet, stranger]);
         let mint = chain.token;
-        let (mine, theirs) = (mint.account_of(&wallet), mint.account_of(&stranger));
+        let (own, theirs) = (mint.account_of(&wallet), mint.account_of(&stranger));
         let instructions = [
             system::transfer(&wallet, &stranger, SOL / 2),
-            mint.transfer(&wallet, &mine, &theirs, 60),
+            mint.transfer(&wallet, &own, &theirs, 60),
             // More than is left: all three fail together.
-            mint.transfer(&wallet, &mine, &theirs, 60),
+            mint.transfer(&wallet, &own, &theirs, 60),
         ];
         let sent = chain.rpc.send(&instructions, &[&key]).await.unwrap();
         let failed = chain.rpc.landed(sent).await.unwrap();
