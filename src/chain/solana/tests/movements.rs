@@ -247,6 +247,22 @@ fn an_account_that_changes_hands_and_loses_to_a_fee_has_two_places() {
 }
 
 #[test]
+fn two_owners_of_one_account_who_both_gain_from_one_sender_have_places_of_their_own() {
+    let give = Op::SetOwner { account: key(21), owner: key(3) };
+    let pay = Op::Move { from: key(12), to: key(11), amount: 600, withheld: 0 };
+    let seen = movements(&cluster(), &[Tx::new(key(2), vec![give, pay])]);
+    let mut paid = told(&seen)[1..].to_vec();
+    paid.sort();
+    assert_eq!(
+        paid,
+        [
+            (Kind::Transfer, Some(2), Some(1), 100, owner(0)),
+            (Kind::Transfer, Some(2), Some(3), 500, owner(1)),
+        ]
+    );
+}
+
+#[test]
 fn several_payments_of_one_transaction_are_told_with_their_other_side_where_there_is_one() {
     let pay = |from: u8, to: u8, lamports: u64| Op::Pay { from: key(from), to: key(to), lamports };
     let cluster = cluster();
