@@ -40,12 +40,14 @@ const PORTS: u16 = 45;
 pub struct Options {
     /// 64 make a slot of 400 milliseconds; a block is final 31 slots after it was confirmed.
     pub ticks_per_slot: u32,
+    /// 8192 when `None`; 32 or more.
+    pub slots_per_epoch: Option<u64>,
 }
 
 impl Default for Options {
     /// Slots of about 120 milliseconds: final after four seconds.
     fn default() -> Self {
-        Self { ticks_per_slot: 16 }
+        Self { ticks_per_slot: 16, slots_per_epoch: None }
     }
 }
 
@@ -132,6 +134,7 @@ impl Validator {
     /// Only what a stock validator understands, too.
     fn arguments(&self) -> Vec<String> {
         let ports = &self.ports;
+        let epoch = self.options.slots_per_epoch;
         [
             ("--ledger", LEDGER.to_owned()),
             ("--bind-address", "127.0.0.1".to_owned()),
@@ -143,6 +146,7 @@ impl Validator {
             ("--mint", self.bank.pubkey().to_string()),
         ]
         .into_iter()
+        .chain(epoch.map(|slots| ("--slots-per-epoch", slots.to_string())))
         .flat_map(|(name, value)| [name.to_owned(), value])
         .chain(["--quiet".to_owned()])
         .collect()

@@ -5,5 +5,6 @@ mod faults;
 mod frozen;
 mod history;
 mod random;
+mod rewards;
 mod tokens;
 mod transactions;
