@@ -31,6 +31,8 @@ struct RawClaim {
     tenant_id: TenantId,
     #[sqlx(try_from = "Vec<u8>")]
     address: Address,
+    #[sqlx(try_from = "i64")]
+    opened_number: u64,
     #[sqlx(try_from = "Vec<u8>")]
     asset: AssetKey,
 }
@@ -46,11 +48,12 @@ pub async fn settling(
     upto: u64,
     limit: i64,
 ) -> Result<Vec<Claim>, StoreError> {
+    // How far a watch reaches back is judged here: in the statement, SQLite would look each watch up by it.
     let rows: Vec<RawClaim> = on!(conn, c => sqlx::query_as(
-        "SELECT DISTINCT w.wallet_id, w.tenant_id, w.address, t.asset
+        "SELECT DISTINCT w.wallet_id, w.tenant_id, w.address, w.opened_number, t.asset
          FROM transfer t JOIN watch w ON w.wallet_id = t.wallet_id AND w.chain = t.chain
          WHERE t.chain = $1 AND t.status = 'pending' AND t.block_number <= $2 AND t.counted
-           AND w.status = 'open' AND w.opened_number <= $2
+           AND w.status = 'open'
          ORDER BY w.address, w.wallet_id, t.asset LIMIT $3",
     )
     .bind(chain.as_str())
@@ -64,7 +67,7 @@ pub async fn settling(
         address: row.address,
         asset: row.asset,
     };
-    Ok(rows.into_iter().map(claim).collect())
+    Ok(rows.into_iter().filter(|row| row.opened_number <= upto).map(claim).collect())
 }
 
 /// Whether a block above the settled one holds a wallet's beginning in an asset, or a correction of it. The
@@ -79,12 +82,15 @@ pub async fn is_unfinished(
     settled: u64,
 ) -> Result<bool, StoreError> {
     // Openings and adjustments are named by their block's hash, and all blocks above the settled one are
-    // remembered: a few look-ups, however long the wallet's history.
+    // remembered: a few look-ups, however long the wallet's history. SQLite would read all of that for want of
+    // statistics, so it is told the order (CROSS JOIN) and asked for what the index transfer_once covers.
     let row: Option<i64> = on!(conn, c => sqlx::query_scalar(
         "SELECT CAST(1 AS BIGINT)
-         FROM block b JOIN transfer t ON t.wallet_id = $2 AND t.chain = b.chain AND t.tx = b.hash
-         WHERE b.chain = $1 AND b.number > $4 AND t.asset = $3
-           AND t.kind IN ('opening', 'adjustment') AND t.status <> 'orphaned' LIMIT 1",
+         FROM block b CROSS JOIN transfer place CROSS JOIN transfer t
+         WHERE b.chain = $1 AND b.number > $4
+           AND place.wallet_id = $2 AND place.chain = $1 AND place.tx = b.hash AND place.asset = $3
+           AND (place.ordinal LIKE 'opening:%' OR place.ordinal LIKE 'adjustment:%')
+           AND t.wallet_id = place.wallet_id AND t.id = place.id AND t.status <> 'orphaned' LIMIT 1",
     )
     .bind(chain.as_str())
     .bind(claim.wallet_id)
