@@ -7,6 +7,7 @@
 mod check;
 mod endpoint;
 mod error;
+mod identity;
 mod known;
 mod load;
 mod raw;

@@ -5,6 +5,7 @@ mod endpoints;
 mod history;
 mod movements;
 mod state;
+mod websocket;
 
 use std::{collections::BTreeMap, time::Duration};
 
