@@ -1,10 +1,12 @@
 //! The command line: what can be asked for, and each command's body or whose it is.
 
+pub(crate) mod audit;
 mod keys;
 
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+pub use audit::AuditArgs;
 use clap::{Args, Parser, Subcommand};
 pub use keys::KeysCommand;
 
@@ -12,7 +14,7 @@ use crate::{
     apply::{Applier, ChainInfo},
     chain::{ChainName, Family, Source},
     clock::Clock,
-    config::{Config, ConfigError},
+    config::{ChainConfig, Config, ConfigError},
     id::Ids,
     logging::{self, Format},
     metrics::Metrics,
@@ -49,6 +51,9 @@ pub enum Command {
     Migrate,
     /// Show what would run, without opening anything.
     CheckConfig,
+    /// Compare the ledger with its own entries and with the chain, without booking anything: exit code 0
+    /// when all is equal, 1 for a difference, 3 when nothing is wrong but something could not be compared.
+    Audit(AuditArgs),
     /// Take a chain back to a block, as the way out when it has halted.
     Rewind {
         /// The chain's name in the configuration.
@@ -100,14 +105,30 @@ pub async fn execute(cli: Cli) -> anyhow::Result<()> {
             print!("{}", describe(&config));
             Ok(())
         }
+        Command::Audit(args) => audit::run(&config, &args).await,
         Command::Rewind { chain, to } => rewind(&config, &chain, to).await,
     }
 }
 
-/// 2 for what the user must write differently, 1 for what went wrong.
+/// 2 for what the user must write differently, 3 for what an audit could not prove, 1 for what went wrong.
 #[must_use]
 pub fn exit_code(error: &anyhow::Error) -> u8 {
-    if error.is::<ConfigError>() || error.is::<Usage>() { 2 } else { 1 }
+    if error.is::<ConfigError>() || error.is::<Usage>() {
+        2
+    } else if matches!(error.downcast_ref(), Some(audit::Finding::Unproven(_))) {
+        3
+    } else {
+        1
+    }
+}
+
+/// The chain that the user named.
+fn configured<'a>(config: &'a Config, chain: &str) -> Result<&'a ChainConfig, Usage> {
+    config.chains.get(chain).ok_or_else(|| {
+        let names: Vec<_> = config.chains.keys().map(ChainName::as_str).collect();
+        let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        Usage(format!("no chain {chain:?} is configured; there is: {names}"))
+    })
 }
 
 async fn migrate(config: &Config) -> anyhow::Result<()> {
@@ -118,30 +139,26 @@ async fn migrate(config: &Config) -> anyhow::Result<()> {
 }
 
 async fn rewind(config: &Config, chain: &str, to: u64) -> anyhow::Result<()> {
-    if !config.chains.contains_key(chain) {
-        let names: Vec<_> = config.chains.keys().map(ChainName::as_str).collect();
-        let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        return Err(Usage(format!("no chain {chain:?} is configured; there is: {names}")).into());
-    }
+    let chain = configured(config, chain)?;
     let db = open(config).await?;
-    let outcome = rewind_in(config, &db, &ChainName::new(chain), to).await;
+    let outcome = rewind_in(&db, chain, to).await;
     db.close().await;
-    outcome.with_context(|| format!("{chain} was not rewound to block {to}"))?;
-    println!("{chain} stands at block {to} and goes on from there.");
+    let name = &chain.name;
+    outcome.with_context(|| format!("{name} was not rewound to block {to}"))?;
+    println!("{name} stands at block {to} and goes on from there.");
     Ok(())
 }
 
 /// A running daemon need not be stopped: the cursor moves in one transaction, and whoever built upon the
 /// old one reads it again.
-async fn rewind_in(config: &Config, db: &Db, name: &ChainName, to: u64) -> anyhow::Result<()> {
-    let chain = config.chains.get(name).context("no such chain")?;
+async fn rewind_in(db: &Db, chain: &ChainConfig, to: u64) -> anyhow::Result<()> {
     let metrics = Metrics::new();
     let source = crate::daemon::source(chain, &metrics)?;
     let target = source
         .header_at(to)
         .await?
         .with_context(|| format!("the node has no block {to}: choose one that it has"))?;
-    check_branch(db, source.as_ref(), name, to).await?;
+    check_branch(db, source.as_ref(), &chain.name, to).await?;
     let clock = Clock::System;
     let applier = Applier::new(
         db.clone(),
@@ -246,6 +263,8 @@ mod tests {
             "tidemark keys revoke key_1",
             "tidemark --config my.toml migrate",
             "tidemark --config my.toml check-config",
+            "tidemark --config my.toml audit",
+            "tidemark --config my.toml audit --chain base --limit 1000",
             "tidemark --config my.toml rewind --chain ethereum --to 19000000",
         ] {
             assert!(parse(line).is_ok(), "{line}");
@@ -266,12 +285,17 @@ mod tests {
         assert_eq!(exit_code(&config.into()), 2);
         assert_eq!(exit_code(&Usage("no such chain".to_owned()).into()), 2);
         assert_eq!(exit_code(&anyhow::anyhow!("the node is gone")), 1);
+        assert_eq!(exit_code(&audit::Finding::Drift(2).into()), 1);
+        assert_eq!(exit_code(&audit::Finding::Unproven(2).into()), 3);
     }
 
     #[tokio::test]
-    async fn rewinding_a_chain_that_is_not_configured_is_bad_usage() {
+    async fn naming_a_chain_that_is_not_configured_is_bad_usage() {
         let config = Config::from_toml("").expect("the defaults");
         let error = rewind(&config, "ethereum", 1).await.expect_err("no such chain");
+        assert_eq!(exit_code(&error), 2);
+        let args = AuditArgs { chain: Some("ethereum".to_owned()), limit: None };
+        let error = audit::run(&config, &args).await.expect_err("no such chain");
         assert_eq!(exit_code(&error), 2);
     }
 

@@ -7,6 +7,7 @@
 mod check;
 mod endpoint;
 mod error;
+mod identity;
 mod known;
 mod load;
 mod raw;
@@ -17,7 +18,7 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
 
 pub use error::ConfigError;
 
-use crate::chain::{Address, ChainName, Family, Settlement};
+use crate::chain::{Address, AssetKey, ChainName, Family, Settlement};
 
 /// A text that must not appear in logs: a database or node URL, a header with a token.
 #[derive(Clone, PartialEq, Eq)]
@@ -82,8 +83,20 @@ pub struct ChainConfig {
     pub batch_blocks: u64,
     /// Where a chain without a cursor begins; `None`: at the head.
     pub start_block: Option<u64>,
+    /// Addresses per minute that are compared with the chain's own figures though nothing touched them; 0
+    /// compares none.
+    pub sweep_per_minute: u64,
     /// How long a tracked transaction may stay unknown to the node before it counts as dropped.
     pub dropped_after: Duration,
+}
+
+impl ChainConfig {
+    /// The assets that are money on this chain.
+    #[must_use]
+    pub fn assets(&self) -> Vec<AssetKey> {
+        let tokens = self.tokens.iter().map(|token| AssetKey::Token(token.contract));
+        std::iter::once(AssetKey::Native).chain(tokens).collect()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -133,6 +133,8 @@ ids! {
     DeliveryId = "whd";
     /// A Safe on its way to being deployed.
     SafeDeploymentId = "sfd";
+    /// A message to be signed by the owner of an address.
+    ChallengeId = "own";
     /// One attempt to do a piece of leased work.
     LeaseToken = "lse";
     /// One HTTP request, named in its answer and in the log.

@@ -21,6 +21,7 @@
 //! | [`registry`] | which addresses are watched, in memory |
 //! | [`follow`] | one follower per chain: connect this block, or go back to that fork point |
 //! | [`ledger`] | buckets and entries: pure arithmetic |
+//! | [`proof`] | the ledger against the chain's own state: what is asked, what a difference means |
 //! | [`apply`] | the commit point: one block, one batch or one rollback is one transaction |
 //! | [`event`] | what happened, as versioned JSON |
 //! | [`store`] | all SQL |
@@ -52,6 +53,7 @@ pub mod id;
 pub mod ledger;
 pub mod logging;
 pub mod metrics;
+pub mod proof;
 pub mod registry;
 pub mod retry;
 pub mod store;

@@ -1,5 +1,5 @@
 //! Parses the arguments, runs the command and chooses the exit code: 0 done, 1 failed, 2 bad usage or
-//! configuration.
+//! configuration, 3 an audit that could not compare everything.
 
 use std::process::ExitCode;
 

@@ -98,6 +98,10 @@ metrics! {
     balance_drift_total: IntCounterVec ["chain"];
     /// Balances compared with the chain's own figure.
     reconciled_balances_total: IntCounterVec ["chain"];
+    /// Addresses that the sweep has compared with the chain's own figures.
+    swept_addresses_total: IntCounterVec ["chain"];
+    /// When the sweep last had compared everything, in Unix seconds.
+    sweep_last_completed_timestamp_seconds: GaugeVec ["chain"];
     /// Addresses watched on the chain, in memory.
     registered_addresses: IntGaugeVec ["chain"];
     /// Requests to nodes, by endpoint, method and outcome (ok, error, timeout, limited, invalid).

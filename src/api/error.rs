@@ -24,6 +24,11 @@ words! {
         SafeDeploymentNotFound = "safe_deployment_not_found",
         WebhookEndpointNotFound = "webhook_endpoint_not_found",
         EventNotFound = "event_not_found",
+        ChallengeNotFound = "challenge_not_found",
+        ChallengeUsed = "challenge_used",
+        ChallengeExpired = "challenge_expired",
+        SignatureInvalid = "signature_invalid",
+        ContractWalletUnsupported = "contract_wallet_unsupported",
         IdempotencyKeyRequired = "idempotency_key_required",
         IdempotencyKeyReused = "idempotency_key_reused",
         IdempotencyInProgress = "idempotency_in_progress",
@@ -55,15 +60,20 @@ impl Code {
             | Self::SafeDeploymentNotFound
             | Self::WebhookEndpointNotFound
             | Self::EventNotFound
+            | Self::ChallengeNotFound
             | Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::WalletExists
             | Self::ExternalIdExists
             | Self::IdempotencyInProgress
+            | Self::ChallengeUsed
             | Self::PrimaryWallet => StatusCode::CONFLICT,
+            Self::ChallengeExpired => StatusCode::GONE,
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::IdempotencyKeyReused
+            | Self::SignatureInvalid
+            | Self::ContractWalletUnsupported => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Timeout | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -82,6 +92,11 @@ impl Code {
             Self::SafeDeploymentNotFound => "Safe deployment not found",
             Self::WebhookEndpointNotFound => "Webhook endpoint not found",
             Self::EventNotFound => "Event not found",
+            Self::ChallengeNotFound => "Challenge not found",
+            Self::ChallengeUsed => "The challenge was used already",
+            Self::ChallengeExpired => "The challenge has expired",
+            Self::SignatureInvalid => "The signature is not valid",
+            Self::ContractWalletUnsupported => "A contract's signature cannot be checked",
             Self::IdempotencyKeyRequired => "An idempotency key is required",
             Self::IdempotencyKeyReused => "The idempotency key was used for another request",
             Self::IdempotencyInProgress => "The first request with this key is not finished",

@@ -15,6 +15,7 @@ pub mod key;
 mod layer;
 mod locator;
 mod openapi;
+mod ownership;
 mod page;
 mod request;
 pub mod safe_deployment;
@@ -127,6 +128,8 @@ fn routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
         ("/v1/wallets/{locator}/transfers", get(transfer::list)),
         ("/v1/safe-deployments", get(safe_deployment::list).post(safe_deployment::create)),
         ("/v1/safe-deployments/{id}", get(safe_deployment::read)),
+        ("/v1/ownership/challenges", post(ownership::create)),
+        ("/v1/ownership/challenges/{id}/verify", post(ownership::verify)),
         ("/v1/assets", get(asset::list)),
         ("/v1/chains", get(chain::list)),
         ("/v1/events", get(event::list)),

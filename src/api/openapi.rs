@@ -12,7 +12,7 @@ use utoipa::{
 };
 
 use super::{
-    FieldError, ProblemBody, asset, balance, chain, delivery, endpoint, event, health,
+    FieldError, ProblemBody, asset, balance, chain, delivery, endpoint, event, health, ownership,
     safe_deployment, transfer, wallet,
 };
 
@@ -28,6 +28,7 @@ use super::{
         wallet::list, wallet::create, wallet::read, wallet::update, wallet::delete,
         balance::read, transfer::list,
         safe_deployment::list, safe_deployment::create, safe_deployment::read,
+        ownership::create, ownership::verify,
         asset::list, chain::list, event::list,
         endpoint::list, endpoint::create, endpoint::read, endpoint::delete, endpoint::rotate_secret,
         delivery::list, delivery::test, delivery::replay,

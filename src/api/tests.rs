@@ -4,6 +4,7 @@
 mod balances;
 mod isolation;
 mod operation;
+mod ownership;
 mod registration;
 mod repeating;
 mod webhooks;
@@ -94,6 +95,7 @@ fn chain(name: &str, chain_id: u64, family: Family) -> (ChainName, ChainConfig) 
         batch_blocks: 10,
         start_block: None,
         dropped_after: Duration::from_hours(1),
+        sweep_per_minute: 0,
     };
     (name, config)
 }

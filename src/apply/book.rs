@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::json;
 
-use super::{ApplyError, ChainInfo, Figures, MatchedBlock, Opening, Shortage};
+use super::{ApplyError, ChainInfo, Figures, MatchedBlock, Opening, Shortage, proof::Comparisons};
 use crate::{
     amount::Amount,
     chain::{Address, AssetKey, Header, Kind, Memo, Movement, Ordinal, TxId},
@@ -26,9 +26,9 @@ use crate::{
 };
 
 /// A balance as this transaction has it so far.
-struct Held {
-    row: BalanceRow,
-    changed_at: Option<u64>,
+pub(super) struct Held {
+    pub(super) row: BalanceRow,
+    pub(super) changed_at: Option<u64>,
 }
 
 /// What one transaction books. Balances are read once, changed in memory and written once, at the end.
@@ -37,7 +37,7 @@ pub(super) struct Book {
     pub(super) ids: Ids,
     pub(super) now: Millis,
     /// The newest applied block, from which confirmations are counted.
-    head: u64,
+    pub(super) head: u64,
     balances: BTreeMap<(WalletId, AssetKey), Held>,
     assets: HashMap<AssetKey, AssetRow>,
     wallets: HashMap<WalletId, WalletRef>,
@@ -46,6 +46,7 @@ pub(super) struct Book {
     connected: Vec<(Kind, &'static str)>,
     settled_after: Vec<f64>,
     pub(super) deployments: Vec<&'static str>,
+    pub(super) comparisons: Comparisons,
 }
 
 /// Which side of a transfer is booked first, so that no sum falls below zero on the way.
@@ -70,6 +71,7 @@ impl Book {
             connected: Vec::new(),
             settled_after: Vec::new(),
             deployments: Vec::new(),
+            comparisons: Comparisons::default(),
         }
     }
 
@@ -103,32 +105,6 @@ impl Book {
         Ok(short)
     }
 
-    /// Takes over what the issuers of assets have frozen, as the chain's state has it after the block.
-    async fn freeze(
-        &mut self,
-        conn: &mut Conn<'_>,
-        block: &MatchedBlock,
-    ) -> Result<(), ApplyError> {
-        let addresses: BTreeSet<Address> =
-            block.touched.iter().map(|(query, _)| query.address).collect();
-        if addresses.is_empty() {
-            return Ok(());
-        }
-        let found = watch::open_by_address(conn, &self.chain.name, &addresses).await?;
-        for (query, holding) in &block.touched {
-            for watch in found.iter().filter(|watch| watch.address == query.address) {
-                let head = self.head;
-                let balance = self.balance(conn, watch.wallet_id, query.asset).await?;
-                // Without a row there is nothing that could be frozen.
-                if balance.row.frozen != holding.frozen && balance.row.version > 0 {
-                    balance.row.frozen = holding.frozen;
-                    balance.changed_at = Some(head);
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// The block's movements as each watching wallet sees them, in chain order.
     async fn legs(
         &mut self,
@@ -159,7 +135,7 @@ impl Book {
         Ok(legs)
     }
 
-    async fn leg(
+    pub(super) async fn leg(
         &mut self,
         conn: &mut Conn<'_>,
         header: &Header,
@@ -256,7 +232,7 @@ impl Book {
     }
 
     /// Connects one transfer: a new one, or one that an earlier block held.
-    async fn book_connect(
+    pub(super) async fn book_connect(
         &mut self,
         conn: &mut Conn<'_>,
         row: &mut TransferRow,
@@ -283,6 +259,18 @@ impl Book {
         Ok(())
     }
 
+    /// Settles one transfer that is connected.
+    pub(super) async fn book_settle(
+        &mut self,
+        conn: &mut Conn<'_>,
+        row: &mut TransferRow,
+    ) -> Result<(), ApplyError> {
+        self.effect(conn, row, Effect::Settle).await?;
+        row.status = Status::Settled;
+        row.settled_at = Some(self.now);
+        Ok(transfer::update_transfer(conn, row).await?)
+    }
+
     /// Settles the pending transfers of blocks up to `upto`.
     pub(super) async fn settle(
         &mut self,
@@ -293,10 +281,7 @@ impl Book {
         for first in [true, false] {
             for row in &mut rows {
                 if (row.direction == raising(Effect::Settle)) == first {
-                    self.effect(conn, row, Effect::Settle).await?;
-                    row.status = Status::Settled;
-                    row.settled_at = Some(self.now);
-                    transfer::update_transfer(conn, row).await?;
+                    self.book_settle(conn, row).await?;
                     if row.kind != Kind::Opening {
                         self.settled_after.push(self.now.since(row.block_time).as_secs_f64());
                     }
@@ -376,10 +361,7 @@ impl Book {
                     self.balance(conn, row.wallet_id, row.asset).await?.row.frozen = balance.frozen;
                 }
                 if settled {
-                    self.effect(conn, &row, Effect::Settle).await?;
-                    row.status = Status::Settled;
-                    row.settled_at = Some(self.now);
-                    transfer::update_transfer(conn, &row).await?;
+                    self.book_settle(conn, &mut row).await?;
                 }
             }
         }
@@ -406,7 +388,7 @@ impl Book {
     }
 
     /// Writes an entry and changes the balance, for what counts as money.
-    async fn effect(
+    pub(super) async fn effect(
         &mut self,
         conn: &mut Conn<'_>,
         row: &TransferRow,
@@ -428,7 +410,11 @@ impl Book {
     }
 
     /// The event that tells where a transfer stands now, with the balance after all of its block.
-    async fn tell(&mut self, conn: &mut Conn<'_>, row: &TransferRow) -> Result<(), ApplyError> {
+    pub(super) async fn tell(
+        &mut self,
+        conn: &mut Conn<'_>,
+        row: &TransferRow,
+    ) -> Result<(), ApplyError> {
         let Some(kind) = event_type(row) else { return Ok(()) };
         let held = self.balance(conn, row.wallet_id, row.asset).await?.row;
         let buckets = held
@@ -452,7 +438,7 @@ impl Book {
         Ok(())
     }
 
-    async fn balance(
+    pub(super) async fn balance(
         &mut self,
         conn: &mut Conn<'_>,
         wallet: WalletId,
@@ -527,13 +513,14 @@ impl Book {
         for seconds in &self.settled_after {
             metrics.settlement_delay_seconds.with_label_values(&[name]).observe(*seconds);
         }
+        self.comparisons.report(&self.chain, metrics);
         for status in &self.deployments {
             metrics.safe_deployments.with_label_values(&[name, *status]).inc();
         }
     }
 }
 
-fn ledger_error(row: &TransferRow, effect: Effect, error: LedgerError) -> ApplyError {
+pub(super) fn ledger_error(row: &TransferRow, effect: Effect, error: LedgerError) -> ApplyError {
     let context = format!(
         "{} of transfer {} ({}, {} {}, wallet {}, block {})",
         effect, row.id, row.ordinal, row.direction, row.amount, row.wallet_id, row.block.number
@@ -542,13 +529,15 @@ fn ledger_error(row: &TransferRow, effect: Effect, error: LedgerError) -> ApplyE
 }
 
 /// Which event tells of a transfer's status. Openings are told by `wallet.activated`; a fee by the balance
-/// in the event of what it was paid for; what is not money by none.
+/// in the event of what it was paid for; an adjustment when it is booked, not again when it settles; what is
+/// not money by none.
 fn event_type(row: &TransferRow) -> Option<EventType> {
     if !row.counted {
         return None;
     }
     match (row.kind, row.direction, row.status) {
-        (Kind::Opening | Kind::Fee, ..) | (Kind::Adjustment, _, Status::Settled) => None,
+        (Kind::Opening | Kind::Fee, ..) => None,
+        (Kind::Adjustment, _, Status::Settled) if !row.is_proven() => None,
         (Kind::Adjustment, ..) => Some(EventType::BalanceAdjusted),
         (_, Direction::In, Status::Pending) => Some(EventType::DepositPending),
         (_, Direction::In, Status::Settled) => Some(EventType::DepositAvailable),

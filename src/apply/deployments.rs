@@ -240,7 +240,7 @@ impl Book {
             is_primary: false,
         };
         wallet::insert(conn, &new, self.now).await?;
-        if wallet::request_watch(conn, &new, name, self.now).await? {
+        if wallet::request_watch(conn, &new, name, None, self.now).await? {
             Ok(new.id)
         } else {
             Err(StoreError::Collision("the Safe was registered meanwhile".to_owned()).into())

@@ -6,8 +6,14 @@
 
 mod book;
 mod deployments;
+mod history;
+mod proof;
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
 
 use book::Book;
 pub use deployments::{DeploymentChange, FoundSafe};
@@ -202,7 +208,8 @@ impl Applier {
     }
 
     /// Connects `blocks` (each the child of the one before, the first of `cursor.head`) and settles up to
-    /// `settled`. Both may be empty or unchanged.
+    /// `settled`, one of them or the block that is settled already. What settles is compared with nothing:
+    /// that is [`Applier::settle`].
     ///
     /// `figures` holds the chain's own balances for shortages that an earlier try returned.
     pub async fn connect(
@@ -236,19 +243,9 @@ impl Applier {
             return Err(ApplyError::Short(short));
         }
         if settled.at.number > cursor.settled.at.number {
-            work.book.settle(&mut work.tx.conn(), settled.at.number).await?;
             // A settled block between two batches keeps its row: the next reorg search ends there.
-            if settled.at.number < head.at.number || blocks.is_empty() {
-                let floor = settled.at.number.saturating_sub(REMEMBERED_BELOW_SETTLED);
-                chain::delete_blocks_below(&mut work.tx.conn(), &self.chain.name, floor).await?;
-            } else {
-                chain::delete_blocks_below(
-                    &mut work.tx.conn(),
-                    &self.chain.name,
-                    settled.at.number,
-                )
-                .await?;
-            }
+            let below = if settled == head { 0 } else { REMEMBERED_BELOW_SETTLED };
+            self.settle_in(&mut work, settled, below).await?;
         }
         self.finish(work, "connect").await?;
         self.observe("commit", started);
@@ -316,12 +313,15 @@ impl Applier {
             watch::reopen_above(&mut work.tx.conn(), name, fork.at.number, work.book.now).await?;
         let mut gone = transfer::pending_above(&mut work.tx.conn(), name, fork.at.number).await?;
         if below_settled {
-            gone.extend(transfer::settled_above(&mut work.tx.conn(), name, fork.at.number).await?);
-        } else {
-            // Nothing above the settled block is settled but the sure part of an opening.
-            for (wallet, _) in &reset {
-                gone.extend(transfer::settled_openings(&mut work.tx.conn(), *wallet, name).await?);
-            }
+            let settled =
+                transfer::settled_above(&mut work.tx.conn(), name, fork.at.number).await?;
+            let anew: BTreeSet<_> = reset.iter().map(|(wallet, _)| *wallet).collect();
+            gone.extend(settled.into_iter().filter(|row| !anew.contains(&row.wallet_id)));
+        }
+        // A watch that begins anew begins with nothing: neither the sure part of its opening stays, nor
+        // what explains it from before.
+        for (wallet, _) in &reset {
+            gone.extend(transfer::settled_of(&mut work.tx.conn(), *wallet, name).await?);
         }
         work.book.disconnect(&mut work.tx.conn(), gone).await?;
         work.book.deployments_gone(&mut work.tx.conn(), fork.at.number).await?;
@@ -407,18 +407,8 @@ impl Applier {
     async fn work_in(&self, tx: Tx, cursor: &Cursor, next: &Cursor) -> Result<Work, ApplyError> {
         let mut tx = tx;
         let now = self.clock.now();
-        let name = &self.chain.name;
-        let moved = chain::move_cursor(
-            &mut tx.conn(),
-            name,
-            &cursor.head.at,
-            &next.head,
-            &next.settled,
-            now,
-        )
-        .await?;
-        if !moved {
-            return Err(ApplyError::CursorMoved(name.clone()));
+        if !chain::move_cursor(&mut tx.conn(), cursor, next, now).await? {
+            return Err(ApplyError::CursorMoved(self.chain.name.clone()));
         }
         let book = Book::new(Arc::clone(&self.chain), self.ids.clone(), now, next.head.at.number);
         Ok(Work { tx, book, started: Instant::now() })

@@ -169,6 +169,8 @@ pub enum AddressError {
     Zero,
     #[error("is the System Program, which nobody owns")]
     SystemProgram,
+    #[error("has no key of its own (it is derived by a program), so nobody can sign for it")]
+    NoKey,
     #[error("addresses of the family {0} are not supported by this version")]
     Unsupported(Family),
 }
@@ -265,7 +267,7 @@ impl Family {
 }
 
 /// Exactly `N` bytes in base58; the buffer is bounded, so a long text costs nothing.
-fn base58<const N: usize>(text: &str) -> Option<[u8; N]> {
+pub(super) fn base58<const N: usize>(text: &str) -> Option<[u8; N]> {
     let mut bytes = [0; N];
     let length = bs58::decode(text).onto(&mut bytes).ok()?;
     (length == N).then_some(bytes)

@@ -9,16 +9,19 @@
 mod address;
 pub mod evm;
 mod name;
-mod rpc;
+pub(crate) mod rpc;
+pub mod sign_in;
+mod signature;
 pub mod solana;
 mod source;
 
 pub use address::{Address, AddressError, BadValue, BlockHash, Family, TxId};
 pub use name::{AssetKey, ChainName};
 pub use rpc::SetupError;
+pub use signature::SignatureError;
 pub(crate) use source::words;
 pub use source::{
-    Announced, BalanceQuery, Block, BlockRef, Header, Holding, Kind, Memo, Movement, Ordinal,
+    Announced, BalanceQuery, Block, BlockRef, Header, Holding, Kind, Memo, Movement, Ordinal, Past,
     SafeProof, SafeRejection, SafeSighting, SafeSource, Settlement, SettlementTag, Source,
     SourceError, TokenFacts, TxFact, TxLookup,
 };

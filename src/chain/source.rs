@@ -77,10 +77,13 @@ pub enum Ordinal {
     Trace(Vec<u32>),
     /// What the sender paid for execution.
     Fee,
-    /// The index of an account among a transaction's accounts: what that account's owner gained or lost in
-    /// the whole transaction, where a family states balances before and after.
+    /// The index of an account among a transaction's accounts: what it gained or lost in the whole
+    /// transaction, where a family states balances before and after.
     Account(u32),
-    /// The same place, for what its owner lost to nobody: burnt, or withheld as a token's own fee.
+    /// The rank among those who gained or lost of one token in a transaction, in the order of their first
+    /// accounts: one owner can have several of these, and one account several owners.
+    Owner(u32),
+    /// The same rank, for what its owner lost to nobody: burnt, or withheld as a token's own fee.
     Rest(u32),
     /// An EIP-4895 withdrawal's index; it belongs to no transaction.
     Withdrawal(u64),
@@ -89,8 +92,11 @@ pub enum Ordinal {
     /// The balance at the block where a watch begins: what was irreversible then, and what was not yet.
     OpeningSettled(u64),
     OpeningUnsettled(u64),
-    /// What the chain's state proves at that block and no movement explains.
+    /// What must have come in before that block, because more left in it than was known of.
     Adjustment(u64),
+    /// What the chain's state proves at that settled block and no movement explains; the second number
+    /// counts the proofs of one balance at one block, from 1.
+    Proof(u64, u32),
 }
 
 impl fmt::Display for Ordinal {
@@ -110,12 +116,15 @@ impl fmt::Display for Ordinal {
             }
             Self::Fee => f.write_str("fee"),
             Self::Account(index) => write!(f, "account:{index}"),
+            Self::Owner(rank) => write!(f, "owner:{rank}"),
             Self::Rest(index) => write!(f, "rest:{index}"),
             Self::Withdrawal(index) => write!(f, "withdrawal:{index}"),
             Self::Reward(index) => write!(f, "reward:{index}"),
             Self::OpeningSettled(number) => write!(f, "opening:{number}:settled"),
             Self::OpeningUnsettled(number) => write!(f, "opening:{number}:unsettled"),
             Self::Adjustment(number) => write!(f, "adjustment:{number}"),
+            Self::Proof(number, 1) => write!(f, "proof:{number}"),
+            Self::Proof(number, count) => write!(f, "proof:{number}:{count}"),
         }
     }
 }
@@ -250,13 +259,26 @@ pub struct Holding {
     pub total: Amount,
     /// The part in accounts that the asset's issuer has frozen, as the node's newest state has it.
     pub frozen: Amount,
+    /// Whether the asset itself gave no figure. Nothing is held as far as the chain can say, but that
+    /// proves nothing: an asset that fails for a while has not taken anybody's money.
+    pub unreadable: bool,
 }
 
 impl From<Amount> for Holding {
     fn from(total: Amount) -> Self {
-        Self { total, frozen: Amount::ZERO }
+        Self { total, ..Self::default() }
     }
 }
+
+/// What moved for an address in one block.
+#[derive(Clone, Debug)]
+pub struct Past {
+    pub header: Header,
+    pub movements: Vec<Movement>,
+}
+
+/// Blocks that a history asks for at once.
+const HISTORY_RANGE: u64 = 50;
 
 /// What a chain says of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -350,6 +372,44 @@ pub trait Source: Send + Sync + 'static {
     /// that say [`Memo::Unread`].
     async fn memos(&self, _at: BlockRef, txs: &[TxId]) -> Result<Vec<Option<String>>, SourceError> {
         Ok(vec![None; txs.len()])
+    }
+
+    /// What moved for one address in the blocks from `from` to `to`, oldest first. `tokens` are those that
+    /// matter; movements of others may be among them.
+    ///
+    /// Not every family needs every block for it; this reads them all, one range after the other.
+    async fn history(
+        &self,
+        address: Address,
+        _tokens: &[Address],
+        from: u64,
+        to: BlockRef,
+    ) -> Result<Vec<Past>, SourceError> {
+        let mut pasts = Vec::new();
+        let mut last: Option<BlockRef> = None;
+        let mut next = from;
+        while next <= to.number {
+            let end = to.number.min(next.saturating_add(HISTORY_RANGE - 1));
+            for block in self.blocks(next, end).await? {
+                let Block { header, mut movements, .. } = block;
+                if last.is_some_and(|last| header.parent != last) {
+                    return Err(SourceError::NotThere(format!(
+                        "block {} does not continue the one before it",
+                        header.at.number
+                    )));
+                }
+                last = Some(header.at);
+                movements.retain(|m| m.from == Some(address) || m.to == Some(address));
+                if !movements.is_empty() {
+                    pasts.push(Past { header, movements });
+                }
+            }
+            next = end + 1;
+        }
+        if last.is_some_and(|last| last != to) {
+            return Err(SourceError::NotThere(format!("block {} is another one", to.number)));
+        }
+        Ok(pasts)
     }
 
     /// What the chain itself says of a token, where it is cheap to ask; `None` also if there is no such token.

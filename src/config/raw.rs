@@ -51,6 +51,7 @@ pub(super) struct RawChain {
     pub lag_limit_seconds: Option<Whole>,
     pub batch_blocks: Option<Whole>,
     pub start_block: Option<Whole>,
+    pub sweep_per_minute: Option<Whole>,
     pub dropped_after_seconds: Option<Whole>,
 }
 

@@ -81,7 +81,7 @@ fn the_examples_in_the_default_file_hold() {
         .collect();
     let config = good(&text);
     let names: Vec<_> = config.chains.keys().map(ChainName::as_str).collect();
-    assert_eq!(names, ["ethereum", "my-chain"]);
+    assert_eq!(names, ["ethereum", "my-chain", "my-cluster"]);
     let mine = &config.chains["my-chain"];
     assert_eq!(mine.settlement, Settlement::Confirmations(12));
     assert_eq!(mine.tokens.len(), 1);
@@ -103,6 +103,7 @@ fn a_known_chain_needs_only_endpoints() {
     assert_eq!(usdc.decimals, 18);
     assert_eq!((bnb.batch_blocks, bnb.start_block), (100, None));
     assert_eq!(bnb.dropped_after, Duration::from_hours(1));
+    assert_eq!(bnb.sweep_per_minute, 60);
     assert_eq!(chain("ethereum", "").verification, Verification::Full);
     assert_eq!(chain("sei", "").verification, Verification::Links);
     let node = &bnb.endpoints[0];
@@ -203,6 +204,13 @@ fn chain_names_are_short_and_plain() {
         let message = Config::from_toml(&text).expect_err(name).to_string();
         assert!(message.starts_with("chains.") && message.contains("a-z, 0-9 and -"), "{message}");
     }
+}
+
+#[test]
+fn the_sweep_can_be_switched_off_and_has_a_limit() {
+    assert_eq!(chain("base", "sweep_per_minute = 0").sweep_per_minute, 0);
+    assert_eq!(chain("base", "sweep_per_minute = 60000").sweep_per_minute, 60_000);
+    chain_refused("base", "sweep_per_minute = 60001", ".sweep_per_minute", &["from 0 to 60000"]);
 }
 
 #[test]

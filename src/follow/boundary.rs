@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Follower, TurnError};
+use super::{Follower, TurnError, history::Histories};
 use crate::{
     apply::{Opening, OpeningBalance},
     chain::{Address, AssetKey, BalanceQuery, BlockRef, Holding, SourceError},
@@ -34,13 +34,16 @@ impl Follower {
             if wanted.is_empty() && closing.is_empty() {
                 return Ok(());
             }
-            let openings = match self.openings(cursor, &wanted, &self.assets()).await? {
+            let openings = match self.openings(cursor, &wanted, &self.config.assets()).await? {
                 Some(openings) => openings,
                 None if closing.is_empty() => return Ok(()),
                 None => Vec::new(),
             };
             let committed = self.applier.open(cursor, &openings, &closing).await?;
             self.watchlist.insert(committed.opened.iter().copied());
+            if !committed.opened.is_empty() && matches!(self.histories, Histories::Rest) {
+                self.histories = Histories::Look;
+            }
             self.forget(&committed).await?;
             self.gauge_cursor(cursor);
             if !openings.is_empty() {
@@ -95,7 +98,7 @@ impl Follower {
         };
         let sure = sure.unwrap_or_else(|| vec![Holding::default(); held.len()]);
         let mut balances: HashMap<Address, Vec<OpeningBalance>> = HashMap::new();
-        for ((query, Holding { total, frozen }), sure) in held.into_iter().zip(sure) {
+        for ((query, Holding { total, frozen, .. }), sure) in held.into_iter().zip(sure) {
             let balance = OpeningBalance { asset: query.asset, total, frozen, settled: sure.total };
             balances.entry(query.address).or_default().push(balance);
         }
@@ -121,12 +124,6 @@ impl Follower {
             Err(SourceError::NotThere(_)) => Ok(None),
             Err(error) => Err(error.into()),
         }
-    }
-
-    /// The assets that are money on this chain.
-    fn assets(&self) -> Vec<AssetKey> {
-        let tokens = self.config.tokens.iter().map(|token| AssetKey::Token(token.contract));
-        std::iter::once(AssetKey::Native).chain(tokens).collect()
     }
 
     /// Compares what the configuration says of tokens with what the chain says, where it says something.

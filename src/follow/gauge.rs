@@ -33,6 +33,14 @@ impl Follower {
             .set(seconds(self.clock.now()));
     }
 
+    /// The sweep has looked at everything once more.
+    pub(super) fn gauge_swept(&self) {
+        self.metrics
+            .sweep_last_completed_timestamp_seconds
+            .with_label_values(&[self.config.name.as_str()])
+            .set(seconds(self.clock.now()));
+    }
+
     pub(super) fn gauge_halted(&self, halted: i64) {
         self.metrics.chain_halted.with_label_values(&[self.config.name.as_str()]).set(halted);
     }

@@ -8,9 +8,11 @@ mod boundary;
 mod decide;
 mod deployments;
 mod gauge;
+mod history;
 mod prefetch;
 mod reorg;
 mod settle;
+mod sweep;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +24,7 @@ use std::{
 
 use decide::Relation;
 use futures::FutureExt as _;
+use sweep::Sweep;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -70,6 +73,10 @@ pub struct Follower {
     examined: HashMap<SafeDeploymentId, Instant>,
     /// Whether configured assets are all opened for the watches there are.
     assets_ready: bool,
+    histories: history::Histories,
+    sweep: Sweep,
+    /// How often in a row the balances of a settlement could not be read.
+    unproven: u32,
     contradictions: u32,
     contradicted_at: Option<Instant>,
     contradiction_pause: Duration,
@@ -127,7 +134,12 @@ impl Follower {
         clock: Clock,
         bell: Arc<Notify>,
     ) -> Self {
+        if config.sweep_per_minute > 0 {
+            // That nothing was swept yet is to be seen as well.
+            metrics.swept_addresses_total.with_label_values(&[config.name.as_str()]).inc_by(0);
+        }
         Self {
+            sweep: Sweep::new(config.sweep_per_minute),
             config,
             source,
             applier,
@@ -139,6 +151,8 @@ impl Follower {
             tracked: HashSet::new(),
             examined: HashMap::new(),
             assets_ready: false,
+            histories: history::Histories::Look,
+            unproven: 0,
             contradictions: 0,
             contradicted_at: None,
             contradiction_pause: CONTRADICTION_PAUSE,
@@ -244,7 +258,7 @@ impl Follower {
         self.applier.halt(reason).await
     }
 
-    /// One round: take in what is new, open and close watches, settle.
+    /// One round: take in what is new, open and close watches, settle; then, if nothing waits, sweep.
     async fn turn(
         &mut self,
         announced: &mut watch::Receiver<Option<Announced>>,
@@ -269,7 +283,7 @@ impl Follower {
                     turn = Turn::More;
                 }
                 Relation::Behind => {
-                    if self.on_another_branch(&head).await? {
+                    if self.on_another_branch(&cursor, &head).await? {
                         self.reorganize(&cursor).await?;
                         turn = Turn::More;
                     }
@@ -280,6 +294,14 @@ impl Follower {
         self.boundary(&cursor).await?;
         let cursor = self.current()?;
         self.settle(&cursor).await?;
+        let cursor = self.current()?;
+        self.histories(&cursor).await?;
+        if turn == Turn::Idle && !announced.has_changed().unwrap_or(false) {
+            let cursor = self.current()?;
+            if self.sweep(&cursor).await? {
+                turn = Turn::More;
+            }
+        }
         Ok(turn)
     }
 
@@ -534,7 +556,7 @@ impl Follower {
                 }
                 return Err(TurnError::Retry("the node changed branches while it was read".into()));
             }
-            let settled = settle::settled_in(&cursor, &blocks, said);
+            let settled = settle::settled_in(&cursor, &blocks, said, head.at.number);
             self.connect(&cursor, blocks, settled).await?;
             if self.bell.notified().now_or_never().is_some() {
                 let at = self.current()?;

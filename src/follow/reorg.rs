@@ -13,13 +13,20 @@ use crate::{
 };
 
 impl Follower {
-    /// Whether the node has another block at its head's height than we applied there.
-    pub(super) async fn on_another_branch(&self, head: &Header) -> Result<bool, TurnError> {
+    /// Whether the node's head, at or below ours, is on another branch than what we applied.
+    pub(super) async fn on_another_branch(
+        &self,
+        cursor: &Cursor,
+        head: &Header,
+    ) -> Result<bool, TurnError> {
         let mut session = self.applier.db.read().await?;
         let ours =
             chain_store::block_at_or_below(&mut session.conn(), &self.config.name, head.at.number)
                 .await?;
-        Ok(ours.is_some_and(|ours| ours.at.number == head.at.number && ours.at != head.at))
+        let Some(ours) = ours.filter(|ours| ours.at != head.at) else { return Ok(false) };
+        // Above the settled block every applied block is known: a height that stayed empty here and holds
+        // a block there is another branch, too.
+        Ok(ours.at.number == head.at.number || head.at.number > cursor.settled.at.number)
     }
 
     /// Goes back to the newest applied block that the node still has. Never below the settled block.

@@ -1,13 +1,22 @@
-//! What has become irreversible, by the chain's policy.
+//! What has become irreversible, by the chain's policy, and whether the chain itself says the same of it.
 
 use super::{
-    Follower, TurnError,
+    Committed, Follower, TurnError,
     decide::{self, SettleStep},
 };
 use crate::{
-    chain::{Block, Settlement},
-    store::chain::{self as chain_store, BlockPoint, Cursor},
+    chain::{Block, Holding, Settlement},
+    proof,
+    store::{
+        chain::{self as chain_store, BlockPoint, Cursor},
+        proof::{self as proof_store, Claim},
+    },
 };
+
+/// Balances compared at one settlement; what is beyond, after a long stall of finality, the sweep finds.
+const PROVEN_AT_ONCE: i64 = 5_000;
+/// How often a settlement waits for a node that does not tell its balances.
+const PROOF_TRIES: u32 = 5;
 
 impl Follower {
     /// Settles what the chain's policy calls irreversible by now.
@@ -33,12 +42,63 @@ impl Follower {
             SettleStep::Stay => Ok(()),
             SettleStep::Advance(point) => {
                 self.contradictions = 0;
-                self.connect(cursor, Vec::new(), point).await
+                let figures = self.figures(point).await?;
+                let next = self.applier.settle(cursor, point, &figures).await?;
+                self.committed(next, &Committed::default());
+                Ok(())
             }
             SettleStep::OtherBranch => self.reorganize(cursor).await,
             SettleStep::Contradiction { number } => self.contradicted(format!(
                 "the node calls another block {number} settled than the one that was settled here"
             )),
+        }
+    }
+
+    /// What the chain has of the balances that settle with a block, after exactly that block. Nothing where
+    /// the node no longer has that state, or tells no balances at all: money must not stay pending for that.
+    async fn figures(&mut self, point: BlockPoint) -> Result<Vec<(Claim, Holding)>, TurnError> {
+        let mut session = self.applier.db.read().await?;
+        let claims = proof_store::settling(
+            &mut session.conn(),
+            &self.config.name,
+            point.at.number,
+            PROVEN_AT_ONCE,
+        )
+        .await?;
+        drop(session);
+        if claims.is_empty() {
+            return Ok(Vec::new());
+        }
+        match proof::read(self.source.as_ref(), point.at, &claims).await {
+            Ok(Some(figures)) => {
+                self.unproven = 0;
+                Ok(figures)
+            }
+            Ok(None) => {
+                tracing::debug!(
+                    chain = %self.config.name,
+                    block.number = point.at.number,
+                    "the node has no state for this block: it settles without being compared"
+                );
+                Ok(Vec::new())
+            }
+            Err(error) if self.unproven >= PROOF_TRIES => {
+                // Told once: the sweep's silence is what an operator is alerted of.
+                if self.unproven == PROOF_TRIES {
+                    self.unproven += 1;
+                    tracing::warn!(
+                        chain = %self.config.name,
+                        block.number = point.at.number,
+                        error = %error,
+                        "the node tells no balances: blocks settle without being compared"
+                    );
+                }
+                Ok(Vec::new())
+            }
+            Err(error) => {
+                self.unproven += 1;
+                Err(error.into())
+            }
         }
     }
 
@@ -48,9 +108,16 @@ impl Follower {
     }
 }
 
-/// How far a batch settles: up to the newest of its blocks that the node called settled when it began.
-pub(super) fn settled_in(cursor: &Cursor, blocks: &[Block], said: Option<u64>) -> BlockPoint {
-    let Some(said) = said else { return cursor.settled };
+/// How far a batch settles on the way to `head`: up to the newest of its blocks that the node called settled
+/// when it began. The last batch leaves it to [`Follower::settle`], which has the node's states to compare with.
+pub(super) fn settled_in(
+    cursor: &Cursor,
+    blocks: &[Block],
+    said: Option<u64>,
+    head: u64,
+) -> BlockPoint {
+    let last = blocks.last().is_none_or(|block| block.header.at.number >= head);
+    let Some(said) = said.filter(|_| !last) else { return cursor.settled };
     blocks
         .iter()
         .rev()

@@ -157,3 +157,34 @@ impl Position {
         })
     }
 }
+
+/// What entries add up to, in whatever order they are read: plain sums modulo 2^256. Whether each step was
+/// allowed was checked when it was booked; here only the result counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Replay(Position);
+
+impl Replay {
+    pub fn add(&mut self, effect: Effect, direction: Direction, amount: Amount) {
+        let Position { settled, incoming, outgoing } = &mut self.0;
+        let open = match direction {
+            Direction::In => incoming,
+            Direction::Out => outgoing,
+        };
+        let more = |sum: &mut Amount| *sum = Amount::new(sum.get().wrapping_add(amount.get()));
+        let less = |sum: &mut Amount| *sum = Amount::new(sum.get().wrapping_sub(amount.get()));
+        match effect {
+            Effect::Connect | Effect::Unsettle => more(open),
+            Effect::Disconnect | Effect::Settle => less(open),
+        }
+        match (effect, direction) {
+            (Effect::Settle, Direction::In) | (Effect::Unsettle, Direction::Out) => more(settled),
+            (Effect::Settle, Direction::Out) | (Effect::Unsettle, Direction::In) => less(settled),
+            (Effect::Connect | Effect::Disconnect, _) => {}
+        }
+    }
+
+    #[must_use]
+    pub fn position(self) -> Position {
+        self.0
+    }
+}

@@ -135,29 +135,31 @@ pub async fn insert_cursor(
     Ok(changed == 1)
 }
 
-/// Moves head and settled block, if the head still is `from`: the guard against a second writer, and against
-/// a commit whose outcome was not learned. `false` means that nothing was changed and the caller must read
-/// the cursor again.
+/// Moves head and settled block to those of `next`, if both still are those of `from`: the guard against a
+/// second writer, and against a commit whose outcome was not learned. `false` means that nothing was changed
+/// and the caller must read the cursor again.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
 pub async fn move_cursor(
     conn: &mut Conn<'_>,
-    chain: &ChainName,
-    from: &BlockRef,
-    head: &BlockPoint,
-    settled: &BlockPoint,
+    from: &Cursor,
+    next: &Cursor,
     now: Millis,
 ) -> Result<bool, StoreError> {
+    let Cursor { head, settled, .. } = next;
     let changed = on!(conn, c => sqlx::query(
         "UPDATE chain_cursor
-         SET head_number = $4, head_hash = $5, head_time = $6,
-             settled_number = $7, settled_hash = $8, settled_time = $9, updated_at = $10
-         WHERE chain = $1 AND head_number = $2 AND head_hash = $3 AND halted IS NULL",
+         SET head_number = $6, head_hash = $7, head_time = $8,
+             settled_number = $9, settled_hash = $10, settled_time = $11, updated_at = $12
+         WHERE chain = $1 AND head_number = $2 AND head_hash = $3
+           AND settled_number = $4 AND settled_hash = $5 AND halted IS NULL",
     )
-    .bind(chain.as_str())
-    .bind(number(from.number)?)
-    .bind(&from.hash.0[..])
+    .bind(from.chain.as_str())
+    .bind(number(from.head.at.number)?)
+    .bind(&from.head.at.hash.0[..])
+    .bind(number(from.settled.at.number)?)
+    .bind(&from.settled.at.hash.0[..])
     .bind(number(head.at.number)?)
     .bind(&head.at.hash.0[..])
     .bind(head.time)

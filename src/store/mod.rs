@@ -12,6 +12,8 @@ mod reader;
 mod scalar;
 
 pub mod account;
+pub mod audit;
+pub mod backfill;
 pub mod balance;
 pub mod chain;
 pub mod delivery;
@@ -21,6 +23,8 @@ pub mod feed;
 pub mod history;
 pub mod idempotency;
 pub mod key;
+pub mod ownership;
+pub mod proof;
 pub mod safe;
 #[cfg(test)]
 pub(crate) mod testing;

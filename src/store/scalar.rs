@@ -6,8 +6,8 @@ use uuid::Uuid;
 use crate::{
     clock::Millis,
     id::{
-        AccountId, DeliveryId, EndpointId, EventId, KeyId, LeaseToken, SafeDeploymentId, TenantId,
-        TransferId, WalletId,
+        AccountId, ChallengeId, DeliveryId, EndpointId, EventId, KeyId, LeaseToken,
+        SafeDeploymentId, TenantId, TransferId, WalletId,
     },
 };
 
@@ -48,6 +48,6 @@ macro_rules! stored_as {
 
 stored_as!(i64: Millis);
 stored_as!(
-    Uuid: AccountId, DeliveryId, EndpointId, EventId, KeyId, LeaseToken, SafeDeploymentId, TenantId,
-    TransferId, WalletId,
+    Uuid: AccountId, ChallengeId, DeliveryId, EndpointId, EventId, KeyId, LeaseToken, SafeDeploymentId,
+    TenantId, TransferId, WalletId,
 );

@@ -6,13 +6,13 @@ use std::{collections::BTreeMap, env};
 use sqlx::{AssertSqlSafe, Connection as _, FromRow, PgConnection};
 use tempfile::TempDir;
 
-use super::{Db, chain, on, transfer};
+use super::{Db, audit, chain, on, transfer};
 use crate::{
     amount::Amount,
     chain::{Address, AssetKey, ChainName},
     clock::Clock,
-    id::{Ids, TenantId, TransferId, WalletId},
-    ledger::{Direction, Effect, Position},
+    id::{Ids, TenantId, WalletId},
+    ledger::Position,
 };
 
 pub(crate) struct TestStore {
@@ -97,13 +97,27 @@ impl TestStore {
         chain: &ChainName,
         address: Address,
     ) -> WalletId {
+        self.register_since(tenant, chain, address, None).await
+    }
+
+    /// The same, with the history since a block.
+    pub async fn register_since(
+        &self,
+        tenant: TenantId,
+        chain: &ChainName,
+        address: Address,
+        from: Option<u64>,
+    ) -> WalletId {
         let id = self.wallet(tenant, address.as_slice()).await;
+        let from = from.map(|block| i64::try_from(block).unwrap());
         let mut tx = self.db.begin().await.unwrap();
         on!(&mut tx.conn(), c => sqlx::query(
-            "INSERT INTO watch (chain, address, wallet_id, tenant_id, status, created_at, updated_at)
-             VALUES ($1, $2, $3, $4, 'requested', 0, 0)",
+            "INSERT INTO watch (chain, address, wallet_id, tenant_id, status, from_block, history, created_at,
+                                updated_at)
+             VALUES ($1, $2, $3, $4, 'requested', $5, $6, 0, 0)",
         )
-        .bind(chain.as_str()).bind(address.as_slice()).bind(id).bind(tenant).execute(c).await.map(|_| ()))
+        .bind(chain.as_str()).bind(address.as_slice()).bind(id).bind(tenant)
+        .bind(from).bind(from.map(|_| "wanted")).execute(c).await.map(|_| ()))
         .unwrap();
         tx.commit().await.unwrap();
         id
@@ -144,28 +158,13 @@ impl TestStore {
     }
 
     /// A wallet's balances, computed anew from the entries alone.
-    pub async fn replayed(&self, wallet: WalletId) -> BTreeMap<Vec<u8>, Position> {
-        type Row = (Vec<u8>, TransferId, i64, String, String, Amount);
+    pub async fn replayed(
+        &self,
+        wallet: WalletId,
+        name: &ChainName,
+    ) -> BTreeMap<AssetKey, Position> {
         let mut session = self.db.read().await.unwrap();
-        let rows: Vec<Row> = on!(&mut session.conn(), c => sqlx::query_as(
-            "SELECT asset, transfer_id, connection, effect, direction, amount FROM entry
-             WHERE wallet_id = $1",
-        )
-        .bind(wallet).fetch_all(c).await)
-        .unwrap();
-        let mut positions: BTreeMap<Vec<u8>, Position> = BTreeMap::new();
-        // Each transfer on its own is replayed in the order that its effects can have; incoming first.
-        for wanted in [Direction::In, Direction::Out] {
-            for effect in [Effect::Connect, Effect::Settle, Effect::Unsettle, Effect::Disconnect] {
-                for (asset, _, _, booked, direction, amount) in &rows {
-                    if *booked == effect.as_str() && *direction == wanted.as_str() {
-                        let position = positions.entry(asset.clone()).or_default();
-                        *position = replay(*position, effect, wanted, *amount);
-                    }
-                }
-            }
-        }
-        positions
+        audit::replayed(&mut session.conn(), name, wallet).await.unwrap()
     }
 
     /// What was told of a tenant, in order: type, wallet, and the transfer's id if it is of one.
@@ -181,28 +180,4 @@ impl TestStore {
             .map(|(kind, sequence, body)| (kind, sequence, serde_json::from_str(&body).unwrap()))
             .collect()
     }
-}
-
-/// Plain sums: whether every step was allowed is what the other tests check.
-fn replay(position: Position, effect: Effect, direction: Direction, amount: Amount) -> Position {
-    let Position { mut settled, mut incoming, mut outgoing } = position;
-    let (open, up) = match direction {
-        Direction::In => (&mut incoming, true),
-        Direction::Out => (&mut outgoing, false),
-    };
-    let add = |sum: Amount| Amount::new(sum.get().wrapping_add(amount.get()));
-    let sub = |sum: Amount| Amount::new(sum.get().wrapping_sub(amount.get()));
-    match effect {
-        Effect::Connect => *open = add(*open),
-        Effect::Disconnect => *open = sub(*open),
-        Effect::Settle => {
-            *open = sub(*open);
-            settled = if up { add(settled) } else { sub(settled) };
-        }
-        Effect::Unsettle => {
-            *open = add(*open);
-            settled = if up { sub(settled) } else { add(settled) };
-        }
-    }
-    Position { settled, incoming, outgoing }
 }

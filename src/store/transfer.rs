@@ -48,6 +48,12 @@ impl TransferRow {
             && !self.ordinal.starts_with("withdrawal:")
             && !self.ordinal.starts_with("reward:")
     }
+
+    /// Whether the chain's state at a settled block proved it, so that it never was pending.
+    #[must_use]
+    pub fn is_proven(&self) -> bool {
+        self.kind == Kind::Adjustment && self.ordinal.starts_with("proof:")
+    }
 }
 
 #[derive(FromRow)]
@@ -188,7 +194,8 @@ pub async fn insert_transfer(conn: &mut Conn<'_>, row: &TransferRow) -> Result<(
     Ok(())
 }
 
-/// Writes where a transfer stands now; what it is never changes.
+/// Writes where a transfer stands now. What names it never changes; what it moves can: a fee, or what a swap
+/// pays out, depends on the block that holds the transaction.
 ///
 /// # Errors
 /// [`StoreError::Corrupt`] if there is no such transfer.
@@ -196,7 +203,8 @@ pub async fn update_transfer(conn: &mut Conn<'_>, row: &TransferRow) -> Result<(
     let changed = on!(conn, c => sqlx::query(
         "UPDATE transfer
          SET status = $3, block_number = $4, block_hash = $5, block_time = $6, connections = $7,
-             settled_at = $8, orphaned_at = $9
+             settled_at = $8, orphaned_at = $9, kind = $10, amount = $11, from_address = $12,
+             to_address = $13, counted = $14, reason = $15, memo = $16
          WHERE wallet_id = $1 AND id = $2",
     )
     .bind(row.wallet_id)
@@ -208,6 +216,13 @@ pub async fn update_transfer(conn: &mut Conn<'_>, row: &TransferRow) -> Result<(
     .bind(row.connections)
     .bind(row.settled_at)
     .bind(row.orphaned_at)
+    .bind(row.kind.as_str())
+    .bind(row.amount)
+    .bind(row.from.as_ref().map(Address::as_slice))
+    .bind(row.to.as_ref().map(Address::as_slice))
+    .bind(row.counted)
+    .bind(&row.reason)
+    .bind(&row.memo)
     .execute(c)
     .await
     .map(|done| done.rows_affected()))?;
@@ -277,18 +292,38 @@ pub async fn settled_above(
     Ok(rows.into_iter().map(TransferRow::from).collect())
 }
 
-/// The part of a wallet's opening that was irreversible when its watch began.
+/// What of a wallet has settled on a chain: for a watch that begins anew.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
-pub async fn settled_openings(
+pub async fn settled_of(
     conn: &mut Conn<'_>,
     wallet: WalletId,
     chain: &ChainName,
 ) -> Result<Vec<TransferRow>, StoreError> {
     let rows: Vec<RawTransfer> = on!(conn, c => sqlx::query_as(concat!(
         "SELECT ", transfer_columns!(), " FROM transfer
-         WHERE wallet_id = $1 AND chain = $2 AND kind = 'opening' AND status = 'settled'",
+         WHERE wallet_id = $1 AND chain = $2 AND status = 'settled' ORDER BY id DESC",
+    ))
+    .bind(wallet)
+    .bind(chain.as_str())
+    .fetch_all(c)
+    .await)?;
+    Ok(rows.into_iter().map(TransferRow::from).collect())
+}
+
+/// The openings of a wallet on a chain that stand.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn openings(
+    conn: &mut Conn<'_>,
+    wallet: WalletId,
+    chain: &ChainName,
+) -> Result<Vec<TransferRow>, StoreError> {
+    let rows: Vec<RawTransfer> = on!(conn, c => sqlx::query_as(concat!(
+        "SELECT ", transfer_columns!(), " FROM transfer
+         WHERE wallet_id = $1 AND chain = $2 AND kind = 'opening' AND status <> 'orphaned'",
     ))
     .bind(wallet)
     .bind(chain.as_str())

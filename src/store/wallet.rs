@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, FromRow};
 
 pub(in crate::store) use self::filter::bind_filter;
 pub use self::filter::{AccountFilter, WalletFilter, WalletStatus};
-use super::{Conn, StoreError, on};
+use super::{Conn, StoreError, backfill::HistoryStatus, chain::number, on};
 use crate::{
     chain::{Address, ChainName, Family, words},
     clock::Millis,
@@ -49,6 +49,7 @@ pub struct WalletChain {
     pub chain: ChainName,
     pub status: WatchStatus,
     pub from_block: Option<u64>,
+    pub history: Option<HistoryStatus>,
     /// The newest applied block, if the chain has begun.
     pub head: Option<u64>,
     /// How far a Safe's newest deployment there has come.
@@ -103,6 +104,7 @@ struct RawWallet {
     chain: Option<String>,
     status: Option<String>,
     from_block: Option<i64>,
+    history: Option<String>,
     head_number: Option<i64>,
     deployment: Option<String>,
 }
@@ -118,6 +120,12 @@ impl RawWallet {
             status: WatchStatus::parse(status)
                 .ok_or_else(|| StoreError::corrupt(format!("the watch status {status}")))?,
             from_block: height(self.from_block)?,
+            history: self
+                .history
+                .clone()
+                .map(HistoryStatus::try_from)
+                .transpose()
+                .map_err(StoreError::corrupt)?,
             head: height(self.head_number)?,
             deployment: self.deployment.clone(),
         }))
@@ -194,7 +202,7 @@ async fn read(
         "SELECT w.id, w.tenant_id, w.account_id, w.family, w.address, w.kind, w.client_reference_id,
                 w.nickname, w.is_primary, w.disabled_at, w.rotated_at, w.replaced_by, w.safe_version,
                 w.safe_singleton, w.safe_owners, w.safe_threshold, w.created_at, w.updated_at,
-                t.chain, t.status, t.from_block, c.head_number,
+                t.chain, t.status, t.from_block, t.history, c.head_number,
                 CASE WHEN w.kind = 'safe' THEN (
                     SELECT d.status FROM safe_deployment d
                     WHERE d.tenant_id = w.tenant_id AND d.chain = t.chain AND d.wallet_id = w.id
@@ -277,7 +285,7 @@ pub async fn insert(
     Ok(())
 }
 
-/// Wishes for a watch; `false` if the tenant watches that address on that chain already.
+/// Wishes for a watch, with the history since `from_block` if one is given; `false` if the tenant watches that address on that chain already.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
@@ -285,21 +293,45 @@ pub async fn request_watch(
     conn: &mut Conn<'_>,
     wallet: &NewWallet,
     chain: &ChainName,
+    from_block: Option<u64>,
     now: Millis,
 ) -> Result<bool, StoreError> {
     let changed = on!(conn, c => sqlx::query(
-        "INSERT INTO watch (chain, address, wallet_id, tenant_id, status, created_at, updated_at)
-         VALUES ($1, $2, $3, $4, 'requested', $5, $5) ON CONFLICT DO NOTHING",
+        "INSERT INTO watch (chain, address, wallet_id, tenant_id, status, from_block, history, created_at,
+                            updated_at)
+         VALUES ($1, $2, $3, $4, 'requested', $6, $7, $5, $5) ON CONFLICT DO NOTHING",
     )
     .bind(chain.as_str())
     .bind(wallet.address.as_slice())
     .bind(wallet.id)
     .bind(wallet.tenant_id)
     .bind(now)
+    .bind(from_block.map(number).transpose()?)
+    .bind(from_block.map(|_| HistoryStatus::Wanted.as_str()))
     .execute(c)
     .await
     .map(|done| done.rows_affected()))?;
     Ok(changed == 1)
+}
+
+/// How far the history of a wallet on a chain is; `None` where none was asked for.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+#[cfg(test)]
+pub async fn history_of(
+    conn: &mut Conn<'_>,
+    wallet: WalletId,
+    chain: &ChainName,
+) -> Result<Option<HistoryStatus>, StoreError> {
+    let word: Option<String> = on!(conn, c => sqlx::query_scalar(
+        "SELECT history FROM watch WHERE wallet_id = $1 AND chain = $2",
+    )
+    .bind(wallet)
+    .bind(chain.as_str())
+    .fetch_one(c)
+    .await)?;
+    word.map(HistoryStatus::try_from).transpose().map_err(StoreError::corrupt)
 }
 
 /// The wallet with which the tenant watches an address on a chain.

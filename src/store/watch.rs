@@ -237,7 +237,9 @@ pub async fn reopen_above(
     now: Millis,
 ) -> Result<Vec<(WalletId, Address)>, StoreError> {
     let rows: Vec<Reset> = on!(conn, c => sqlx::query_as(
-        "UPDATE watch SET status = 'requested', opened_number = NULL, opened_hash = NULL, updated_at = $3
+        "UPDATE watch SET status = 'requested', opened_number = NULL, opened_hash = NULL,
+                          history = CASE WHEN from_block IS NULL THEN NULL ELSE 'wanted' END,
+                          updated_at = $3
          WHERE chain = $1 AND opened_number > $2 AND status = 'open' RETURNING wallet_id, address",
     )
     .bind(chain.as_str())

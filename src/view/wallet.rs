@@ -6,7 +6,10 @@ use utoipa::ToSchema;
 use crate::{
     clock::Millis,
     id::{AccountId, WalletId},
-    store::wallet::{WalletKind, WalletRow, WalletStatus, WatchStatus},
+    store::{
+        backfill::HistoryStatus,
+        wallet::{WalletKind, WalletRow, WalletStatus, WatchStatus},
+    },
 };
 
 /// A wallet.
@@ -52,7 +55,11 @@ pub struct WalletChainView {
     pub chain: String,
     /// `pending` (the watch has not begun), `active`, `closing` or `closed`.
     pub status: &'static str,
+    /// The first block whose movements were asked for; null for the future only.
     pub from_block: Option<u64>,
+    /// Whether the transfers since `fromBlock` are there: `wanted` (not yet), `complete`, or `incomplete` (no
+    /// node could prove all of them; the opening balance stands instead). Null without `fromBlock`.
+    pub history: Option<&'static str>,
     /// The block up to which everything is in the balances; null until the watch has begun.
     pub covered_to: Option<u64>,
 }
@@ -107,6 +114,7 @@ impl From<&WalletRow> for WalletView {
                 WatchStatus::Closed => "closed",
             },
             from_block: on.from_block,
+            history: on.history.map(HistoryStatus::as_str),
             covered_to: on.head.filter(|_| on.status == WatchStatus::Open),
         });
         Self {

@@ -67,6 +67,7 @@ family = "evm"
 chain_id = {CHAIN_ID}
 settlement = "finalized"
 poll_interval_ms = 1000
+sweep_per_minute = 0
 endpoints = [{{ name = "node", url = "{url}"{ws} }}]
 
 [[chains.{CHAIN}.tokens]]

@@ -10,6 +10,7 @@ mod http;
 mod reads;
 mod recorded;
 mod seed;
+mod solana;
 
 use std::{fmt, time::Duration};
 
@@ -75,6 +76,9 @@ async fn main() -> anyhow::Result<()> {
     }
     if wants("catch-up") {
         show("catch-up", catch_up::near_empty_blocks()).await?;
+    }
+    if wants("solana") {
+        show("solana", solana::measure()).await?;
     }
     for share in [0.001, 0.05] {
         if wants("scan") {

@@ -113,7 +113,7 @@ async fn register(
             is_primary: false,
         };
         wallet::insert(&mut tx.conn(), &new, clock.now()).await?;
-        wallet::request_watch(&mut tx.conn(), &new, chain, clock.now()).await?;
+        wallet::request_watch(&mut tx.conn(), &new, chain, None, clock.now()).await?;
         ids.push(new.id);
     }
     tx.commit().await?;

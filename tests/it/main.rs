@@ -9,6 +9,7 @@ mod dashboards;
 mod deposits;
 mod dev;
 mod lifecycle;
+mod proof;
 mod refusals;
 mod reorgs;
 mod safes;

@@ -16,8 +16,8 @@ async fn a_registered_wallet_is_answered_in_full_and_told_as_an_event() {
     assert_eq!(wallet["status"], "pending");
     assert_eq!(
         wallet["chains"],
-        json!([{ "chain": "base", "status": "pending", "fromBlock": null, "coveredTo": null },
-               { "chain": "ethereum", "status": "pending", "fromBlock": null, "coveredTo": null }])
+        json!([{ "chain": "base", "status": "pending", "fromBlock": null, "history": null, "coveredTo": null },
+               { "chain": "ethereum", "status": "pending", "fromBlock": null, "history": null, "coveredTo": null }])
     );
     assert!(wallet["accountId"].as_str().expect("an account").starts_with("acc_"));
     assert_eq!(wallet["clientReferenceId"], "r-1");
@@ -66,8 +66,11 @@ async fn what_cannot_be_registered_is_refused_with_its_field() {
     refused(with(json!({ "nickname": "a\u{7}" })), invalid, "nickname").await;
     refused(with(json!({ "nickname": "a".repeat(129) })), invalid, "nickname").await;
     refused(with(json!({ "isPrimary": true })), invalid, "isPrimary").await;
-    let says = refused(with(json!({ "fromBlock": { "base": 1 } })), invalid, "fromBlock").await;
-    assert!(says.contains("leave fromBlock out"));
+    let says =
+        refused(with(json!({ "fromBlock": { "ethereum": 1 } })), invalid, "fromBlock.ethereum");
+    assert!(says.await.contains("not among the chains"));
+    refused(with(json!({ "fromBlock": { "base": -1 } })), invalid, "fromBlock.base").await;
+    refused(with(json!({ "fromBlock": { "base": u64::MAX } })), invalid, "fromBlock.base").await;
     let says = refused(json!({ "chains": ["base"], "safe": {} }), invalid, "safe").await;
     assert!(says.contains("POST /v1/safe-deployments"));
     refused(json!({ "deployment": {} }), invalid, "deployment").await;

@@ -1,6 +1,6 @@
 //! `POST /v1/wallets`: the wish to watch an address. The chains' followers fulfil it.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use serde::Deserialize;
@@ -51,8 +51,10 @@ pub struct WalletBody {
     /// Makes it the account's primary wallet of this family.
     #[serde(default)]
     is_primary: bool,
-    #[schema(ignore)]
-    from_block: Option<serde_json::Value>,
+    /// The first block, per chain, whose movements count; without it only the future does.
+    #[serde(default)]
+    #[schema(example = json!({"ethereum": 19_000_000}))]
+    from_block: BTreeMap<String, u64>,
     #[schema(ignore)]
     safe: Option<serde_json::Value>,
     #[schema(ignore)]
@@ -81,7 +83,8 @@ struct Owner {
 struct Register {
     address: Address,
     family: Family,
-    chains: BTreeSet<ChainName>,
+    /// With the first block whose movements count, if not only the future does.
+    chains: BTreeMap<ChainName, Option<u64>>,
     owner: Option<Owner>,
     client_reference_id: Option<String>,
     nickname: Option<String>,
@@ -97,14 +100,6 @@ impl Register {
                 field,
                 "is not supported here by this version: track the Safe's deployment with \
                  POST /v1/safe-deployments",
-            ));
-        }
-        if body.from_block.is_some() {
-            return Err(Problem::field(
-                Code::InvalidRequest,
-                "fromBlock",
-                "asks for history before registration, which is not supported by this version; leave \
-                 fromBlock out",
             ));
         }
         let mut fields = Fields::default();
@@ -123,7 +118,7 @@ impl Register {
             fields.refuse("isPrimary", "needs an account");
         }
         let owner = body.account.map(|account| owner(&mut fields, account));
-        let mut chains = BTreeSet::new();
+        let mut chains = BTreeMap::new();
         let mut family = None;
         for (n, name) in body.chains.iter().enumerate() {
             let field = format!("chains[{n}]");
@@ -133,8 +128,18 @@ impl Register {
                     field,
                     format!("is of another family ({}): register it separately", config.family),
                 );
-            } else if !chains.insert(config.name.clone()) {
+            } else if chains.insert(config.name.clone(), None).is_some() {
                 fields.refuse(field, "is named twice");
+            }
+        }
+        for (name, block) in &body.from_block {
+            let field = format!("fromBlock.{name}");
+            match chains.get_mut(name.as_str()) {
+                None => fields.refuse(field, "is not among the chains of this request"),
+                Some(_) if i64::try_from(*block).is_err() => {
+                    fields.refuse(field, "is higher than any block");
+                }
+                Some(from) => *from = Some(*block),
             }
         }
         fields.finish()?;
@@ -230,8 +235,8 @@ impl Write for Register {
             is_primary: self.is_primary,
         };
         wallet::insert(conn, &new, now).await?;
-        for chain in &self.chains {
-            if !wallet::request_watch(conn, &new, chain, now).await? {
+        for (chain, from) in &self.chains {
+            if !wallet::request_watch(conn, &new, chain, *from, now).await? {
                 return Err(exists(tenant, conn, chain, &self.address, self.family).await?);
             }
         }
@@ -251,7 +256,7 @@ impl Write for Register {
 
     fn committed(&self, app: &App) {
         app.metrics.events_total.with_label_values(&[EventType::WalletCreated.as_str()]).inc();
-        self.chains.iter().for_each(|chain| app.wake.chain(chain));
+        self.chains.keys().for_each(|chain| app.wake.chain(chain));
         app.wake.deliveries();
     }
 }

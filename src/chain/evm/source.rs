@@ -138,13 +138,11 @@ impl Source for EvmSource {
         at: BlockRef,
         queries: &[BalanceQuery],
     ) -> Result<Vec<Holding>, SourceError> {
-        let totals = self
-            .pool
+        self.pool
             .ask(|endpoint| async move {
                 state::balances(&endpoint, &self.chain, &self.unreadable, at, queries).await
             })
-            .await?;
-        Ok(totals.into_iter().map(Holding::from).collect())
+            .await
     }
 
     fn safes(&self) -> Option<&dyn SafeSource> {

@@ -13,8 +13,8 @@ use super::{
 use crate::{
     amount::Amount,
     chain::{
-        Address, AssetKey, BalanceQuery, BlockHash, BlockRef, ChainName, SafeProof, SafeRejection,
-        TxId, TxLookup,
+        Address, AssetKey, BalanceQuery, BlockHash, BlockRef, ChainName, Holding, SafeProof,
+        SafeRejection, TxId, TxLookup,
         rpc::{Answer, Call, Endpoint, Failure},
     },
 };
@@ -57,7 +57,7 @@ pub(super) async fn balances(
     unreadable: &Unreadable,
     at: BlockRef,
     queries: &[BalanceQuery],
-) -> Result<Vec<Amount>, Failure> {
+) -> Result<Vec<Holding>, Failure> {
     let block = at_block(at);
     let calls = queries
         .iter()
@@ -83,13 +83,15 @@ pub(super) async fn balances(
         .iter()
         .zip(answers)
         .map(|(query, answer)| match query.asset {
-            AssetKey::Native => Ok(Amount::new(answer?.parse::<U256>()?)),
+            AssetKey::Native => Ok(Amount::new(answer?.parse::<U256>()?).into()),
             AssetKey::Token(contract) => {
                 let balance = token_balance(answer)?;
                 if balance.is_none() {
                     unreadable.warn(chain, evm(contract)?);
                 }
-                Ok(Amount::new(balance.unwrap_or_default()))
+                let unreadable = balance.is_none();
+                let total = Amount::new(balance.unwrap_or_default());
+                Ok(Holding { unreadable, ..Holding::from(total) })
             }
         })
         .collect()

@@ -10,6 +10,8 @@
 
 mod endpoint;
 mod pool;
+#[cfg(test)]
+pub(crate) mod testing;
 mod websocket;
 
 use std::time::Duration;

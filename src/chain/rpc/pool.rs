@@ -23,10 +23,11 @@ pub(in crate::chain) struct Pool {
     endpoints: Vec<Arc<Endpoint>>,
     /// The newest block shown so far, and when.
     seen: Mutex<(u64, Instant)>,
+    standstill: Duration,
 }
 
-/// For how long the newest block may stay the same before other endpoints are asked for theirs.
-const STANDSTILL: Duration = Duration::from_secs(15);
+/// For how many polls the newest block may stay the same before other endpoints are asked for theirs.
+const STANDSTILL_POLLS: u32 = 20;
 /// An endpoint further behind another than this many blocks is left alone for a while.
 const STALE_BLOCKS: u64 = 8;
 
@@ -45,7 +46,11 @@ impl Pool {
             .map(|endpoint| Endpoint::new(endpoint, config, dialect, metrics.clone()).map(Arc::new))
             .collect::<Result<Vec<_>, _>>()?;
         endpoints.sort_by_key(|endpoint| std::cmp::Reverse(endpoint.weight));
-        Ok(Self { endpoints, seen: Mutex::new((0, Instant::now())) })
+        Ok(Self {
+            endpoints,
+            seen: Mutex::new((0, Instant::now())),
+            standstill: config.poll_interval * STANDSTILL_POLLS,
+        })
     }
 
     /// Puts one question to one endpoint after the other until one answers it.
@@ -126,7 +131,7 @@ impl Pool {
             *seen = (number, Instant::now());
             return false;
         }
-        if seen.1.elapsed() < STANDSTILL {
+        if seen.1.elapsed() < self.standstill {
             return false;
         }
         seen.1 = Instant::now();

@@ -107,12 +107,21 @@ struct Flow<'a> {
     who: &'a str,
     /// Base units; both balances are below 2^64, and sums of a few hundred of them below 2^127.
     change: i128,
-    /// The place among the transaction's accounts.
+    /// The place among the transaction's accounts, or the rank among a token's owners: nobody else's.
     index: u32,
 }
 
 fn place(index: usize) -> Result<u32, Failure> {
     u32::try_from(index).map_err(|_| Failure::Invalid("too many accounts".to_owned()))
+}
+
+/// Decodes a transaction that stands for itself.
+pub(super) fn checked_transaction(tx: &Transaction<'_>, out: &mut Block) -> Result<(), Failure> {
+    let meta = tx.meta.as_ref().ok_or_else(|| {
+        Failure::untrusted("transaction_meta", "a transaction without its balances")
+    })?;
+    verify::shape(tx, meta)?;
+    transaction(tx, meta, out)
 }
 
 fn transaction(tx: &Transaction<'_>, meta: &Meta<'_>, out: &mut Block) -> Result<(), Failure> {
@@ -139,7 +148,12 @@ fn transaction(tx: &Transaction<'_>, meta: &Meta<'_>, out: &mut Block) -> Result
             flows.push(Flow { who: key.pubkey, change, index: place(index)? });
         }
     }
-    book.settle(AssetKey::Native, &flows, Rest { lost: Kind::Transfer, gained: Kind::Transfer })?;
+    book.settle(
+        AssetKey::Native,
+        &flows,
+        Ordinal::Account,
+        Rest { lost: Kind::Transfer, gained: Kind::Transfer },
+    )?;
 
     let before = meta.pre_token_balances.as_deref().unwrap_or_default();
     let after = meta.post_token_balances.as_deref().unwrap_or_default();
@@ -156,7 +170,7 @@ fn transaction(tx: &Transaction<'_>, meta: &Meta<'_>, out: &mut Block) -> Result
         // What a mint of Token-2022 withholds stays in the receiving account, out of its amount.
         let withheld = program == TOKEN_2022 && flows.iter().any(|flow| flow.change > 0);
         let rest = if withheld { Rest { lost: Kind::Fee, ..rest } } else { rest };
-        book.settle(asset, &flows, rest)?;
+        book.settle(asset, &flows, Ordinal::Owner, rest)?;
     }
     // A freeze names the account, writable, and the mint, and moves nothing.
     for held in before {
@@ -206,7 +220,11 @@ fn by_mint<'a>(
     }
     for (_, _, flows) in &mut mints {
         flows.retain(|flow| flow.change != 0);
-        flows.sort_unstable_by_key(|flow| flow.index);
+        // An account that changed hands is the first one of both its owners: the rank tells them apart.
+        flows.sort_unstable_by_key(|flow| (flow.index, flow.who));
+        for (rank, flow) in flows.iter_mut().enumerate() {
+            flow.index = place(rank)?;
+        }
     }
     Ok(mints)
 }
@@ -240,7 +258,13 @@ impl Bookkeeper<'_> {
     }
 
     /// One asset's gains and losses as movements: their sums per address are exactly the changes.
-    fn settle(&mut self, asset: AssetKey, flows: &[Flow<'_>], rest: Rest) -> Result<(), Failure> {
+    fn settle(
+        &mut self,
+        asset: AssetKey,
+        flows: &[Flow<'_>],
+        ordinal: fn(u32) -> Ordinal,
+        rest: Rest,
+    ) -> Result<(), Failure> {
         let (losers, gainers): (Vec<&Flow<'_>>, Vec<&Flow<'_>>) =
             flows.iter().partition(|flow| flow.change < 0);
         let sum = |flows: &[&Flow<'_>]| flows.iter().map(|flow| flow.change).sum::<i128>();
@@ -251,7 +275,7 @@ impl Bookkeeper<'_> {
                 let from = address(loser.who)?;
                 for flow in &gainers {
                     let to = address(flow.who)?;
-                    let at = Ordinal::Account(flow.index);
+                    let at = ordinal(flow.index);
                     self.push(at, Kind::Transfer, asset, Some(from), Some(to), flow.amount());
                 }
                 if excess > 0 {
@@ -263,7 +287,7 @@ impl Bookkeeper<'_> {
                 let to = address(gainer.who)?;
                 for flow in &losers {
                     let from = address(flow.who)?;
-                    let at = Ordinal::Account(flow.index);
+                    let at = ordinal(flow.index);
                     self.push(at, Kind::Transfer, asset, Some(from), Some(to), flow.amount());
                 }
             }
@@ -271,12 +295,12 @@ impl Bookkeeper<'_> {
                 let one_sided = losers.is_empty() || gainers.is_empty();
                 for flow in losers {
                     let kind = if one_sided { rest.lost } else { Kind::Transfer };
-                    let at = Ordinal::Account(flow.index);
+                    let at = ordinal(flow.index);
                     self.push(at, kind, asset, Some(address(flow.who)?), None, flow.amount());
                 }
                 for flow in gainers {
                     let kind = if one_sided { rest.gained } else { Kind::Transfer };
-                    let at = Ordinal::Account(flow.index);
+                    let at = ordinal(flow.index);
                     self.push(at, kind, asset, None, Some(address(flow.who)?), flow.amount());
                 }
             }

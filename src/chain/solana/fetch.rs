@@ -9,7 +9,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::time::sleep;
 
-use super::{decode, errors, json, source::Inner};
+use super::{decode, errors, json, source::Inner, state::MAX_AHEAD};
 use crate::chain::{
     Block, BlockRef, Header,
     rpc::{Answer, Call, Endpoint, Failure},
@@ -58,6 +58,7 @@ impl Inner {
     /// The newest block of that commitment.
     pub async fn newest(&self, node: &Endpoint, sure: Commitment) -> Result<Header, Failure> {
         let slot = self.slot(node, sure).await?;
+        self.newest.fetch_max(slot, Ordering::Relaxed);
         match self.header(node, slot).await {
             Err(Failure::NotThere(_)) => {}
             known => return known,
@@ -128,7 +129,11 @@ impl Inner {
     async fn full(&self, node: &Endpoint, slot: u64) -> Result<Block, Failure> {
         let answer = self.get(node, slot, Details::Accounts).await?;
         let block: json::Block<'_> = answer.parse()?;
-        self.counted(decode::block(slot, &block, self.verification))
+        let block = self.counted(decode::block(slot, &block, self.verification))?;
+        if slot.saturating_add(MAX_AHEAD) >= self.newest.load(Ordering::Relaxed) {
+            self.remember(&block)?;
+        }
+        Ok(block)
     }
 
     /// The header at a height; `None` if the slot is proven to be skipped, or is above the newest block.

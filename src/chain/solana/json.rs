@@ -49,6 +49,64 @@ impl Block<'_> {
     }
 }
 
+/// One entry of a list of signatures.
+#[derive(Debug, Deserialize)]
+pub(super) struct Listed {
+    pub signature: String,
+    pub slot: u64,
+}
+
+/// A transaction by itself, as `encoding: "json"` shows it.
+#[derive(Debug, Deserialize)]
+pub(super) struct PastTransaction<'a> {
+    pub slot: u64,
+    #[serde(borrow)]
+    pub transaction: PastBody<'a>,
+    #[serde(borrow)]
+    pub meta: Option<PastMeta<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct PastBody<'a> {
+    #[serde(borrow)]
+    pub signatures: Vec<&'a str>,
+    #[serde(borrow)]
+    pub message: PastMessage<'a>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PastMessage<'a> {
+    #[serde(borrow)]
+    pub account_keys: Vec<&'a str>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PastMeta<'a> {
+    #[serde(flatten, borrow)]
+    pub balances: Meta<'a>,
+    #[serde(default, borrow)]
+    pub loaded_addresses: Option<PastLoaded<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct PastLoaded<'a> {
+    #[serde(borrow)]
+    pub writable: Vec<&'a str>,
+    #[serde(borrow)]
+    pub readonly: Vec<&'a str>,
+}
+
+impl<'a> Transaction<'a> {
+    /// Of all its keys in order; which of them are writable is not told, so all count as such.
+    pub fn of_keys(signatures: Vec<&'a str>, keys: &[&'a str], meta: Meta<'a>) -> Self {
+        let account_keys =
+            keys.iter().map(|&pubkey| AccountKey { pubkey, writable: true }).collect();
+        Self { transaction: Accounts { signatures, account_keys }, meta: Some(meta) }
+    }
+}
+
 #[derive(Debug, Deserialize)]
 pub(super) struct Transaction<'a> {
     #[serde(borrow)]
@@ -146,6 +204,7 @@ pub(super) struct Lamports {
 /// A token account, parsed by the node.
 #[derive(Debug, Deserialize)]
 pub(super) struct Keyed<T> {
+    pub pubkey: String,
     pub account: Parsed<T>,
 }
 

@@ -52,7 +52,7 @@ impl Inner {
 }
 
 /// The memos in the order of execution, those of inner instructions among them.
-fn text(full: &Full) -> Option<String> {
+pub(super) fn text(full: &Full) -> Option<String> {
     let message = &full.transaction.message;
     let mut keys: Vec<&str> = message.account_keys.iter().map(String::as_str).collect();
     let meta = full.meta.as_ref();

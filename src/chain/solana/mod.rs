@@ -9,6 +9,7 @@
 //! | `decode` | a block made into movements |
 //! | `fetch` | blocks by slot, and the proof that a slot was skipped |
 //! | `state` | balances as after one block, from a node that only knows its newest state |
+//! | `history` | what moved for one owner in the past |
 //! | `memo` | the text beside a payment |
 //! | `ws` | announcements of new slots |
 //! | `source` | [`SolanaSource`]: the above behind [`crate::chain::Source`] |
@@ -21,6 +22,7 @@
 mod decode;
 mod errors;
 mod fetch;
+mod history;
 mod json;
 mod memo;
 mod source;
@@ -29,7 +31,7 @@ mod verify;
 mod ws;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use source::SolanaSource;
 

@@ -1,6 +1,6 @@
 //! [`SolanaSource`]: a Solana cluster behind [`Source`].
 
-use std::sync::atomic::AtomicU8;
+use std::sync::atomic::{AtomicU8, AtomicU64};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -14,7 +14,7 @@ use super::{
 use crate::{
     chain::{
         Address, Announced, BalanceQuery, Block, BlockRef, ChainName, Family, Header, Holding,
-        SettlementTag, Source, SourceError, TokenFacts, TxId,
+        Past, SettlementTag, Source, SourceError, TokenFacts, TxId,
         rpc::{Dialect, Failure, Pool, SetupError},
     },
     config::{ChainConfig, Verification},
@@ -45,6 +45,8 @@ pub(super) struct Inner {
     pub metrics: Metrics,
     /// Learnt: the newest version of transactions that nodes want to be told is understood.
     pub version: AtomicU8,
+    /// The newest slot that a node has named.
+    pub newest: AtomicU64,
     pub mints: Mints,
     pub recent: Recent,
 }
@@ -83,6 +85,7 @@ impl SolanaSource {
                 verification: config.verification,
                 metrics,
                 version: AtomicU8::new(TRANSACTION_VERSION),
+                newest: AtomicU64::new(0),
                 mints: Mints::default(),
                 recent: Recent::default(),
             },
@@ -137,6 +140,18 @@ impl Source for SolanaSource {
 
     async fn memos(&self, at: BlockRef, txs: &[TxId]) -> Result<Vec<Option<String>>, SourceError> {
         self.pool.ask(|node| async move { self.inner.memos(&node, at, txs).await }).await
+    }
+
+    async fn history(
+        &self,
+        address: Address,
+        tokens: &[Address],
+        from: u64,
+        to: BlockRef,
+    ) -> Result<Vec<Past>, SourceError> {
+        self.pool
+            .ask(|node| async move { self.inner.history(&node, address, tokens, from, to).await })
+            .await
     }
 
     async fn token_facts(&self, token: Address) -> Result<Option<TokenFacts>, SourceError> {

@@ -12,6 +12,7 @@ use std::{
     sync::Arc,
 };
 
+use alloy::primitives::U256;
 use parking_lot::Mutex;
 
 use super::{
@@ -28,9 +29,9 @@ use crate::{
 };
 
 /// How many slots the state of a node may be ahead of the block that is asked about.
-const MAX_AHEAD: u64 = 96;
-/// Blocks whose sums are kept, for the next question about nearly the same state.
-const REMEMBERED: usize = 128;
+pub(super) const MAX_AHEAD: u64 = 96;
+/// Blocks whose sums are kept, about a megabyte each on a busy cluster.
+const REMEMBERED: usize = 96;
 /// Accounts that `getMultipleAccounts` takes at once.
 const ACCOUNTS_AT_ONCE: usize = 100;
 
@@ -46,11 +47,12 @@ pub(super) struct MintFacts {
 #[derive(Default)]
 pub(super) struct Mints(Mutex<HashMap<Address, MintFacts>>);
 
-/// What one block moved, per address and asset, in base units.
-struct Moved {
+/// What one block moved, per address and asset: base units gained, less those lost. A Solana balance is below
+/// 2^64, and a block moves each of them a few thousand times at most.
+pub(super) struct Moved {
     at: BlockRef,
     parent: BlockRef,
-    sums: HashMap<(Address, AssetKey), (Amount, Amount)>,
+    sums: HashMap<(Address, AssetKey), i128>,
 }
 
 /// The sums of blocks lately asked for, by slot.
@@ -59,20 +61,28 @@ pub(super) struct Recent(Mutex<BTreeMap<u64, Arc<Moved>>>);
 
 impl Moved {
     fn new(block: &Block) -> Result<Self, Failure> {
-        let mut sums: HashMap<(Address, AssetKey), (Amount, Amount)> = HashMap::new();
-        let overflow = || Failure::untrusted("amount_overflow", "a sum is over 256 bits");
+        let mut sums: HashMap<(Address, AssetKey), i128> = HashMap::new();
+        let overflow = || Failure::untrusted("amount_overflow", "an amount is over 64 bits");
         for movement in &block.movements {
-            if let Some(to) = movement.to {
-                let sum = &mut sums.entry((to, movement.asset)).or_default().0;
-                *sum = sum.checked_add(movement.amount).ok_or_else(overflow)?;
-            }
-            if let Some(from) = movement.from {
-                let sum = &mut sums.entry((from, movement.asset)).or_default().1;
-                *sum = sum.checked_add(movement.amount).ok_or_else(overflow)?;
+            let amount = u64::try_from(movement.amount.get()).map_err(|_| overflow())?;
+            for (who, change) in
+                [(movement.to, i128::from(amount)), (movement.from, -i128::from(amount))]
+            {
+                if let Some(who) = who {
+                    *sums.entry((who, movement.asset)).or_default() += change;
+                }
             }
         }
+        sums.retain(|_, change| *change != 0);
+        sums.shrink_to_fit();
         Ok(Self { at: block.header.at, parent: block.header.parent, sums })
     }
+}
+
+/// The balance before `change`; `None` if there is no such balance.
+fn undo(balance: Amount, change: i128) -> Option<Amount> {
+    let amount = Amount::new(U256::from(change.unsigned_abs()));
+    if change < 0 { balance.checked_add(amount) } else { balance.checked_sub(amount) }
 }
 
 impl Inner {
@@ -123,7 +133,7 @@ impl Inner {
             let answer = next(&mut answers)?;
             let AtSlot { context, value } = answer.parse::<AtSlot<Vec<Keyed<TokenAccount>>>>()?;
             read_at.insert((*owner, program), context.slot);
-            for Keyed { account } in value {
+            for Keyed { account, .. } in value {
                 add_token_account(&mut held, owner, &account.data.parsed.info, context.slot)?;
             }
         }
@@ -145,18 +155,14 @@ impl Inner {
                 Entry::Vacant(unknown) => unknown.insert(self.path(node, at, slot).await?),
             };
             for moved in path {
-                let Some((gained, lost)) = moved.sums.get(&key) else { continue };
-                holding.total = holding
-                    .total
-                    .checked_add(*lost)
-                    .and_then(|total| total.checked_sub(*gained))
-                    .ok_or_else(|| {
-                        self.count("state_and_blocks");
-                        Failure::untrusted(
-                            "state_and_blocks",
-                            format!("a balance of slot {slot} is below what came in since"),
-                        )
-                    })?;
+                let Some(change) = moved.sums.get(&key) else { continue };
+                holding.total = undo(holding.total, *change).ok_or_else(|| {
+                    self.count("state_and_blocks");
+                    Failure::untrusted(
+                        "state_and_blocks",
+                        format!("a balance of slot {slot} is below what came in since"),
+                    )
+                })?;
             }
             holding.frozen = holding.frozen.min(holding.total);
             holdings.push(holding);
@@ -199,9 +205,14 @@ impl Inner {
     }
 
     async fn moved(&self, node: &Endpoint, at: BlockRef) -> Result<Arc<Moved>, Failure> {
-        let moved = Arc::new(Moved::new(&self.block(node, at).await?)?);
+        self.remember(&self.block(node, at).await?)
+    }
+
+    /// Keeps what a block near the head has moved: questions about the blocks below it will need it.
+    pub fn remember(&self, block: &Block) -> Result<Arc<Moved>, Failure> {
+        let moved = Arc::new(Moved::new(block)?);
         let mut recent = self.recent.0.lock();
-        recent.insert(at.number, Arc::clone(&moved));
+        recent.insert(moved.at.number, Arc::clone(&moved));
         while recent.len() > REMEMBERED {
             recent.pop_first();
         }

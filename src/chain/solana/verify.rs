@@ -1,8 +1,10 @@
 //! Do the balances that a block states fit together?
 //!
 //! A block's hash covers its entries, which a node does not hand out; but every transaction states what each
-//! of its accounts had before and after. A transaction that was left out, doubled, or altered breaks that
-//! chain wherever one of its accounts appears again, and lamports must add up in each by itself.
+//! of its accounts had before and after. A transaction that was doubled, altered, or left out between two
+//! others of one of its accounts breaks that chain, and lamports must add up in each by itself. What this
+//! cannot see, an account's first or last transaction of a block left out, is found when the ledger is
+//! compared with the chain's state.
 
 use std::collections::HashMap;
 

@@ -122,6 +122,7 @@ impl Identity {
             batch_blocks: self.batch_blocks,
             start_block: None,
             dropped_after: Duration::from_mins(10),
+            sweep_per_minute: 600,
         }
     }
 }

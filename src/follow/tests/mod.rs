@@ -1,7 +1,13 @@
 //! What a follower promises, on a scripted chain and on every store.
 
+mod audit;
+mod commit;
+mod history;
+mod proof;
 mod scripted;
 mod simulation;
+mod solana;
+mod sweep;
 
 use std::collections::BTreeMap;
 
@@ -52,6 +58,7 @@ fn config(settlement: Settlement) -> ChainConfig {
         batch_blocks: 3,
         start_block: None,
         dropped_after: Duration::from_hours(1),
+        sweep_per_minute: 0,
     }
 }
 
@@ -135,7 +142,7 @@ fn pay(tx: u64, from: Option<Address>, to: Address, amount: u64) -> Payment {
 
 async fn assert_exact(store: &TestStore, rig: &Rig, wallets: &BTreeMap<Address, WalletId>) {
     for (&address, &wallet) in wallets {
-        let replayed = store.replayed(wallet).await;
+        let replayed = store.replayed(wallet, &chain_name()).await;
         for asset in [AssetKey::Native, token()] {
             let position = store.position(wallet, &chain_name(), asset).await;
             assert_eq!(
@@ -144,7 +151,7 @@ async fn assert_exact(store: &TestStore, rig: &Rig, wallets: &BTreeMap<Address, 
                 "the ledger's total is the chain's own figure"
             );
             assert_eq!(
-                replayed.get(asset.as_bytes()).copied().unwrap_or_default(),
+                replayed.get(&asset).copied().unwrap_or_default(),
                 position,
                 "the balance is the sum of its entries"
             );

@@ -46,6 +46,13 @@ struct State {
     faults: u32,
     /// Whether balances at old blocks can be read.
     pruned: bool,
+    /// Whether balances can be read at all.
+    mute: bool,
+    /// What issuers have frozen, and assets that give no figure.
+    frozen: HashMap<(Address, AssetKey), u64>,
+    unreadable: HashSet<AssetKey>,
+    /// Balances that were asked for, by question.
+    asked: Vec<Vec<BalanceQuery>>,
 }
 
 impl Scripted {
@@ -121,6 +128,25 @@ impl Scripted {
 
     pub fn prune(&self, pruned: bool) {
         self.state.lock().pruned = pruned;
+    }
+
+    /// No question about balances is answered.
+    pub fn mute(&self, mute: bool) {
+        self.state.lock().mute = mute;
+    }
+
+    pub fn freeze(&self, address: Address, asset: AssetKey, amount: u64) {
+        self.state.lock().frozen.insert((address, asset), amount);
+    }
+
+    /// An asset gives no figure, as a paused token does.
+    pub fn unreadable(&self, asset: AssetKey) {
+        self.state.lock().unreadable.insert(asset);
+    }
+
+    /// The questions about balances since this was last called.
+    pub fn asked(&self) -> Vec<Vec<BalanceQuery>> {
+        std::mem::take(&mut self.state.lock().asked)
     }
 
     /// The chain's own figure after its head.
@@ -245,12 +271,24 @@ impl Source for Scripted {
         at: BlockRef,
         queries: &[BalanceQuery],
     ) -> Result<Vec<Holding>, SourceError> {
-        let state = self.call()?;
+        let mut state = self.call()?;
+        state.asked.push(queries.to_vec());
+        if state.mute {
+            let detail = "told to be mute".into();
+            return Err(SourceError::Unavailable { detail, retry_after: None });
+        }
         let canonical = state.chain.iter().any(|header| header.at == at);
         if !canonical || (state.pruned && at != state.chain.last().unwrap().at) {
             return Err(SourceError::NotThere("no state".into()));
         }
-        Ok(balances(&state, at, queries).into_iter().map(Holding::from).collect())
+        let holding = |(query, total): (&BalanceQuery, Amount)| {
+            if state.unreadable.contains(&query.asset) {
+                return Holding { unreadable: true, ..Holding::default() };
+            }
+            let frozen = state.frozen.get(&(query.address, query.asset)).copied();
+            Holding { frozen: frozen.unwrap_or_default().into(), ..Holding::from(total) }
+        };
+        Ok(queries.iter().zip(balances(&state, at, queries)).map(holding).collect())
     }
 
     fn announced(&self) -> watch::Receiver<Option<Announced>> {

@@ -1,6 +1,10 @@
 //! The real program in a process of its own, as an operator runs it.
 
-use std::{fs, process::Stdio, time::Duration};
+use std::{
+    fs,
+    process::{Output, Stdio},
+    time::Duration,
+};
 
 use tempfile::TempDir;
 use tidemark::dev::anvil::terminate;
@@ -230,17 +234,29 @@ impl Daemon {
 
     /// What a command of the program prints, with this daemon's configuration. It must succeed.
     pub async fn command(&self, arguments: &[&str]) -> String {
-        let output = tidemark()
+        let output = self.output(arguments).await;
+        let (out, err) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{arguments:?}: {}\n{out}{err}", output.status);
+        out.into_owned()
+    }
+
+    /// The exit code of a command, and all that it says.
+    pub async fn outcome(&self, arguments: &[&str]) -> (i32, String) {
+        let output = self.output(arguments).await;
+        let (out, err) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        (output.status.code().unwrap(), format!("{out}{err}"))
+    }
+
+    async fn output(&self, arguments: &[&str]) -> Output {
+        tidemark()
             .current_dir(self.folder.path())
             .args(["--config", "tidemark.toml"])
             .args(arguments)
             .output()
             .await
-            .unwrap();
-        let (out, err) =
-            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "{arguments:?}: {}\n{out}{err}", output.status);
-        out.into_owned()
+            .unwrap()
     }
 
     /// No warning, no cleaning up.

@@ -3,6 +3,7 @@
 mod deposits;
 mod faults;
 mod frozen;
+mod history;
 mod random;
 mod rewards;
 mod tokens;

@@ -84,5 +84,6 @@ fn config(endpoints: Vec<EndpointConfig>) -> ChainConfig {
         batch_blocks: 100,
         start_block: None,
         dropped_after: Duration::from_hours(1),
+        sweep_per_minute: 0,
     }
 }

@@ -149,7 +149,7 @@ async fn a_safe_is_proven_by_code_singleton_owners_and_threshold() {
 
 #[tokio::test]
 async fn what_is_not_a_safe_is_told_apart() {
-    let reverted = || Reply::Error(3, "execution reverted");
+    let reverted = || Reply::error(3, "execution reverted");
     for (code, singleton, owners, threshold, why) in [
         ("0x", SINGLETON, two_owners as fn() -> Reply, "2", SafeRejection::NoCode),
         ("0x6001", SINGLETON, two_owners, "2", SafeRejection::NotASafe),
