@@ -96,6 +96,8 @@ metrics! {
     verification_failures_total: IntCounterVec ["chain", "check"];
     /// Balances that differed from the chain's own figure.
     balance_drift_total: IntCounterVec ["chain"];
+    /// Histories asked for with a registration, by how they ended (complete, incomplete).
+    histories_total: IntCounterVec ["chain", "status"];
     /// Balances compared with the chain's own figure.
     reconciled_balances_total: IntCounterVec ["chain"];
     /// Addresses that the sweep has compared with the chain's own figures.

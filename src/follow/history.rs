@@ -98,7 +98,8 @@ impl Follower {
                     chain = %self.config.name,
                     wallet = %wish.watch.wallet_id,
                     error = why,
-                    "no node tells this wallet's whole history: its opening balance stays as it is"
+                    "no node tells this wallet's whole history: its opening balance stays as it is; for its past, add an \
+                     endpoint with the full history, delete the wallet and register it again"
                 );
                 None
             }
@@ -113,6 +114,12 @@ impl Follower {
             }
         };
         let status = self.applier.backfill(cursor, wish, past.as_deref()).await?;
+        if status != HistoryStatus::Wanted {
+            self.metrics
+                .histories_total
+                .with_label_values(&[self.config.name.as_str(), status.as_str()])
+                .inc();
+        }
         if status == HistoryStatus::Complete {
             tracing::info!(
                 chain = %self.config.name,

@@ -164,6 +164,9 @@ async fn a_history_that_does_not_lead_to_the_opening_is_not_booked() {
         let wallet = register_since(&store, &mut rig, who(9), 1).await;
         until_decided(&store, &mut rig).await;
         assert_eq!(status(&store, wallet).await, Some(HistoryStatus::Incomplete));
+        let counted =
+            rig.follower.metrics.histories_total.with_label_values(&["scripted", "incomplete"]);
+        assert_eq!(counted.get(), 1, "an operator sees it");
         assert_eq!(standing(&store, wallet).await, [(3, Kind::Opening, 40.into())]);
         assert_exact(&store, &rig, &BTreeMap::from([(who(9), wallet)])).await;
         store.close().await;
