@@ -11,13 +11,13 @@ use super::{
     json::{self, Quantity},
     state::{self, Unreadable},
     verify::Checker,
-    ws::Listener,
+    ws::Subscription,
 };
 use crate::{
     chain::{
         Address, Announced, BalanceQuery, Block, BlockRef, ChainName, Family, Header, Holding,
         SafeProof, SafeRejection, SafeSource, SettlementTag, Source, SourceError, TxId, TxLookup,
-        rpc::{Call, Dialect, Endpoint, Failure, Pool, SetupError},
+        rpc::{Call, Dialect, Endpoint, Failure, Listener, Pool, SetupError},
     },
     config::ChainConfig,
     metrics::Metrics,
@@ -41,7 +41,7 @@ pub struct EvmSource {
     checker: Arc<Checker>,
     unreadable: Unreadable,
     announced: watch::Sender<Option<Announced>>,
-    listener: Option<Listener>,
+    listener: Option<Listener<Subscription>>,
 }
 
 impl EvmSource {
@@ -55,7 +55,7 @@ impl EvmSource {
         Ok(Self {
             chain: config.name.clone(),
             pool: Pool::new(config, &DIALECT, &metrics)?,
-            listener: Listener::new(config, &metrics)?,
+            listener: Listener::new(config, Subscription::new(config, &metrics))?,
             checker: Arc::new(Checker {
                 chain: config.name.clone(),
                 verification: config.verification,

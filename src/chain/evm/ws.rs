@@ -6,13 +6,10 @@
 use std::{convert::Infallible, time::Duration};
 
 use alloy::primitives::B256;
+use async_trait::async_trait;
 use futures::{SinkExt as _, StreamExt as _};
 use serde::Deserialize;
-use tokio::{
-    net::TcpStream,
-    sync::watch,
-    time::{sleep, timeout},
-};
+use tokio::{net::TcpStream, sync::watch, time::timeout};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async_with_config,
     tungstenite::{self, Bytes, Message, Utf8Bytes, protocol::WebSocketConfig},
@@ -22,15 +19,12 @@ use super::{json::Quantity, source::caip2};
 use crate::{
     chain::{
         Announced, BlockHash, ChainName,
-        rpc::{SetupError, wrong_chain, ws_request},
+        rpc::{Lost, Session, wrong_chain, ws_request},
     },
     config::{ChainConfig, EndpointConfig},
     metrics::Metrics,
-    retry::Backoff,
 };
 
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// After this long without a word the node is asked whether it is still there.
 const QUIET: Duration = Duration::from_secs(20);
 /// How long an answer to that, or to a subscription, may take.
@@ -46,19 +40,12 @@ const SUBSCRIBE: &str =
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// The endpoints of one chain that announce blocks.
-pub(super) struct Listener {
+/// Subscribes at one endpoint of a chain.
+pub(super) struct Subscription {
     chain: ChainName,
     caip2: String,
-    /// By descending weight; the next one is tried when one fails.
-    endpoints: Vec<EndpointConfig>,
     metrics: Metrics,
 }
-
-/// Why a connection ended; never with a URL in it.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Lost(String);
 
 #[derive(Deserialize)]
 struct Reply {
@@ -78,58 +65,8 @@ struct Head {
     hash: B256,
 }
 
-impl Listener {
-    /// `None` if no endpoint announces blocks.
-    pub fn new(config: &ChainConfig, metrics: &Metrics) -> Result<Option<Self>, SetupError> {
-        let mut endpoints: Vec<_> =
-            config.endpoints.iter().filter(|endpoint| endpoint.ws.is_some()).cloned().collect();
-        if endpoints.is_empty() {
-            return Ok(None);
-        }
-        endpoints.sort_by_key(|endpoint| std::cmp::Reverse(endpoint.weight));
-        for endpoint in &endpoints {
-            ws_request(endpoint)?;
-        }
-        Ok(Some(Self {
-            chain: config.name.clone(),
-            caip2: config.caip2.clone(),
-            endpoints,
-            metrics: metrics.clone(),
-        }))
-    }
-
-    /// Publishes announced blocks until it is dropped.
-    pub async fn run(&self, heads: &watch::Sender<Option<Announced>>) {
-        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
-        // A failure is said once, until a subscription has worked again: polling goes on meanwhile.
-        let mut said = false;
-        for endpoint in self.endpoints.iter().cycle() {
-            let mut heard = false;
-            let Lost(error) = match self.session(endpoint, heads, &mut heard).await {
-                Err(lost) => lost,
-                Ok(never) => match never {},
-            };
-            if heard {
-                backoff.reset();
-                said = false;
-            }
-            let endpoint = &endpoint.name;
-            if said {
-                tracing::debug!(chain = %self.chain, endpoint, error, "no announcements");
-            } else {
-                said = true;
-                tracing::warn!(
-                    chain = %self.chain,
-                    endpoint,
-                    error,
-                    "the announcements of new blocks broke off; the head is polled meanwhile"
-                );
-            }
-            sleep(backoff.next_delay()).await;
-        }
-    }
-
-    /// One connection, from its opening to its loss.
+#[async_trait]
+impl Session for Subscription {
     async fn session(
         &self,
         endpoint: &EndpointConfig,
@@ -169,6 +106,12 @@ impl Listener {
                 }));
             }
         }
+    }
+}
+
+impl Subscription {
+    pub fn new(config: &ChainConfig, metrics: &Metrics) -> Self {
+        Self { chain: config.name.clone(), caip2: config.caip2.clone(), metrics: metrics.clone() }
     }
 
     /// Connects, makes sure of the chain, and subscribes.

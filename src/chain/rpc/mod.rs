@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `endpoint` | one node: transport, pace, limits, batches |
 //! | `pool` | which endpoint is asked, and which one next |
-//! | `websocket` | how a connection for announcements is opened |
+//! | `websocket` | announcements: how a connection is opened, and that another follows |
 //!
 //! What an error means, and how a node says which chain it serves, is the family's own: [`Dialect`].
 
@@ -22,7 +22,7 @@ pub(super) use endpoint::{Endpoint, wrong_chain};
 pub(super) use pool::Pool;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
-pub(super) use websocket::ws_request;
+pub(super) use websocket::{Listener, Lost, Session, ws_request};
 
 /// What a family says differently over JSON-RPC.
 #[derive(Debug)]

@@ -1,5 +1,9 @@
-//! How a connection for announcements is opened.
+//! Announcements over a websocket: how a connection is opened, and that another follows when it is lost.
 
+use std::{convert::Infallible, time::Duration};
+
+use async_trait::async_trait;
+use tokio::{sync::watch, time::sleep};
 use tokio_tungstenite::tungstenite::{
     client::IntoClientRequest as _,
     handshake::client::Request,
@@ -7,7 +11,86 @@ use tokio_tungstenite::tungstenite::{
 };
 
 use super::SetupError;
-use crate::config::EndpointConfig;
+use crate::{
+    chain::{Announced, ChainName},
+    config::{ChainConfig, EndpointConfig},
+    retry::Backoff,
+};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Why a connection ended; never with a URL in it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(in crate::chain) struct Lost(pub String);
+
+/// How a family subscribes.
+#[async_trait]
+pub(in crate::chain) trait Session: Send + Sync {
+    /// One connection, from its opening to its loss. `heard` is set once it has announced something.
+    async fn session(
+        &self,
+        endpoint: &EndpointConfig,
+        heads: &watch::Sender<Option<Announced>>,
+        heard: &mut bool,
+    ) -> Result<Infallible, Lost>;
+}
+
+/// The endpoints of one chain that announce blocks.
+pub(in crate::chain) struct Listener<S> {
+    chain: ChainName,
+    /// By descending weight; the next one is tried when one fails.
+    endpoints: Vec<EndpointConfig>,
+    session: S,
+}
+
+impl<S: Session> Listener<S> {
+    /// `None` if no endpoint announces blocks.
+    pub fn new(config: &ChainConfig, session: S) -> Result<Option<Self>, SetupError> {
+        let mut endpoints: Vec<_> =
+            config.endpoints.iter().filter(|endpoint| endpoint.ws.is_some()).cloned().collect();
+        if endpoints.is_empty() {
+            return Ok(None);
+        }
+        endpoints.sort_by_key(|endpoint| std::cmp::Reverse(endpoint.weight));
+        for endpoint in &endpoints {
+            ws_request(endpoint)?;
+        }
+        Ok(Some(Self { chain: config.name.clone(), endpoints, session }))
+    }
+
+    /// Publishes announced blocks until it is dropped.
+    pub async fn run(&self, heads: &watch::Sender<Option<Announced>>) {
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        // A failure is said once, until a subscription has worked again: polling goes on meanwhile.
+        let mut said = false;
+        for endpoint in self.endpoints.iter().cycle() {
+            let mut heard = false;
+            let Lost(error) = match self.session.session(endpoint, heads, &mut heard).await {
+                Err(lost) => lost,
+                Ok(never) => match never {},
+            };
+            if heard {
+                backoff.reset();
+                said = false;
+            }
+            let endpoint = &endpoint.name;
+            if said {
+                tracing::debug!(chain = %self.chain, endpoint, error, "no announcements");
+            } else {
+                said = true;
+                tracing::warn!(
+                    chain = %self.chain,
+                    endpoint,
+                    error,
+                    "the announcements of new blocks broke off; the head is polled meanwhile"
+                );
+            }
+            sleep(backoff.next_delay()).await;
+        }
+    }
+}
 
 /// The request that opens the socket, with the endpoint's headers.
 ///

@@ -9,13 +9,13 @@ use super::{
     errors,
     fetch::Commitment,
     state::{Mints, Recent},
-    ws::Listener,
+    ws::Subscription,
 };
 use crate::{
     chain::{
         Address, Announced, BalanceQuery, Block, BlockRef, ChainName, Family, Header, Holding,
         Past, SettlementTag, Source, SourceError, TokenFacts, TxId,
-        rpc::{Dialect, Failure, Pool, SetupError},
+        rpc::{Dialect, Failure, Listener, Pool, SetupError},
     },
     config::{ChainConfig, Verification},
     metrics::Metrics,
@@ -35,7 +35,7 @@ pub struct SolanaSource {
     pool: Pool,
     inner: Inner,
     announced: watch::Sender<Option<Announced>>,
-    listener: Option<Listener>,
+    listener: Option<Listener<Subscription>>,
 }
 
 /// What the questions to an endpoint share.
@@ -78,7 +78,7 @@ impl SolanaSource {
         let _ = rustls::crypto::ring::default_provider().install_default();
         Ok(Self {
             pool: Pool::new(config, &DIALECT, &metrics)?,
-            listener: Listener::new(config, &metrics)?,
+            listener: Listener::new(config, Subscription::new(config, &metrics))?,
             announced: watch::Sender::new(None),
             inner: Inner {
                 chain: config.name.clone(),
