@@ -144,6 +144,7 @@ impl Inner {
         let account = Family::Solana.format_address(&account);
         let mut places: Vec<Place> = Vec::new();
         let mut before: Option<Place> = None;
+        let mut seen = 0;
         loop {
             let cursor = before
                 .as_ref()
@@ -153,6 +154,15 @@ impl Inner {
             let answer = node.call(Call::new("getSignaturesForAddress", params)).await?;
             let page: Vec<Listed> = answer.parse()?;
             let full = page.len() >= PAGE;
+            seen += page.len();
+            // Else a node that turns in a circle would be asked for ever.
+            let turns = page
+                .last()
+                .zip(before.as_ref())
+                .is_some_and(|(now, (_, last))| now.signature == *last);
+            if turns || seen > 2 * LONGEST {
+                return Err(Failure::Invalid("a list of signatures without an end".to_owned()));
+            }
             for listed in page {
                 let newest_first = before.as_ref().is_none_or(|(slot, _)| listed.slot <= *slot);
                 if !newest_first {

@@ -183,3 +183,26 @@ async fn a_list_with_a_gap_is_not_believed_and_another_endpoint_is_asked() {
         assert!(!history(&both, &cluster, 1).await.is_empty());
     }
 }
+
+#[tokio::test]
+async fn a_node_whose_list_never_ends_is_not_asked_for_ever() {
+    let cluster = cluster();
+    let honest = cluster.clone();
+    let node = Node::start(move |method, params| match method {
+        // Newer than what is asked for, so that no limit of the history is ever reached.
+        "getSignaturesForAddress" => {
+            let listed = json!({"slot": 1_000_000, "signature": "again", "err": null});
+            Reply::Result(vec![listed; 1000].into())
+        }
+        _ => honest.honest(method, params),
+    })
+    .await;
+    let to = cluster.head().at;
+    let source = of_node(&node);
+    let asked = source.history(alice(), &[], 1, to);
+    let error = tokio::time::timeout(std::time::Duration::from_secs(10), asked)
+        .await
+        .expect("it ends")
+        .expect_err("no list");
+    assert!(matches!(error, SourceError::Unavailable { .. }), "{error}");
+}
