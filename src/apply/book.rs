@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{ApplyError, ChainInfo, Figures, MatchedBlock, Opening, Shortage, proof::Comparisons};
 use crate::{
     amount::Amount,
-    chain::{Address, AssetKey, Header, Kind, Memo, Movement, Ordinal, TxId},
+    chain::{Address, AssetKey, Header, Kind, Movement, Ordinal, TxId},
     clock::Millis,
     event::{EventType, NewEvent},
     id::{Ids, WalletId},
@@ -163,10 +163,7 @@ impl Book {
             block_time: Millis::from_seconds(header.time),
             connections: 1,
             reason: None,
-            memo: match &movement.memo {
-                Memo::Text(text) => Some(text.clone()),
-                Memo::None | Memo::Unread => None,
-            },
+            memo: movement.memo.clone(),
             seen_at: self.now,
             settled_at: None,
             orphaned_at: None,
@@ -348,7 +345,7 @@ impl Book {
                     from: None,
                     to: Some(watch.address),
                     amount,
-                    memo: Memo::None,
+                    memo: None,
                 };
                 let header = Header {
                     at,

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     amount::Amount,
-    chain::{AssetKey, Header, Kind, Memo, Movement, Ordinal, Past, TxId},
+    chain::{AssetKey, Header, Kind, Movement, Ordinal, Past, TxId},
     ledger::{Direction, Effect, LedgerError, Status},
     store::{
         Conn,
@@ -160,7 +160,7 @@ impl Book {
                 from: None,
                 to: Some(wish.watch.address),
                 amount: earlier,
-                memo: Memo::None,
+                memo: None,
             };
             let header = Header { at: first.parent, ..*first };
             let row = self.leg(conn, &header, &movement, &wish.watch, Direction::In).await?;

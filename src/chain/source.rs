@@ -1,6 +1,6 @@
 //! What a chain family owes the follower: the [`Source`] trait and the values that cross it.
 
-use std::{fmt, time::Duration};
+use std::{collections::HashSet, fmt, time::Duration};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -38,6 +38,43 @@ pub struct Block {
     /// Holdings that a transaction changed or may have changed in their terms (frozen, thawed) without
     /// moving anything.
     pub touched: Vec<BalanceQuery>,
+    /// Transactions with a memo that the block itself does not show; [`Source::complete`] reads it.
+    pub unread_memos: Vec<TxId>,
+}
+
+/// Whether somebody watches an address at this moment.
+pub type IsWatched<'a> = dyn Fn(&Address) -> bool + Send + Sync + 'a;
+
+impl Block {
+    /// A block with nothing in it yet.
+    #[must_use]
+    pub fn empty(header: Header) -> Self {
+        Self {
+            header,
+            movements: Vec::new(),
+            transactions: Vec::new(),
+            safes: Vec::new(),
+            touched: Vec::new(),
+            unread_memos: Vec::new(),
+        }
+    }
+
+    /// Drops the movements, touched holdings and memos that concern no watched address. Transactions and
+    /// Safes stay: those that matter are known by other means.
+    pub fn retain_watched(&mut self, watched: &IsWatched<'_>) {
+        let is_watched = |address: &Option<Address>| address.as_ref().is_some_and(watched);
+        self.movements.retain(|movement| is_watched(&movement.from) || is_watched(&movement.to));
+        self.touched.retain(|query| watched(&query.address));
+        if !self.unread_memos.is_empty() {
+            let kept: HashSet<TxId> = self
+                .movements
+                .iter()
+                .filter(|movement| movement.carries_memo())
+                .map(|movement| movement.tx)
+                .collect();
+            self.unread_memos.retain(|tx| kept.contains(tx));
+        }
+    }
 }
 
 /// One movement of one asset at one exact place on the chain.
@@ -52,17 +89,17 @@ pub struct Movement {
     /// `None` where money goes to nobody who could be watched (a fee, a burn).
     pub to: Option<Address>,
     pub amount: Amount,
-    pub memo: Memo,
+    /// What the sender wrote beside a payment, for families whose transactions carry text. Known once the
+    /// block is complete: see [`Source::complete`].
+    pub memo: Option<String>,
 }
 
-/// What the sender wrote beside a payment, for families whose transactions carry text.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Memo {
-    #[default]
-    None,
-    /// The transaction has one that the block does not show: [`Source::memos`] reads it.
-    Unread,
-    Text(String),
+impl Movement {
+    /// Whether a memo of the transaction belongs to this movement: to every payment, and to no fee.
+    #[must_use]
+    pub fn carries_memo(&self) -> bool {
+        self.kind != Kind::Fee
+    }
 }
 
 /// The place inside a transaction. With chain and transaction it names a movement for ever, whichever
@@ -368,10 +405,16 @@ pub trait Source: Send + Sync + 'static {
         queries: &[BalanceQuery],
     ) -> Result<Vec<Holding>, SourceError>;
 
-    /// The memos of transactions of the block `at`, one per transaction, in order. Asked only for movements
-    /// that say [`Memo::Unread`].
-    async fn memos(&self, _at: BlockRef, txs: &[TxId]) -> Result<Vec<Option<String>>, SourceError> {
-        Ok(vec![None; txs.len()])
+    /// Reduces a block to what concerns watched addresses, and reads what the block itself does not show of
+    /// that. Called when the block is connected, not when it is fetched: blocks are fetched ahead while
+    /// registrations come and go.
+    async fn complete(
+        &self,
+        mut block: Block,
+        watched: &IsWatched<'_>,
+    ) -> Result<Block, SourceError> {
+        block.retain_watched(watched);
+        Ok(block)
     }
 
     /// What moved for one address in the blocks from `from` to `to`, oldest first. `tokens` are those that

@@ -31,8 +31,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     apply::{Applier, ApplyError, Committed, Figures, FoundSafe, MatchedBlock},
     chain::{
-        Announced, BalanceQuery, Block, BlockRef, Header, Kind, Memo, Movement, Settlement, Source,
-        SourceError, TxId,
+        Address, Announced, BalanceQuery, Block, BlockRef, Header, Settlement, Source, SourceError,
+        TxId,
     },
     clock::Clock,
     config::ChainConfig,
@@ -468,16 +468,12 @@ impl Follower {
 
     /// What of a block touches a watched address or a tracked transaction; its Safes proven.
     async fn matched(&self, block: Block) -> Result<MatchedBlock, TurnError> {
-        let watched = |address: &Option<crate::chain::Address>| {
-            address.as_ref().is_some_and(|address| self.watchlist.contains(address))
-        };
-        let Block { header, mut movements, transactions, safes, mut touched } = block;
-        movements.retain(|movement| watched(&movement.from) || watched(&movement.to));
-        touched.retain(|query| self.watchlist.contains(&query.address));
+        let watched = |address: &Address| self.watchlist.contains(address);
+        let Block { header, movements, transactions, safes, touched, .. } =
+            self.source.complete(block, &watched).await?;
         // Where the state after this block is gone, the comparison with the chain's state finds out later.
         let holdings = self.state(header.at, &touched).await?.unwrap_or_default();
         let touched = touched.into_iter().zip(holdings).collect();
-        self.read_memos(header.at, &mut movements).await?;
         let tracked: Vec<TxId> = if self.tracked.is_empty() {
             Vec::new()
         } else {
@@ -494,31 +490,6 @@ impl Follower {
             }
         }
         Ok(MatchedBlock { header, movements, safes: found, tracked, touched })
-    }
-
-    /// Reads the memos that the block says are there; fees carry none.
-    async fn read_memos(&self, at: BlockRef, movements: &mut [Movement]) -> Result<(), TurnError> {
-        let unread =
-            |movement: &Movement| movement.memo == Memo::Unread && movement.kind != Kind::Fee;
-        let mut txs: Vec<TxId> = movements
-            .iter()
-            .filter(|movement| unread(movement))
-            .map(|movement| movement.tx)
-            .collect();
-        txs.dedup();
-        if txs.is_empty() {
-            return Ok(());
-        }
-        let memos = self.source.memos(at, &txs).await?;
-        if memos.len() != txs.len() {
-            return Err(TurnError::Retry("the node left out memos".into()));
-        }
-        let memos: HashMap<TxId, Option<String>> = txs.into_iter().zip(memos).collect();
-        for movement in movements.iter_mut().filter(|movement| unread(movement)) {
-            let text = memos.get(&movement.tx).cloned().flatten();
-            movement.memo = text.map_or(Memo::None, Memo::Text);
-        }
-        Ok(())
     }
 
     /// Takes over what was committed.

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     amount::Amount,
     chain::{
-        Address, AssetKey, Block, BlockHash, BlockRef, Header, Kind, Memo, Movement, Ordinal,
+        Address, AssetKey, Block, BlockHash, BlockRef, Header, Kind, Movement, Ordinal,
         TxFact, TxId, rpc::Failure,
     },
 };
@@ -66,11 +66,9 @@ pub(super) fn block(
     let logs: usize = receipts.iter().map(|receipt| receipt.logs.len()).sum();
     let mut out = Decoded {
         block: Block {
-            header: header(block),
             movements: Vec::with_capacity(logs + 2 * receipts.len()),
             transactions: Vec::with_capacity(receipts.len()),
-            safes: Vec::new(),
-            touched: Vec::new(),
+            ..Block::empty(header(block))
         },
         unknown_transfers: 0,
     };
@@ -91,7 +89,7 @@ pub(super) fn block(
             from: None,
             to: somebody(withdrawal.address),
             amount: amount(wei)?,
-            memo: Memo::None,
+            memo: None,
         });
     }
     Ok(out)
@@ -118,7 +116,7 @@ fn transaction(tx: &Transaction, receipt: &Receipt<'_>, out: &mut Decoded) -> Re
             from,
             to,
             amount: Amount::new(wei),
-            memo: Memo::None,
+            memo: None,
         });
     }
     if success {
@@ -135,7 +133,7 @@ fn transaction(tx: &Transaction, receipt: &Receipt<'_>, out: &mut Decoded) -> Re
             from: Some(address(sender)),
             to: None,
             amount: fee,
-            memo: Memo::None,
+            memo: None,
         });
     }
     Ok(())
@@ -200,7 +198,7 @@ fn logs_of(tx: TxId, receipt: &Receipt<'_>, out: &mut Decoded) -> Result<(), Fai
                     from,
                     to,
                     amount: Amount::new(wei),
-                    memo: Memo::None,
+                    memo: None,
                 });
             }
             Shape::NotAnAmount => {}

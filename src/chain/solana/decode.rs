@@ -16,7 +16,7 @@ use super::{
 use crate::{
     amount::Amount,
     chain::{
-        Address, AssetKey, BalanceQuery, Block, BlockHash, BlockRef, Header, Kind, Memo, Movement,
+        Address, AssetKey, BalanceQuery, Block, BlockHash, BlockRef, Header, Kind, Movement,
         Ordinal, TxFact, TxId, rpc::Failure,
     },
     config::Verification,
@@ -64,11 +64,9 @@ pub(super) fn block(
 ) -> Result<Block, Failure> {
     let header = header(slot, &block.head())?;
     let mut out = Block {
-        header,
         movements: Vec::with_capacity(2 * block.transactions.len()),
         transactions: Vec::with_capacity(block.transactions.len()),
-        safes: Vec::new(),
-        touched: Vec::new(),
+        ..Block::empty(header)
     };
     let mut continuity = Continuity::default();
     for tx in &block.transactions {
@@ -95,7 +93,7 @@ pub(super) fn block(
             from: if gained { None } else { who },
             to: if gained { who } else { None },
             amount: Amount::from(reward.lamports.unsigned_abs()),
-            memo: Memo::None,
+            memo: None,
         });
     }
     Ok(out)
@@ -130,12 +128,10 @@ fn transaction(tx: &Transaction<'_>, meta: &Meta<'_>, out: &mut Block) -> Result
     // The first account signs and pays, of a failed transaction too.
     let payer = address(keys[0].pubkey)?;
     out.transactions.push(TxFact { tx: id, sender: payer, nonce: None, success: !meta.failed });
-    let has_memo = keys.iter().any(|key| MEMO.contains(&key.pubkey));
-    let mut book = Bookkeeper {
-        tx: id,
-        memo: if has_memo { Memo::Unread } else { Memo::None },
-        out: &mut out.movements,
-    };
+    if keys.iter().any(|key| MEMO.contains(&key.pubkey)) {
+        out.unread_memos.push(id);
+    }
+    let mut book = Bookkeeper { tx: id, out: &mut out.movements };
     if meta.fee > 0 {
         book.push(Ordinal::Fee, Kind::Fee, AssetKey::Native, Some(payer), None, meta.fee.into());
     }
@@ -239,7 +235,6 @@ struct Rest {
 /// Writes the movements of one transaction.
 struct Bookkeeper<'a> {
     tx: TxId,
-    memo: Memo,
     out: &'a mut Vec<Movement>,
 }
 
@@ -253,8 +248,8 @@ impl Bookkeeper<'_> {
         to: Option<Address>,
         amount: Amount,
     ) {
-        let memo = if kind == Kind::Fee { Memo::None } else { self.memo.clone() };
-        self.out.push(Movement { tx: self.tx, ordinal, kind, asset, from, to, amount, memo });
+        let tx = self.tx;
+        self.out.push(Movement { tx, ordinal, kind, asset, from, to, amount, memo: None });
     }
 
     /// One asset's gains and losses as movements: their sums per address are exactly the changes.

@@ -15,7 +15,7 @@ use solana_pubkey::Pubkey;
 use spl_associated_token_account_interface::address::get_associated_token_address_with_program_id as associated;
 
 use super::{
-    TOKEN, TOKEN_2022, decode,
+    TOKEN, TOKEN_2022, decode, memo,
     json::{
         AtSlot, Head, Keyed, Listed, PastMeta, PastTransaction, TokenAccount, TokenBalance,
         Transaction,
@@ -23,7 +23,7 @@ use super::{
     source::Inner,
 };
 use crate::chain::{
-    Address, Block, BlockRef, Family, Header, Memo, Movement, Past,
+    Address, Block, BlockRef, Family, Header, Movement, Past,
     rpc::{Answer, Call, Endpoint, Failure},
 };
 
@@ -282,23 +282,13 @@ fn token_accounts(answer: &Answer, owner: Address) -> Result<BTreeSet<Address>, 
 /// The owner's movements of one transaction, with its memo.
 fn movements(answer: &Answer, header: Header, owner: Address) -> Result<Vec<Movement>, Failure> {
     let (tx, _) = as_in_a_block(answer.parse()?)?;
-    let mut block = Block {
-        header,
-        movements: Vec::new(),
-        transactions: Vec::new(),
-        safes: Vec::new(),
-        touched: Vec::new(),
-    };
+    let mut block = Block::empty(header);
     decode::checked_transaction(&tx, &mut block)?;
-    let mut movements = block.movements;
-    movements.retain(|movement| movement.from == Some(owner) || movement.to == Some(owner));
-    if movements.iter().any(|movement| movement.memo == Memo::Unread) {
-        let text = super::memo::text(&answer.parse()?);
-        for movement in movements.iter_mut().filter(|movement| movement.memo == Memo::Unread) {
-            movement.memo = text.clone().map_or(Memo::None, Memo::Text);
-        }
+    block.retain_watched(&|address| *address == owner);
+    for id in std::mem::take(&mut block.unread_memos) {
+        memo::write(&mut block, id, memo::text(&answer.parse()?));
     }
-    Ok(movements)
+    Ok(block.movements)
 }
 
 /// Whether each transaction of an account's list begins with what the one before left the account.

@@ -11,12 +11,21 @@ use super::{
     source::Inner,
 };
 use crate::chain::{
-    BlockRef, Family, TxId,
+    Block, BlockRef, Family, Movement, TxId,
     rpc::{Call, Endpoint, Failure},
 };
 
+/// Gives the payments of a transaction their memo.
+pub(super) fn write(block: &mut Block, tx: TxId, memo: Option<String>) {
+    let paid = |movement: &&mut Movement| movement.tx == tx && movement.carries_memo();
+    for movement in block.movements.iter_mut().filter(paid) {
+        movement.memo.clone_from(&memo);
+    }
+}
+
 impl Inner {
-    /// The memos of transactions of one block; several of one transaction stand in lines.
+    /// The memos of transactions of one block, one per transaction, in order; several of one transaction
+    /// stand in lines.
     pub async fn memos(
         &self,
         node: &Endpoint,

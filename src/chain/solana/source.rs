@@ -8,13 +8,14 @@ use tokio::sync::watch;
 use super::{
     errors,
     fetch::Commitment,
+    memo,
     state::{Mints, Recent},
     ws::Subscription,
 };
 use crate::{
     chain::{
         Address, Announced, BalanceQuery, Block, BlockRef, ChainName, Family, Header, Holding,
-        Past, SettlementTag, Source, SourceError, TokenFacts, TxId,
+        IsWatched, Past, SettlementTag, Source, SourceError, TokenFacts,
         rpc::{Dialect, Failure, Listener, Pool, SetupError},
     },
     config::{ChainConfig, Verification},
@@ -138,8 +139,25 @@ impl Source for SolanaSource {
         self.pool.ask(|node| async move { self.inner.balances(&node, at, queries).await }).await
     }
 
-    async fn memos(&self, at: BlockRef, txs: &[TxId]) -> Result<Vec<Option<String>>, SourceError> {
-        self.pool.ask(|node| async move { self.inner.memos(&node, at, txs).await }).await
+    async fn complete(
+        &self,
+        mut block: Block,
+        watched: &IsWatched<'_>,
+    ) -> Result<Block, SourceError> {
+        block.retain_watched(watched);
+        let txs = std::mem::take(&mut block.unread_memos);
+        if txs.is_empty() {
+            return Ok(block);
+        }
+        let (at, asked) = (block.header.at, &txs);
+        let memos = self
+            .pool
+            .ask(|node| async move { self.inner.memos(&node, at, asked).await })
+            .await?;
+        for (tx, text) in txs.into_iter().zip(memos) {
+            memo::write(&mut block, tx, text);
+        }
+        Ok(block)
     }
 
     async fn history(

@@ -13,7 +13,7 @@ use crate::{
     amount::Amount,
     chain::{
         Address, Announced, AssetKey, BalanceQuery, Block, BlockHash, BlockRef, Family, Header,
-        Holding, Kind, Memo, Movement, Ordinal, SettlementTag, Source, SourceError, TxFact, TxId,
+        Holding, Kind, Movement, Ordinal, SettlementTag, Source, SourceError, TxFact, TxId,
     },
 };
 
@@ -209,7 +209,7 @@ fn block(header: Header, payments: &[Payment]) -> Block {
         from: payment.from,
         to: payment.to,
         amount: Amount::from(payment.amount),
-        memo: Memo::None,
+        memo: None,
     };
     let fact = |payment: &Payment| TxFact {
         tx: tx(payment.tx),
@@ -218,11 +218,9 @@ fn block(header: Header, payments: &[Payment]) -> Block {
         success: true,
     };
     Block {
-        header,
         movements: payments.iter().map(movement).collect(),
         transactions: payments.iter().map(fact).collect(),
-        safes: Vec::new(),
-        touched: Vec::new(),
+        ..Block::empty(header)
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     chain::{
-        Block, Memo, Source as _, SourceError, TxId,
+        Address, Block, Source as _, SourceError,
         rpc::testing::{Node, Reply},
         solana::SolanaSource,
     },
@@ -306,25 +306,60 @@ async fn an_endpoint_that_stands_still_does_not_hold_the_chain_back() {
     assert_eq!(source.head().await.expect("a head").at.number, 9);
 }
 
+/// What a block says beside the payments to `watched`, once it is complete.
+async fn memos(source: &SolanaSource, block: &Block, watched: u8) -> Vec<Option<String>> {
+    let watched = Address::from(key(watched));
+    let block = source.complete(block.clone(), &|address| *address == watched).await;
+    let block = block.expect("a block");
+    assert!(block.unread_memos.is_empty(), "a complete block has nothing unread");
+    assert!(
+        block.movements.iter().all(|m| m.from == Some(watched) || m.to == Some(watched)),
+        "what concerns nobody is dropped"
+    );
+    block.movements.into_iter().map(|movement| movement.memo).collect()
+}
+
 #[tokio::test]
-async fn memos_are_read_in_order_wherever_they_were_called() {
+async fn a_complete_block_has_the_memos_in_order_wherever_they_were_called_and_a_fee_has_none() {
     let cluster = cluster();
     let pay = Op::Pay { from: key(1), to: key(9), lamports: 5 };
-    let memos = vec![Op::Memo("invoice 12"), pay.clone(), Op::Memo("thank you")];
-    let at = cluster.mine(&[Tx::new(key(1), memos), Tx::new(key(1), vec![pay])]);
+    let ops = vec![Op::Memo("invoice 12"), pay.clone(), Op::Memo("thank you")];
+    let at = cluster.mine(&[Tx::new(key(1), ops), Tx::new(key(1), vec![pay])]);
     let node = cluster.node().await;
     let source = only(&node);
     let block = source.block(at).await.expect("an answer").expect("a block");
-    let unread: Vec<TxId> = block
-        .movements
-        .iter()
-        .filter(|movement| movement.memo == Memo::Unread)
-        .map(|movement| movement.tx)
-        .collect();
-    assert_eq!(unread.len(), 1);
-    let plain = block.movements.last().expect("a movement").tx;
-    let texts = source.memos(at, &[unread[0], plain]).await.expect("memos");
-    assert_eq!(texts, [Some("invoice 12\nthank you".to_owned()), None]);
-    let unknown = source.memos(at, &[TxId::from([9; 64])]).await.expect_err("no such transaction");
-    assert!(matches!(unknown, SourceError::NotThere(_)), "{unknown}");
+    let text = Some("invoice 12\nthank you".to_owned());
+    assert_eq!(memos(&source, &block, 9).await, [text.clone(), None]);
+    assert_eq!(memos(&source, &block, 1).await, [None, text, None, None]);
+}
+
+#[tokio::test]
+async fn memos_are_asked_for_those_who_are_watched_when_the_block_is_connected() {
+    let cluster = cluster();
+    let pay = |to| Op::Pay { from: key(1), to: key(to), lamports: 5 };
+    let noted = |to| Tx::new(key(1), vec![Op::Memo("rent"), pay(to)]);
+    let at = cluster.mine(&[noted(8), noted(9), Tx::new(key(1), vec![pay(7)])]);
+    let node = cluster.node().await;
+    let source = only(&node);
+    let block = source.block(at).await.expect("an answer").expect("a block");
+    assert_eq!(memos(&source, &block, 7).await, [None]);
+    assert_eq!(memos(&source, &block, 2).await, []);
+    assert_eq!(node.times("getTransaction"), 0, "nobody is watched who was sent a memo");
+    assert_eq!(memos(&source, &block, 9).await, [Some("rent".to_owned())]);
+    assert_eq!(node.times("getTransaction"), 1, "of the other memo nothing is asked");
+}
+
+#[tokio::test]
+async fn a_memo_that_no_node_has_is_an_error_and_not_left_out() {
+    let cluster = cluster();
+    let pay = Op::Pay { from: key(1), to: key(9), lamports: 5 };
+    let at = cluster.mine(&[Tx::new(key(1), vec![Op::Memo("rent"), pay])]);
+    let node = except(&cluster, |method, _| {
+        (method == "getTransaction").then_some(Reply::Result(Value::Null))
+    })
+    .await;
+    let source = only(&node);
+    let block = source.block(at).await.expect("an answer").expect("a block");
+    let error = source.complete(block, &|_| true).await.expect_err("no such transaction");
+    assert!(matches!(error, SourceError::NotThere(_)), "{error}");
 }

@@ -8,7 +8,7 @@ use super::cluster::{Cluster, FEE, Key, Op, RENT, Slot, Tx, key, text};
 use crate::{
     amount::Amount,
     chain::{
-        Address, AssetKey, Block, Kind, Memo, Movement, Ordinal,
+        Address, AssetKey, Block, Kind, Movement, Ordinal,
         rpc::Failure,
         solana::{TOKEN, TOKEN_2022, WRAPPED_SOL, decode, json},
     },
@@ -322,10 +322,14 @@ fn a_freeze_moves_nothing_and_is_seen() {
 }
 
 #[test]
-fn a_memo_is_noticed_and_a_fee_has_none() {
+fn a_memo_is_noticed_and_left_to_be_read() {
+    let cluster = cluster();
     let pay = Op::Pay { from: key(1), to: key(9), lamports: 7 };
-    let seen = movements(&cluster(), &[Tx::new(key(1), vec![Op::Memo("invoice 12"), pay])]);
-    assert_eq!([&seen[0].memo, &seen[1].memo], [&Memo::None, &Memo::Unread]);
+    let memo = Tx::new(key(1), vec![Op::Memo("invoice 12"), pay.clone()]);
+    cluster.mine(&[memo, Tx::new(key(1), vec![pay])]);
+    let block = decoded(&cluster.head()).expect("an honest block");
+    assert_eq!(block.unread_memos, [block.transactions[0].tx]);
+    assert!(block.movements.iter().all(|movement| movement.memo.is_none()));
 }
 
 #[test]
