@@ -21,8 +21,8 @@ pub use rpc::SetupError;
 pub use signature::SignatureError;
 pub(crate) use source::words;
 pub use source::{
-    Announced, BalanceQuery, Block, BlockRef, Header, Holding, IsWatched, Kind, Movement, Ordinal,
+    AddressIndex, Announced, BalanceQuery, Block, BlockRef, Header, Holding, IsWatched, Kind, Movement, Ordinal,
     Past,
     SafeProof, SafeRejection, SafeSighting, SafeSource, Settlement, SettlementTag, Source,
-    SourceError, TokenFacts, TxFact, TxLookup,
+    SourceError, TokenFacts, TokenSource, TxFact, TxLookup,
 };

@@ -314,9 +314,6 @@ pub struct Past {
     pub movements: Vec<Movement>,
 }
 
-/// Blocks that a history asks for at once.
-const HISTORY_RANGE: u64 = 50;
-
 /// What a chain says of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenFacts {
@@ -374,7 +371,8 @@ pub enum SourceError {
     WrongChain(String),
 }
 
-/// A chain as its follower sees it. One implementation per family.
+/// A chain as its follower sees it. One implementation per family: the first methods are what every family
+/// must have, the others what some families have.
 ///
 /// Every call asks one endpoint to the end, so that its answer is of one piece; two calls may be answered
 /// by different endpoints, which is why the caller links blocks by parent hash and never trusts a number.
@@ -417,59 +415,28 @@ pub trait Source: Send + Sync + 'static {
         Ok(block)
     }
 
-    /// What moved for one address in the blocks from `from` to `to`, oldest first. `tokens` are those that
-    /// matter; movements of others may be among them.
-    ///
-    /// Not every family needs every block for it; this reads them all, one range after the other.
-    async fn history(
-        &self,
-        address: Address,
-        _tokens: &[Address],
-        from: u64,
-        to: BlockRef,
-    ) -> Result<Vec<Past>, SourceError> {
-        let mut pasts = Vec::new();
-        let mut last: Option<BlockRef> = None;
-        let mut next = from;
-        while next <= to.number {
-            let end = to.number.min(next.saturating_add(HISTORY_RANGE - 1));
-            for block in self.blocks(next, end).await? {
-                let Block { header, mut movements, .. } = block;
-                if last.is_some_and(|last| header.parent != last) {
-                    return Err(SourceError::NotThere(format!(
-                        "block {} does not continue the one before it",
-                        header.at.number
-                    )));
-                }
-                last = Some(header.at);
-                movements.retain(|m| m.from == Some(address) || m.to == Some(address));
-                if !movements.is_empty() {
-                    pasts.push(Past { header, movements });
-                }
-            }
-            next = end + 1;
-        }
-        if last.is_some_and(|last| last != to) {
-            return Err(SourceError::NotThere(format!("block {} is another one", to.number)));
-        }
-        Ok(pasts)
+    /// Blocks announced by the node, where it can announce: wake-ups only, some may be missing.
+    fn announced(&self) -> watch::Receiver<Option<Announced>> {
+        watch::Sender::new(None).subscribe()
     }
 
-    /// What the chain itself says of a token, where it is cheap to ask; `None` also if there is no such token.
-    async fn token_facts(&self, _token: Address) -> Result<Option<TokenFacts>, SourceError> {
-        Ok(None)
-    }
+    /// Keeps the announcements coming until it is dropped; returns at once where there are none to have.
+    async fn listen(&self) {}
 
-    /// Safes on this chain; `None` for families that have none.
+    /// Safes on this chain.
     fn safes(&self) -> Option<&dyn SafeSource> {
         None
     }
 
-    /// Blocks announced by the node, where it can announce: wake-ups only, some may be missing.
-    fn announced(&self) -> watch::Receiver<Option<Announced>>;
+    /// What nodes can tell of one address without every block being read.
+    fn address_index(&self) -> Option<&dyn AddressIndex> {
+        None
+    }
 
-    /// Keeps the announcements coming until it is dropped; returns at once where there are none to have.
-    async fn listen(&self);
+    /// What the chain itself says of tokens, where it is cheap to ask.
+    fn tokens(&self) -> Option<&dyn TokenSource> {
+        None
+    }
 }
 
 /// What a chain with Safes answers of them.
@@ -487,4 +454,25 @@ pub trait SafeSource: Send + Sync {
         address: Address,
         at: BlockRef,
     ) -> Result<Result<SafeProof, SafeRejection>, SourceError>;
+}
+
+/// What a family answers whose nodes list the transactions of an address.
+#[async_trait]
+pub trait AddressIndex: Send + Sync {
+    /// What moved for one address in the blocks from `from` to `to`, oldest first. `tokens` are those that
+    /// matter; movements of others may be among them.
+    async fn history(
+        &self,
+        address: Address,
+        tokens: &[Address],
+        from: u64,
+        to: BlockRef,
+    ) -> Result<Vec<Past>, SourceError>;
+}
+
+/// What a chain answers of its tokens.
+#[async_trait]
+pub trait TokenSource: Send + Sync {
+    /// `None` if there is no such token.
+    async fn token_facts(&self, token: Address) -> Result<Option<TokenFacts>, SourceError>;
 }

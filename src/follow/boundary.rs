@@ -128,8 +128,9 @@ impl Follower {
 
     /// Compares what the configuration says of tokens with what the chain says, where it says something.
     async fn check_tokens(&self) -> Result<(), TurnError> {
+        let Some(source) = self.source.tokens() else { return Ok(()) };
         for token in &self.config.tokens {
-            let Some(facts) = self.source.token_facts(token.contract).await? else { continue };
+            let Some(facts) = source.token_facts(token.contract).await? else { continue };
             if facts.decimals != token.decimals {
                 return Err(TurnError::Retry(format!(
                     "the configuration gives {} {} decimals, the chain says {}: correct it and start again",

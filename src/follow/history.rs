@@ -6,7 +6,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{Follower, TurnError};
 use crate::{
-    chain::{Address, AssetKey, Past, SourceError},
+    chain::{Address, AssetKey, BlockRef, Past, Source, SourceError},
     store::{
         backfill::{self as backfill_store, HistoryStatus, HistoryWish},
         chain::Cursor,
@@ -15,6 +15,8 @@ use crate::{
 
 /// Between two tries at a history that no node could tell.
 const PAUSE: Duration = Duration::from_secs(15);
+/// Blocks that are read at once where nodes have no index by address.
+const RANGE: u64 = 50;
 
 /// What the follower does about histories.
 pub(super) enum Histories {
@@ -75,7 +77,10 @@ impl Follower {
             let told = if from > to.number {
                 Ok(Vec::new())
             } else {
-                source.history(address, &tokens, from, to).await
+                match source.address_index() {
+                    Some(index) => index.history(address, &tokens, from, to).await,
+                    None => every_block(source.as_ref(), address, from, to).await,
+                }
             };
             bell.notify_one();
             told
@@ -130,4 +135,38 @@ impl Follower {
         }
         Ok(true)
     }
+}
+
+/// What moved for one address, from all blocks between, one range after the other.
+async fn every_block(
+    source: &dyn Source,
+    address: Address,
+    from: u64,
+    to: BlockRef,
+) -> Result<Vec<Past>, SourceError> {
+    let mut pasts = Vec::new();
+    let mut last: Option<BlockRef> = None;
+    let mut next = from;
+    while next <= to.number {
+        let end = to.number.min(next.saturating_add(RANGE - 1));
+        for block in source.blocks(next, end).await? {
+            let header = block.header;
+            if last.is_some_and(|last| header.parent != last) {
+                return Err(SourceError::NotThere(format!(
+                    "block {} does not continue the one before it",
+                    header.at.number
+                )));
+            }
+            last = Some(header.at);
+            let block = source.complete(block, &|other| *other == address).await?;
+            if !block.movements.is_empty() {
+                pasts.push(Past { header, movements: block.movements });
+            }
+        }
+        next = end + 1;
+    }
+    if last.is_some_and(|last| last != to) {
+        return Err(SourceError::NotThere(format!("block {} is another one", to.number)));
+    }
+    Ok(pasts)
 }

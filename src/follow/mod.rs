@@ -123,6 +123,13 @@ enum Turn {
     More,
 }
 
+/// The next announcement; without end where nothing is announced.
+async fn announcement(announced: &mut watch::Receiver<Option<Announced>>) {
+    if announced.changed().await.is_err() {
+        std::future::pending().await
+    }
+}
+
 impl Follower {
     #[must_use]
     pub fn new(
@@ -238,11 +245,7 @@ impl Follower {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.bell.notified() => {}
-                changed = announced.changed() => {
-                    if changed.is_err() {
-                        tokio::time::sleep(pause).await;
-                    }
-                }
+                () = announcement(&mut announced) => {}
             }
         }
     }

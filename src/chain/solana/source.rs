@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     chain::{
-        Address, Announced, BalanceQuery, Block, BlockRef, ChainName, Family, Header, Holding,
-        IsWatched, Past, SettlementTag, Source, SourceError, TokenFacts,
+        Address, AddressIndex, Announced, BalanceQuery, Block, BlockRef, ChainName, Family, Header, Holding,
+        IsWatched, Past, SettlementTag, Source, SourceError, TokenFacts, TokenSource,
         rpc::{Dialect, Failure, Listener, Pool, SetupError},
     },
     config::{ChainConfig, Verification},
@@ -160,6 +160,27 @@ impl Source for SolanaSource {
         Ok(block)
     }
 
+    fn announced(&self) -> watch::Receiver<Option<Announced>> {
+        self.announced.subscribe()
+    }
+
+    async fn listen(&self) {
+        if let Some(listener) = &self.listener {
+            listener.run(&self.announced).await;
+        }
+    }
+
+    fn address_index(&self) -> Option<&dyn AddressIndex> {
+        Some(self)
+    }
+
+    fn tokens(&self) -> Option<&dyn TokenSource> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl AddressIndex for SolanaSource {
     async fn history(
         &self,
         address: Address,
@@ -171,20 +192,13 @@ impl Source for SolanaSource {
             .ask(|node| async move { self.inner.history(&node, address, tokens, from, to).await })
             .await
     }
+}
 
+#[async_trait]
+impl TokenSource for SolanaSource {
     async fn token_facts(&self, token: Address) -> Result<Option<TokenFacts>, SourceError> {
         let facts =
             self.pool.ask(|node| async move { self.inner.mint(&node, token).await }).await?;
         Ok(facts.map(|mint| TokenFacts { decimals: mint.decimals }))
-    }
-
-    fn announced(&self) -> watch::Receiver<Option<Announced>> {
-        self.announced.subscribe()
-    }
-
-    async fn listen(&self) {
-        if let Some(listener) = &self.listener {
-            listener.run(&self.announced).await;
-        }
     }
 }

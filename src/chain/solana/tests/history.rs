@@ -11,7 +11,7 @@ use super::{
 use crate::{
     amount::Amount,
     chain::{
-        Address, AssetKey, Past, Source as _, SourceError,
+        Address, AddressIndex as _, AssetKey, Past, SourceError,
         rpc::testing::{Node, Reply},
         solana::{SolanaSource, TOKEN, decode},
     },

@@ -8,7 +8,7 @@ use crate::{
     amount::Amount,
     chain::{
         Address, AssetKey, BalanceQuery, BlockHash, BlockRef, Holding, Source as _, SourceError,
-        TokenFacts,
+        TokenFacts, TokenSource as _,
         solana::{SolanaSource, TOKEN, TOKEN_2022},
     },
 };
