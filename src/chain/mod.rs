@@ -21,8 +21,7 @@ pub use rpc::SetupError;
 pub use signature::SignatureError;
 pub(crate) use source::words;
 pub use source::{
-    AddressIndex, Announced, BalanceQuery, Block, BlockRef, Header, Holding, IsWatched, Kind, Movement, Ordinal,
-    Past,
-    SafeProof, SafeRejection, SafeSighting, SafeSource, Settlement, SettlementTag, Source,
-    SourceError, TokenFacts, TokenSource, TxFact, TxLookup,
+    AddressIndex, Announced, BalanceQuery, Block, BlockRef, Header, Holding, IsWatched, Kind,
+    Movement, Ordinal, Past, SafeProof, SafeRejection, SafeSighting, SafeSource, Settlement,
+    SettlementTag, Source, SourceError, TokenFacts, TokenSource, TxFact, TxLookup,
 };

@@ -7,15 +7,15 @@
 use alloy::primitives::{Address as EvmAddress, B256, U256, address, b256};
 
 use super::{
-    json::{Log, Quantity, Receipt, Transaction},
+    json::{self, Log, Quantity, Receipt, Transaction},
     safe,
-    verify::FullBlock,
+    verify::{BlockAndReceipts, Verified},
 };
 use crate::{
     amount::Amount,
     chain::{
-        Address, AssetKey, Block, BlockHash, BlockRef, Header, Kind, Movement, Ordinal,
-        TxFact, TxId, rpc::Failure,
+        Address, AssetKey, Block, BlockHash, BlockRef, Header, Kind, Movement, Ordinal, TxFact,
+        TxId, rpc::Failure,
     },
 };
 
@@ -47,7 +47,11 @@ fn somebody(who: EvmAddress) -> Option<Address> {
     (!who.is_zero()).then(|| address(who))
 }
 
-pub(super) fn header<T>(block: &super::json::Block<T>) -> Header {
+pub(super) fn header<T>(block: &Verified<json::Block<T>>) -> Header {
+    header_of(block)
+}
+
+fn header_of<T>(block: &json::Block<T>) -> Header {
     let number = block.number.0;
     Header {
         at: BlockRef { number, hash: BlockHash(block.hash.0) },
@@ -56,19 +60,15 @@ pub(super) fn header<T>(block: &super::json::Block<T>) -> Header {
     }
 }
 
-/// Decodes a block whose receipts are known to be its own. `state_sync` is Polygon's receipt without a
-/// transaction, where there is one.
-pub(super) fn block(
-    block: &FullBlock,
-    receipts: &[Receipt<'_>],
-    state_sync: Option<&Receipt<'_>>,
-) -> Result<Decoded, Failure> {
+/// Decodes a block whose receipts are known to be its own.
+pub(super) fn block(verified: &Verified<BlockAndReceipts<'_>>) -> Result<Decoded, Failure> {
+    let BlockAndReceipts { block, receipts, state_sync } = **verified;
     let logs: usize = receipts.iter().map(|receipt| receipt.logs.len()).sum();
     let mut out = Decoded {
         block: Block {
             movements: Vec::with_capacity(logs + 2 * receipts.len()),
             transactions: Vec::with_capacity(receipts.len()),
-            ..Block::empty(header(block))
+            ..Block::empty(header_of(block))
         },
         unknown_transfers: 0,
     };

@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use alloy::primitives::{B256, keccak256};
+use alloy::primitives::B256;
 
 use super::{
     decode,
@@ -204,15 +204,14 @@ fn assemble(
     Ok(out)
 }
 
-/// One block, believed and decoded.
+/// One block, verified and decoded.
 pub(super) fn checked(
     checker: &Checker,
     block: &FullBlock,
     receipts: &[Receipt<'_>],
 ) -> Result<Block, Failure> {
-    let (receipts, state_sync) = without_state_sync(block, receipts);
-    checker.block(block, receipts)?;
-    let decoded = decode::block(block, receipts, state_sync).inspect_err(|failure| {
+    let verified = checker.block(block, receipts)?;
+    let decoded = decode::block(&verified).inspect_err(|failure| {
         if let Failure::Untrusted { check, .. } = failure {
             checker.count(check);
         }
@@ -221,23 +220,4 @@ pub(super) fn checked(
         checker.count("unknown_transfer_shape");
     }
     Ok(decoded.block)
-}
-
-/// Before its Madhugiri fork Polygon appended a receipt for the state sync, under a hash made from the
-/// block's, that no transaction, receipts' root or bloom knows of.
-fn without_state_sync<'a, 'b>(
-    block: &FullBlock,
-    receipts: &'a [Receipt<'b>],
-) -> (&'a [Receipt<'b>], Option<&'a Receipt<'b>>) {
-    if receipts.len() == block.transactions.len() + 1
-        && let Some((last, rest)) = receipts.split_last()
-    {
-        let mut name = b"matic-bor-receipt-".to_vec();
-        name.extend(block.number.0.to_be_bytes());
-        name.extend(block.hash);
-        if last.transaction_hash == keccak256(name) && last.block_hash == block.hash {
-            return (rest, Some(last));
-        }
-    }
-    (receipts, None)
 }

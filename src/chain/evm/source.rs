@@ -77,8 +77,7 @@ impl EvmSource {
         let Some(block) = answer.parse::<Option<json::Block<IgnoredAny>>>()? else {
             return Ok(None);
         };
-        self.checker.header(&block)?;
-        Ok(Some(decode::header(&block)))
+        Ok(Some(decode::header(&self.checker.header(block)?)))
     }
 }
 

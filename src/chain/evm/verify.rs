@@ -5,10 +5,12 @@
 //! with which logs, the block has. Where a chain hashes its headers or receipts in a way of its own, the
 //! logs' bloom still shows a log that is missing.
 
+use std::ops::Deref;
+
 use alloy::{
     consensus::{EMPTY_ROOT_HASH, Header},
     eips::eip4895,
-    primitives::{B256, Bloom},
+    primitives::{B256, Bloom, keccak256},
     rlp::{self, BufMut as _, Encodable as _},
 };
 use alloy_trie::root::{ordered_trie_root, ordered_trie_root_encoded};
@@ -35,19 +37,46 @@ pub(super) struct Checker {
 /// A block with its transactions.
 pub(super) type FullBlock = Block<Vec<Transaction>>;
 
+/// What passed the checks that the chain's configuration asks for. Few they may be (`links`), but nothing is
+/// decoded that went through none: only a [`Checker`] makes one of these.
+#[derive(Debug)]
+pub(super) struct Verified<T>(T);
+
+impl<T> Deref for Verified<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// A block and its receipts, one for each transaction.
+#[derive(Debug)]
+pub(super) struct BlockAndReceipts<'a> {
+    pub block: &'a FullBlock,
+    pub receipts: &'a [Receipt<'a>],
+    /// Polygon's receipt without a transaction, where there is one.
+    pub state_sync: Option<&'a Receipt<'a>>,
+}
+
 impl Checker {
     /// Whether a header is what its hash says.
-    pub fn header<T>(&self, block: &Block<T>) -> Result<(), Failure> {
-        self.counted(if self.verification == Verification::Full {
-            header_hash(block)
-        } else {
-            Ok(())
-        })
+    pub fn header<T>(&self, block: Block<T>) -> Result<Verified<Block<T>>, Failure> {
+        if self.verification == Verification::Full {
+            self.counted(header_hash(&block))?;
+        }
+        Ok(Verified(block))
     }
 
     /// Whether a block, its transactions and their receipts belong together.
-    pub fn block(&self, block: &FullBlock, receipts: &[Receipt<'_>]) -> Result<(), Failure> {
-        self.counted(self.check(block, receipts))
+    pub fn block<'a>(
+        &self,
+        block: &'a FullBlock,
+        receipts: &'a [Receipt<'a>],
+    ) -> Result<Verified<BlockAndReceipts<'a>>, Failure> {
+        let (receipts, state_sync) = without_state_sync(block, receipts);
+        self.counted(self.check(block, receipts))?;
+        Ok(Verified(BlockAndReceipts { block, receipts, state_sync }))
     }
 
     /// One more answer that did not pass a check.
@@ -79,6 +108,25 @@ impl Checker {
             }
         }
     }
+}
+
+/// Before its Madhugiri fork Polygon appended a receipt for the state sync, under a hash made from the
+/// block's, that no transaction, receipts' root or bloom knows of.
+fn without_state_sync<'a>(
+    block: &FullBlock,
+    receipts: &'a [Receipt<'a>],
+) -> (&'a [Receipt<'a>], Option<&'a Receipt<'a>>) {
+    if receipts.len() == block.transactions.len() + 1
+        && let Some((last, rest)) = receipts.split_last()
+    {
+        let mut name = b"matic-bor-receipt-".to_vec();
+        name.extend(block.number.0.to_be_bytes());
+        name.extend(block.hash);
+        if last.transaction_hash == keccak256(name) && last.block_hash == block.hash {
+            return (rest, Some(last));
+        }
+    }
+    (receipts, None)
 }
 
 /// Every transaction has its receipt, in order, and every receipt names this block.

@@ -1,4 +1,4 @@
-//! A block made into movements.
+//! A verified block made into movements.
 //!
 //! A transaction states the balances of all its accounts before and after itself. What an owner gained or
 //! lost is the difference, whatever instructions caused it: so rent, accounts opened and closed on the way,
@@ -10,8 +10,8 @@
 
 use super::{
     MEMO, TOKEN_2022, WRAPPED_SOL,
-    json::{Block as Json, Head, Meta, TokenBalance, Transaction},
-    verify::{self, Continuity},
+    json::TokenBalance,
+    verify::{SlotBlock, SlotHead, Stated, Verified},
 };
 use crate::{
     amount::Amount,
@@ -19,7 +19,6 @@ use crate::{
         Address, AssetKey, BalanceQuery, Block, BlockHash, BlockRef, Header, Kind, Movement,
         Ordinal, TxFact, TxId, rpc::Failure,
     },
-    config::Verification,
 };
 
 /// 32 bytes in base58.
@@ -41,45 +40,28 @@ fn signature(text: &str) -> Result<TxId, Failure> {
     Ok(TxId::from(bytes))
 }
 
-pub(super) fn header(slot: u64, head: &Head<'_>) -> Result<Header, Failure> {
+pub(super) fn header(verified: &Verified<SlotHead<'_>>) -> Result<Header, Failure> {
+    let SlotHead { slot, ref head } = **verified;
     let parent =
         BlockRef { number: head.parent_slot, hash: BlockHash(key(head.previous_blockhash)?) };
     let at = BlockRef { number: slot, hash: BlockHash(key(head.hash)?) };
-    // Only the first block of all may be its own parent.
-    if parent.number >= slot && slot > 0 {
-        return Err(Failure::untrusted(
-            "parent_slot",
-            format!("the block of slot {slot} calls {} its parent", parent.number),
-        ));
-    }
     let time = head.time.and_then(|time| u64::try_from(time).ok()).unwrap_or_default();
     Ok(Header { at, parent, time })
 }
 
 /// Decodes the block of a slot.
-pub(super) fn block(
-    slot: u64,
-    block: &Json<'_>,
-    verification: Verification,
-) -> Result<Block, Failure> {
-    let header = header(slot, &block.head())?;
+pub(super) fn block(verified: &Verified<SlotBlock<'_>>) -> Result<Block, Failure> {
+    let SlotBlock { header: head, transactions, rewards } = &**verified;
+    let header = header(head)?;
     let mut out = Block {
-        movements: Vec::with_capacity(2 * block.transactions.len()),
-        transactions: Vec::with_capacity(block.transactions.len()),
+        movements: Vec::with_capacity(2 * transactions.len()),
+        transactions: Vec::with_capacity(transactions.len()),
         ..Block::empty(header)
     };
-    let mut continuity = Continuity::default();
-    for tx in &block.transactions {
-        let meta = tx.meta.as_ref().ok_or_else(|| {
-            Failure::untrusted("transaction_meta", "a transaction without its balances")
-        })?;
-        verify::shape(tx, meta)?;
-        if verification == Verification::Full {
-            continuity.follow(tx, meta)?;
-        }
-        transaction(tx, meta, &mut out)?;
+    for stated in transactions {
+        transaction(stated, &mut out)?;
     }
-    for (index, reward) in block.rewards.iter().enumerate() {
+    for (index, reward) in rewards.iter().enumerate() {
         if reward.lamports == 0 {
             continue;
         }
@@ -113,16 +95,9 @@ fn place(index: usize) -> Result<u32, Failure> {
     u32::try_from(index).map_err(|_| Failure::Invalid("too many accounts".to_owned()))
 }
 
-/// Decodes a transaction that stands for itself.
-pub(super) fn checked_transaction(tx: &Transaction<'_>, out: &mut Block) -> Result<(), Failure> {
-    let meta = tx.meta.as_ref().ok_or_else(|| {
-        Failure::untrusted("transaction_meta", "a transaction without its balances")
-    })?;
-    verify::shape(tx, meta)?;
-    transaction(tx, meta, out)
-}
-
-fn transaction(tx: &Transaction<'_>, meta: &Meta<'_>, out: &mut Block) -> Result<(), Failure> {
+/// Decodes one transaction, of a block or by itself.
+pub(super) fn transaction(verified: &Verified<Stated<'_>>, out: &mut Block) -> Result<(), Failure> {
+    let Stated { tx, meta } = **verified;
     let keys = &tx.transaction.account_keys;
     let id = signature(tx.transaction.signatures[0])?;
     // The first account signs and pays, of a failed transaction too.

@@ -9,7 +9,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::time::sleep;
 
-use super::{decode, errors, json, source::Inner, state::MAX_AHEAD};
+use super::{decode, errors, json, source::Inner, state::MAX_AHEAD, verify};
 use crate::chain::{
     Block, BlockRef, Header,
     rpc::{Answer, Call, Endpoint, Failure},
@@ -122,14 +122,18 @@ impl Inner {
     /// The header of a slot that has a block.
     pub async fn header(&self, node: &Endpoint, slot: u64) -> Result<Header, Failure> {
         let answer = self.get(node, slot, Details::None).await?;
-        self.counted(decode::header(slot, &answer.parse::<json::Head<'_>>()?))
+        let head = self.counted(verify::header(slot, answer.parse::<json::Head<'_>>()?))?;
+        decode::header(&head)
     }
 
     /// The block of a slot that has one.
     async fn full(&self, node: &Endpoint, slot: u64) -> Result<Block, Failure> {
         let answer = self.get(node, slot, Details::Accounts).await?;
         let block: json::Block<'_> = answer.parse()?;
-        let block = self.counted(decode::block(slot, &block, self.verification))?;
+        let block = self.counted(
+            verify::block(slot, &block, self.verification)
+                .and_then(|verified| decode::block(&verified)),
+        )?;
         if slot.saturating_add(MAX_AHEAD) >= self.newest.load(Ordering::Relaxed) {
             self.remember(&block)?;
         }

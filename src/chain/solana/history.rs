@@ -15,12 +15,14 @@ use solana_pubkey::Pubkey;
 use spl_associated_token_account_interface::address::get_associated_token_address_with_program_id as associated;
 
 use super::{
-    TOKEN, TOKEN_2022, decode, memo,
+    TOKEN, TOKEN_2022, decode,
     json::{
         AtSlot, Head, Keyed, Listed, PastMeta, PastTransaction, TokenAccount, TokenBalance,
         Transaction,
     },
+    memo,
     source::Inner,
+    verify,
 };
 use crate::chain::{
     Address, Block, BlockRef, Family, Header, Movement, Past,
@@ -239,7 +241,8 @@ impl Inner {
                 if answer.is_null() {
                     return Err(Failure::NotThere(format!("the block of slot {slot}")));
                 }
-                Ok((slot, decode::header(slot, &answer.parse::<Head<'_>>()?)?))
+                let head = verify::header(slot, answer.parse::<Head<'_>>()?)?;
+                Ok((slot, decode::header(&head)?))
             })
             .collect()
     }
@@ -283,7 +286,7 @@ fn token_accounts(answer: &Answer, owner: Address) -> Result<BTreeSet<Address>, 
 fn movements(answer: &Answer, header: Header, owner: Address) -> Result<Vec<Movement>, Failure> {
     let (tx, _) = as_in_a_block(answer.parse()?)?;
     let mut block = Block::empty(header);
-    decode::checked_transaction(&tx, &mut block)?;
+    decode::transaction(&verify::transaction(&tx)?, &mut block)?;
     block.retain_watched(&|address| *address == owner);
     for id in std::mem::take(&mut block.unread_memos) {
         memo::write(&mut block, id, memo::text(&answer.parse()?));

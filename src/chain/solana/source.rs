@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     chain::{
-        Address, AddressIndex, Announced, BalanceQuery, Block, BlockRef, ChainName, Family, Header, Holding,
-        IsWatched, Past, SettlementTag, Source, SourceError, TokenFacts, TokenSource,
+        Address, AddressIndex, Announced, BalanceQuery, Block, BlockRef, ChainName, Family, Header,
+        Holding, IsWatched, Past, SettlementTag, Source, SourceError, TokenFacts, TokenSource,
         rpc::{Dialect, Failure, Listener, Pool, SetupError},
     },
     config::{ChainConfig, Verification},
@@ -150,10 +150,8 @@ impl Source for SolanaSource {
             return Ok(block);
         }
         let (at, asked) = (block.header.at, &txs);
-        let memos = self
-            .pool
-            .ask(|node| async move { self.inner.memos(&node, at, asked).await })
-            .await?;
+        let memos =
+            self.pool.ask(|node| async move { self.inner.memos(&node, at, asked).await }).await?;
         for (tx, text) in txs.into_iter().zip(memos) {
             memo::write(&mut block, tx, text);
         }

@@ -6,26 +6,100 @@
 //! cannot see, an account's first or last transaction of a block left out, is found when the ledger is
 //! compared with the chain's state.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, ops::Deref};
 
 use super::{
     TOKEN, TOKEN_2022,
-    json::{Meta, TokenBalance, Transaction},
+    json::{Block, Head, Meta, Reward, TokenBalance, Transaction},
 };
-use crate::chain::rpc::Failure;
+use crate::{chain::rpc::Failure, config::Verification};
+
+/// What passed the checks that the chain's configuration asks for. Few they may be (`links`), but nothing is
+/// decoded that went through none: only this module makes one of these.
+#[derive(Debug)]
+pub(super) struct Verified<T>(T);
+
+impl<T> Deref for Verified<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// A header and the slot that it was asked for by: it does not say its own.
+#[derive(Debug)]
+pub(super) struct SlotHead<'a> {
+    pub slot: u64,
+    pub head: Head<'a>,
+}
+
+/// A block, its transactions with what they state of balances.
+#[derive(Debug)]
+pub(super) struct SlotBlock<'a> {
+    pub header: Verified<SlotHead<'a>>,
+    pub transactions: Vec<Verified<Stated<'a>>>,
+    pub rewards: &'a [Reward<'a>],
+}
+
+/// A transaction and what it states of its accounts' balances.
+#[derive(Debug)]
+pub(super) struct Stated<'a> {
+    pub tx: &'a Transaction<'a>,
+    pub meta: &'a Meta<'a>,
+}
+
+/// Whether a block can be the one of its slot.
+pub(super) fn header(slot: u64, head: Head<'_>) -> Result<Verified<SlotHead<'_>>, Failure> {
+    // Only the first block of all may be its own parent.
+    if head.parent_slot >= slot && slot > 0 {
+        return Err(Failure::untrusted(
+            "parent_slot",
+            format!("the block of slot {slot} calls {} its parent", head.parent_slot),
+        ));
+    }
+    Ok(Verified(SlotHead { slot, head }))
+}
+
+/// Whether the transactions of a slot's block are whole and, with `full`, continue each other.
+pub(super) fn block<'a>(
+    slot: u64,
+    block: &'a Block<'a>,
+    verification: Verification,
+) -> Result<Verified<SlotBlock<'a>>, Failure> {
+    let header = header(slot, block.head())?;
+    let transactions: Vec<Verified<Stated<'_>>> =
+        block.transactions.iter().map(transaction).collect::<Result<_, _>>()?;
+    if verification == Verification::Full {
+        let mut continuity = Continuity::default();
+        for stated in &transactions {
+            continuity.follow(stated)?;
+        }
+    }
+    Ok(Verified(SlotBlock { header, transactions, rewards: &block.rewards }))
+}
+
+/// Whether a transaction has what it states of balances, for each of its accounts.
+pub(super) fn transaction<'a>(tx: &'a Transaction<'a>) -> Result<Verified<Stated<'a>>, Failure> {
+    let meta = tx.meta.as_ref().ok_or_else(|| {
+        Failure::untrusted("transaction_meta", "a transaction without its balances")
+    })?;
+    shape(tx, meta)?;
+    Ok(Verified(Stated { tx, meta }))
+}
 
 /// What a token account holds: mint and base units; `None` for an account that is none.
 type Tokens<'a> = Option<(&'a str, u64)>;
 
 /// What the accounts of a block have after the transactions seen so far.
 #[derive(Default)]
-pub(super) struct Continuity<'a> {
+struct Continuity<'a> {
     lamports: HashMap<&'a str, u64>,
     tokens: HashMap<&'a str, Tokens<'a>>,
 }
 
 /// Whether a transaction's lists belong to each other.
-pub(super) fn shape(tx: &Transaction<'_>, meta: &Meta<'_>) -> Result<(), Failure> {
+fn shape(tx: &Transaction<'_>, meta: &Meta<'_>) -> Result<(), Failure> {
     let keys = tx.transaction.account_keys.len();
     if keys == 0 || tx.transaction.signatures.is_empty() {
         return Err(Failure::untrusted("transaction_shape", "a transaction without accounts"));
@@ -50,7 +124,8 @@ pub(super) fn shape(tx: &Transaction<'_>, meta: &Meta<'_>) -> Result<(), Failure
 
 impl<'a> Continuity<'a> {
     /// Takes in the next transaction of the block; its shape is known to be good.
-    pub fn follow(&mut self, tx: &Transaction<'a>, meta: &Meta<'a>) -> Result<(), Failure> {
+    fn follow(&mut self, stated: &Stated<'a>) -> Result<(), Failure> {
+        let Stated { tx, meta } = stated;
         let sum = |list: &[u64]| list.iter().map(|&lamports| u128::from(lamports)).sum::<u128>();
         let (before, after) = (sum(&meta.pre_balances), sum(&meta.post_balances));
         if before != after + u128::from(meta.fee) {

@@ -10,7 +10,7 @@ use crate::{
     chain::{
         Address, AssetKey, Block, Kind, Movement, Ordinal,
         rpc::Failure,
-        solana::{TOKEN, TOKEN_2022, WRAPPED_SOL, decode, json},
+        solana::{TOKEN, TOKEN_2022, WRAPPED_SOL, decode, json, verify},
     },
     config::Verification,
 };
@@ -29,7 +29,7 @@ fn token(mint: Key) -> AssetKey {
 fn decoded(slot: &Slot) -> Result<Block, Failure> {
     let text = slot.block.to_string();
     let block: json::Block<'_> = serde_json::from_str(&text).expect("the documented shape");
-    decode::block(slot.at.number, &block, Verification::Full)
+    decode::block(&verify::block(slot.at.number, &block, Verification::Full)?)
 }
 
 /// Alice (1), Bob (2) and Carol (3) with SOL; Alice's and Bob's accounts (11, 12) hold dollars, Alice's
