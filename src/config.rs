@@ -18,7 +18,7 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
 
 pub use error::ConfigError;
 
-use crate::chain::{Address, AssetKey, ChainName, Family, Settlement};
+use crate::chain::{Address, AssetKey, ChainName, Family, Settlement, words};
 
 /// A text that must not appear in logs: a database or node URL, a header with a token.
 #[derive(Clone, PartialEq, Eq)]
@@ -117,27 +117,16 @@ pub struct TokenConfig {
     pub decimals: u8,
 }
 
-/// How much of what a node returns is recomputed before it is believed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verification {
-    /// The header's hash and the receipts' root.
-    Full,
-    /// The logs' bloom and the block hash in every receipt; for chains whose headers or receipts have
-    /// fields of their own.
-    Bloom,
-    /// Only the links between blocks; for chains that keep neither.
-    Links,
-}
-
-impl Verification {
-    /// The word in the configuration.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Full => "full",
-            Self::Bloom => "bloom",
-            Self::Links => "links",
-        }
+words! {
+    /// How much of what a node returns is recomputed before it is believed.
+    Verification {
+        /// The header's hash and the receipts' root.
+        Full = "full",
+        /// The logs' bloom and the block hash in every receipt; for chains whose headers or receipts have
+        /// fields of their own.
+        Bloom = "bloom",
+        /// Only the links between blocks; for chains that keep neither.
+        Links = "links",
     }
 }
 

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     api::Api,
     apply::{Applier, ChainInfo},
-    chain::{Family, Source, evm::EvmSource, solana::SolanaSource},
+    chain::Source,
     clock::Clock,
     config::{ChainConfig, Config},
     follow::Follower,
@@ -215,24 +215,12 @@ fn unasked(ended: Result<(String, Result<(), String>), tokio::task::JoinError>) 
     }
 }
 
-/// The source of a chain's family.
+/// The source of a chain.
 pub fn source(chain: &ChainConfig, metrics: &Metrics) -> Result<Arc<dyn Source>, DaemonError> {
-    let failed = |detail: String| DaemonError::Chain { chain: chain.name.to_string(), detail };
-    match chain.family {
-        Family::Evm => {
-            let source = EvmSource::new(chain, metrics.clone())
-                .map_err(|error| failed(error.to_string()))?;
-            Ok(Arc::new(source))
-        }
-        Family::Solana => {
-            let source = SolanaSource::new(chain, metrics.clone())
-                .map_err(|error| failed(error.to_string()))?;
-            Ok(Arc::new(source))
-        }
-        Family::Tron => {
-            Err(failed(format!("the family {} is not supported by this version", chain.family)))
-        }
-    }
+    chain.family.source(chain, metrics).map_err(|error| DaemonError::Chain {
+        chain: chain.name.to_string(),
+        detail: error.to_string(),
+    })
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     chain::{AssetKey, ChainName, Family},
+    config::ChainConfig,
     store::{chain, chain::AssetRow},
     view::AssetView,
 };
@@ -45,8 +46,8 @@ impl AssetIndex {
 
     /// All that `token` can mean: a symbol, a CAIP-19 id or a contract, on whichever chains.
     pub fn named(&self, token: &str) -> Vec<&AssetRow> {
-        let contract = [Family::Evm, Family::Solana, Family::Tron]
-            .into_iter()
+        let contract = Family::ALL
+            .iter()
             .find_map(|family| family.parse_address(token).ok())
             .map(AssetKey::Token);
         let is_named = |asset: &&AssetRow| {
@@ -125,18 +126,21 @@ pub(super) async fn list(
 ) -> Result<Json<Page<TrackedAssetView>>, Problem> {
     caller.need(Scope::WalletsRead)?;
     let index = app.asset_index().await?;
-    let chains: Vec<&ChainName> = match &params.chain {
-        Some(chain) => vec![&app.chain("chain", chain)?.name],
-        None => app.config.chains.keys().collect(),
+    let chains: Vec<&ChainConfig> = match &params.chain {
+        Some(chain) => vec![app.chain("chain", chain)?],
+        None => app.config.chains.values().collect(),
     };
-    let view = |asset: &AssetRow| TrackedAssetView {
+    let view = |chain: &ChainConfig, asset: &AssetRow| TrackedAssetView {
         chain: asset.chain.to_string(),
         asset: asset.into(),
         contract: match &asset.key {
             AssetKey::Native => None,
-            AssetKey::Token(contract) => Some(app.family(&asset.chain).format_address(contract)),
+            AssetKey::Token(contract) => Some(chain.family.format_address(contract)),
         },
     };
-    let data = chains.into_iter().flat_map(|chain| index.of_chain(chain)).map(view).collect();
+    let data = chains
+        .into_iter()
+        .flat_map(|chain| index.of_chain(&chain.name).map(move |asset| view(chain, asset)))
+        .collect();
     Ok(Json(Page { data, next_cursor: None }))
 }

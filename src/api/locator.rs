@@ -7,7 +7,7 @@ use super::{
     error::{Code, Problem},
 };
 use crate::{
-    chain::{AddressError, Family},
+    chain::Family,
     id::{TenantId, WalletId},
     store::{
         Conn,
@@ -58,10 +58,16 @@ impl Locator {
                 Some(rest) => (rest, Some(WalletKind::Safe)),
                 None => (rest, None),
             };
-            let parts = rest.rsplit_once(':').and_then(|(v, f)| Some((v, f.parse().ok()?)));
-            let Some((value, family)) = parts else {
+            let (value, family) = rest.rsplit_once(':').unwrap_or((rest, ""));
+            if Family::TO_COME.contains(&family) {
+                return Err(not_found(text));
+            }
+            let Some(family) = Family::parse(family) else {
+                let families: Vec<String> =
+                    Family::ALL.iter().map(|family| format!(":{family}")).collect();
                 return Err(Problem::invalid(format!(
-                    "'{text}' does not end with a family (:evm, :solana or :tron). {FORMS}."
+                    "'{text}' does not end with a family ({}). {FORMS}.",
+                    families.join(" or ")
                 )));
             };
             return Ok(WalletFilter {
@@ -71,22 +77,17 @@ impl Locator {
                 ..nothing()
             });
         }
-        for family in [Family::Evm, Family::Solana, Family::Tron] {
+        for &family in Family::ALL {
             match family.parse_address(text) {
                 Ok(address) => {
                     let (address, family) = (Some(address), Some(family));
                     return Ok(WalletFilter { address, family, ..nothing() });
                 }
-                Err(error @ AddressError::Checksum { .. }) => {
+                Err(error) if family.resembles_address(text) => {
                     return Err(Problem::field(Code::InvalidAddress, "locator", error.to_string()));
                 }
                 Err(_) => {}
             }
-        }
-        if text.starts_with("0x")
-            && let Err(error) = Family::Evm.parse_address(text)
-        {
-            return Err(Problem::field(Code::InvalidAddress, "locator", error.to_string()));
         }
         Err(not_found(text))
     }
@@ -181,6 +182,7 @@ mod tests {
         assert!(matches!(email.account,
             Some(AccountFilter::Locator(LocatorKind::Email, value)) if value == "a@b.c"));
         assert_eq!(filter("email:a@b.c").err(), Some(Code::InvalidRequest));
+        assert_eq!(filter("email:a@b.c:tron").err(), Some(Code::WalletNotFound));
         assert_eq!(filter("wlt_short").err(), Some(Code::WalletNotFound));
         assert_eq!(filter("0x12").err(), Some(Code::InvalidAddress));
         assert_eq!(filter("nothing").err(), Some(Code::WalletNotFound));

@@ -45,7 +45,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::error::{Code, FieldError, ProblemBody};
 use self::{asset::AssetIndex, auth::Caller, cache::Cache, error::Problem};
 use crate::{
-    chain::{ChainName, Family},
+    chain::ChainName,
     clock::{Clock, Millis},
     config::{ChainConfig, Config},
     id::{Ids, TenantId},
@@ -106,11 +106,6 @@ impl App {
                 ),
             )
         })
-    }
-
-    /// The family of a chain in the store, which may have left the configuration.
-    fn family(&self, chain: &ChainName) -> Family {
-        self.config.chains.get(chain).map_or(Family::Evm, |config| config.family)
     }
 
     /// The clock's time before now by `Millis`, in seconds, for how far a chain lags.

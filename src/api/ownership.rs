@@ -165,7 +165,7 @@ impl Create {
     fn check(app: &App, body: &ChallengeBody) -> Result<Self, Problem> {
         let config = app.chain("chain", &body.chain)?;
         let family = config.family;
-        let network = Network::new(family, &config.caip2).ok_or_else(|| {
+        let network = family.network(&config.caip2).ok_or_else(|| {
             let message = format!("is of the family {family}, which has no sign-in message yet");
             Problem::field(Code::InvalidRequest, "chain", message)
         })?;
@@ -320,7 +320,7 @@ impl Verify {
         };
         let invalid = |detail: String| Problem::new(Code::SignatureInvalid, detail);
         Err(match error {
-            SignatureError::Malformed(_) | SignatureError::Unsupported(_) => {
+            SignatureError::Malformed(_) => {
                 Problem::field(Code::InvalidRequest, "signature", error.to_string())
             }
             SignatureError::Contract => contract("The signature is longer than one of a key."),

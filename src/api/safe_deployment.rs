@@ -38,7 +38,6 @@ pub struct DeploymentBody {
 
 struct Track {
     chain: ChainName,
-    family: Family,
     tx: TxId,
 }
 
@@ -63,7 +62,7 @@ impl Write for Track {
             let row = safe::get(conn, tenant, id).await?;
             row.ok_or_else(|| StoreError::corrupt("a deployment vanished as it was made"))?
         };
-        Answer::new(StatusCode::ACCEPTED, &SafeDeploymentView::new(&row, self.family))
+        Answer::new(StatusCode::ACCEPTED, &SafeDeploymentView::new(&row, Family::WITH_SAFES))
     }
 
     fn committed(&self, app: &App) {
@@ -88,7 +87,7 @@ pub(super) async fn create(
     payload.idempotency_key()?;
     let body: DeploymentBody = payload.parse()?;
     let config = app.chain("chain", &body.chain)?;
-    if config.family != Family::Evm {
+    if config.family != Family::WITH_SAFES {
         return Err(Problem::field(
             Code::InvalidRequest,
             "chain",
@@ -102,7 +101,7 @@ pub(super) async fn create(
             "is not a transaction hash: 0x and 64 hexadecimal digits are expected",
         )
     })?;
-    let track = Track { chain: config.name.clone(), family: config.family, tx };
+    let track = Track { chain: config.name.clone(), tx };
     write::post(&app, tenant, &payload, &track).await
 }
 
@@ -128,7 +127,7 @@ pub(super) async fn read(
     let parsed = id.parse().map_err(|_| missing())?;
     let mut session = app.db.read().await?;
     let row = safe::get(&mut session.conn(), tenant, parsed).await?.ok_or_else(missing)?;
-    Ok(Json(SafeDeploymentView::new(&row, app.family(&row.chain))))
+    Ok(Json(SafeDeploymentView::new(&row, Family::WITH_SAFES)))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -170,6 +169,6 @@ pub(super) async fn list(
     let mut session = app.db.read().await?;
     let rows =
         safe::list(&mut session.conn(), tenant, chain, status, before, window.fetch()).await?;
-    let view = |row: Deployment| SafeDeploymentView::new(&row, app.family(&row.chain));
+    let view = |row: Deployment| SafeDeploymentView::new(&row, Family::WITH_SAFES);
     Ok(Json(window.page(rows, |row| row.id.0, view)))
 }

@@ -66,17 +66,7 @@ impl ChainInfo {
     /// An asset's CAIP-19 id.
     #[must_use]
     pub fn caip19(&self, asset: &AssetKey) -> String {
-        let namespace = match self.family {
-            Family::Evm => "erc20",
-            Family::Solana => "token",
-            Family::Tron => "trc20",
-        };
-        match asset {
-            AssetKey::Native => format!("{}/slip44:{}", self.caip2, self.slip44),
-            AssetKey::Token(contract) => {
-                format!("{}/{namespace}:{}", self.caip2, self.family.format_address(contract))
-            }
-        }
+        self.family.caip19(&self.caip2, self.slip44, asset)
     }
 }
 

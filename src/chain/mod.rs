@@ -7,7 +7,9 @@
 //! stay right while registrations come and go.
 
 mod address;
+mod base58;
 pub mod evm;
+mod family;
 mod name;
 pub(crate) mod rpc;
 pub mod sign_in;
@@ -15,7 +17,8 @@ mod signature;
 pub mod solana;
 mod source;
 
-pub use address::{Address, AddressError, BadValue, BlockHash, Family, TxId};
+pub use address::{Address, AddressError, BadValue, BlockHash, TxId};
+pub use family::{Defaults, Family, Identity, Rules};
 pub use name::{AssetKey, ChainName};
 pub use rpc::SetupError;
 pub use signature::SignatureError;

@@ -1,4 +1,4 @@
-//! The text that the owner of an address signs to show that he controls it: EIP-4361 on EVM chains, and
+//! The text that the owner of an address signs to show that it is theirs: EIP-4361 on EVM chains, and
 //! Sign-In With Solana (the `sign-in-with-solana` grammar of Phantom's specification, which the wallet
 //! standard's `solana:signIn` builds too), which is modelled on it.
 //!
@@ -7,7 +7,7 @@
 
 use std::{fmt, net::Ipv6Addr, str::FromStr};
 
-use super::{BadValue, Family};
+use super::BadValue;
 use crate::clock::Millis;
 
 /// The version of both specifications.
@@ -156,36 +156,14 @@ fn is_path(text: &str) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
     /// Whose account it is, in the message's first line.
-    account: &'static str,
-    id: String,
+    pub(super) account: &'static str,
+    pub(super) id: String,
     /// What stands between the address and the fields where there is no statement: the one place in which
-    /// the two grammars differ.
-    gap: &'static str,
+    /// the grammars differ.
+    pub(super) gap: &'static str,
 }
 
 impl Network {
-    /// `caip2` names the chain: its EIP-155 number is the chain id of EIP-4361; a Solana cluster has a word,
-    /// and one that is not public is a `localnet`. `None` for families without such a message.
-    #[must_use]
-    pub fn new(family: Family, caip2: &str) -> Option<Self> {
-        let (_, reference) = caip2.split_once(':')?;
-        match family {
-            Family::Evm => {
-                Some(Self { account: "Ethereum", id: reference.to_owned(), gap: "\n\n\n" })
-            }
-            Family::Solana => {
-                let cluster = match reference {
-                    "5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp" => "mainnet",
-                    "EtWTRABZaYq6iMfeYKouRu166VU2xqa1" => "devnet",
-                    "4uhcVJyU9pJkvQyS88uRDiswHXSGkcZn" => "testnet",
-                    _ => "localnet",
-                };
-                Some(Self { account: "Solana", id: cluster.to_owned(), gap: "\n\n" })
-            }
-            Family::Tron => None,
-        }
-    }
-
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
@@ -227,10 +205,11 @@ impl fmt::Display for SignIn {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chain::Family;
 
     fn sign_in(family: Family, caip2: &str, statement: Option<&str>) -> SignIn {
         SignIn {
-            network: Network::new(family, caip2).expect("a family with messages"),
+            network: family.network(caip2).expect("a family with messages"),
             domain: "app.example:8443".parse().expect("a domain"),
             address: "ADDRESS".to_owned(),
             statement: statement.map(|text| text.parse().expect("a statement")),
@@ -269,10 +248,10 @@ mod tests {
         assert_eq!(with.to_string(), expected);
         let without = sign_in(Family::Solana, mainnet, None).to_string();
         assert_eq!(without, expected.replace("I accept.\n\n", ""));
-        let id = |caip2| Network::new(Family::Solana, caip2).map(|network| network.id);
+        let id = |caip2| Family::Solana.network(caip2).map(|network| network.id);
         assert_eq!(id("solana:EtWTRABZaYq6iMfeYKouRu166VU2xqa1").as_deref(), Some("devnet"));
         assert_eq!(id("solana:anythingelse").as_deref(), Some("localnet"));
-        assert_eq!(Network::new(Family::Tron, "tron:0x2b6653dc"), None);
+        assert_eq!(id("tron:0x2b6653dc"), None);
     }
 
     #[test]

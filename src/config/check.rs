@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, ops::RangeInclusive, path::Path, time::Duration
 use super::{
     ChainConfig, Config, ConfigError, NativeCoin, Secret, ServerConfig, TokenConfig, Verification,
     WebhookConfig, endpoint,
-    identity::{id_key, identity},
+    identity::identity,
     known::{self, KnownChain},
     raw::{
         RawChain, RawConfig, RawDatabase, RawNative, RawServer, RawSettlement, RawToken,
@@ -29,9 +29,6 @@ pub(super) const MEBIBYTE: u64 = 1024 * 1024;
 
 const UNKNOWN_POLL_MS: u64 = 2000;
 const UNKNOWN_LAG_SECONDS: u64 = 120;
-const BATCH_BLOCKS: u64 = 100;
-/// Solana's blocks are a thousand times fuller than a quiet EVM chain's.
-const SOLANA_BATCH_BLOCKS: u64 = 8;
 const DROPPED_AFTER_SECONDS: u64 = 3600;
 const SWEEP_PER_MINUTE: u64 = 60;
 
@@ -51,7 +48,7 @@ pub(super) fn config(raw: RawConfig) -> Result<Config, ConfigError> {
         let chain = chain(&name, raw)?;
         if let Some(twin) = chains.values().find(|other| other.caip2 == chain.caip2) {
             return Err(ConfigError::invalid(
-                format!("chains.{name}.{}", id_key(chain.family)),
+                format!("chains.{name}.{}", chain.family.identity().key()),
                 format!("{} is also the chain {}", chain.caip2, twin.name),
                 "Name a chain once and put all its endpoints there",
             ));
@@ -133,6 +130,7 @@ fn chain(name: &str, raw: RawChain) -> Result<ChainConfig, ConfigError> {
     short_name(&key, name)?;
     let known = known::find(name);
     let family = family(&key, name, raw.family.as_deref(), known)?;
+    let defaults = family.defaults();
     let (chain_id, caip2) =
         identity(&key, name, family, raw.chain_id, raw.genesis.as_deref(), known)?;
     let number = |field: &str, value: Option<Whole>, default: u64, range| {
@@ -161,19 +159,18 @@ fn chain(name: &str, raw: RawChain) -> Result<ChainConfig, ConfigError> {
         family,
         caip2,
         chain_id,
-        native: native(&format!("{key}.native"), family, raw.native, known)?,
+        native: native(&format!("{key}.native"), defaults.native, raw.native, known)?,
         settlement: settlement(&format!("{key}.settlement"), family, raw.settlement)?,
-        endpoints: endpoint::endpoints(&format!("{key}.endpoints"), raw.endpoints)?,
+        endpoints: endpoint::endpoints(
+            &format!("{key}.endpoints"),
+            raw.endpoints,
+            defaults.max_batch,
+        )?,
         tokens: tokens(&format!("{key}.tokens"), family, chain_id, raw.tokens, known)?,
         verification: verification(&key, family, raw.verification.as_deref(), known)?,
         poll_interval: Duration::from_millis(poll_interval),
         lag_limit: Duration::from_secs(lag_limit),
-        batch_blocks: number(
-            "batch_blocks",
-            raw.batch_blocks,
-            if family == Family::Solana { SOLANA_BATCH_BLOCKS } else { BATCH_BLOCKS },
-            1..=10_000,
-        )?,
+        batch_blocks: number("batch_blocks", raw.batch_blocks, defaults.batch_blocks, 1..=10_000)?,
         start_block,
         sweep_per_minute: number(
             "sweep_per_minute",
@@ -197,7 +194,7 @@ fn family(
     known: Option<&KnownChain>,
 ) -> Result<Family, ConfigError> {
     if let Some(known) = known {
-        let family = known.id.family();
+        let family = known.family;
         if written.is_some_and(|written| written != family.as_str()) {
             return Err(ConfigError::invalid(
                 format!("{key}.family"),
@@ -210,32 +207,39 @@ fn family(
     let text = match written {
         Some(text) => text,
         // It will be built in one day; until then its name says the family.
-        None if name == "tron" => name,
+        None if Family::TO_COME.contains(&name) => name,
         None => {
             return Err(ConfigError::invalid(
                 format!("{key}.family"),
                 "is missing, and no chain of this name is built in",
                 format!(
-                    "Write family = \"evm\" and chain_id, or family = \"solana\" and genesis, or use one \
-                     of {}",
+                    "Write {}, or use one of {}",
+                    families(|family| {
+                        format!("family = \"{family}\" and {}", family.identity().key())
+                    }),
                     known_names()
                 ),
             ));
         }
     };
-    match text.parse() {
-        Ok(family @ (Family::Evm | Family::Solana)) => Ok(family),
-        Ok(family @ Family::Tron) => Err(ConfigError::invalid(
+    match Family::parse(text) {
+        Some(family) => Ok(family),
+        None if Family::TO_COME.contains(&text) => Err(ConfigError::invalid(
             format!("{key}.family"),
-            format!("{family} is not supported by this version"),
+            format!("{text} is not supported by this version"),
             "Remove the chain, or use a version that supports it",
         )),
-        Err(_) => Err(ConfigError::invalid(
+        None => Err(ConfigError::invalid(
             format!("{key}.family"),
             format!("{text:?} is not a family of chains"),
-            "Write \"evm\" or \"solana\"",
+            format!("Write {}", families(|family| format!("\"{family}\""))),
         )),
     }
+}
+
+/// What is said of each family, as a choice.
+fn families(say: impl Fn(&Family) -> String) -> String {
+    Family::ALL.iter().map(say).collect::<Vec<_>>().join(" or ")
 }
 
 fn known_names() -> String {
@@ -244,23 +248,19 @@ fn known_names() -> String {
 
 fn native(
     key: &str,
-    family: Family,
+    default: NativeCoin,
     raw: Option<RawNative>,
     known: Option<&KnownChain>,
 ) -> Result<NativeCoin, ConfigError> {
     let Some(raw) = raw else {
-        let unknown = match family {
-            Family::Evm => ("ETH", "Ether", 60),
-            Family::Solana => ("SOL", "Solana", 501),
-            Family::Tron => ("TRX", "Tron", 195),
-        };
-        let (symbol, name, slip44) = known
-            .map_or(unknown, |chain| (chain.native.symbol, chain.native.name, chain.native.slip44));
-        return Ok(NativeCoin {
-            symbol: symbol.to_owned(),
-            name: name.to_owned(),
-            decimals: known::native_decimals(family),
-            slip44,
+        return Ok(match known.map(|chain| &chain.native) {
+            Some(native) => NativeCoin {
+                symbol: native.symbol.to_owned(),
+                name: native.name.to_owned(),
+                slip44: native.slip44,
+                ..default
+            },
+            None => default,
         });
     };
     let slip44 = whole(&format!("{key}.slip44"), raw.slip44, 0..=u64::from(u32::MAX >> 1))?;
@@ -278,30 +278,30 @@ fn settlement(
     family: Family,
     raw: Option<RawSettlement>,
 ) -> Result<Settlement, ConfigError> {
-    let finalized = matches!(&raw, Some(RawSettlement::Tag(tag)) if tag == "finalized");
-    if family == Family::Solana && raw.is_some() && !finalized {
-        return Err(ConfigError::invalid(
-            key,
-            "is not a settlement policy of Solana, where blocks are confirmed and then finalized",
-            "Write \"finalized\", or leave it out",
-        ));
-    }
-    match raw {
-        None => Ok(Settlement::Tag(SettlementTag::Finalized)),
-        Some(RawSettlement::Tag(tag)) if tag == "finalized" => {
-            Ok(Settlement::Tag(SettlementTag::Finalized))
-        }
-        Some(RawSettlement::Tag(tag)) if tag == "safe" => Ok(Settlement::Tag(SettlementTag::Safe)),
-        Some(RawSettlement::Tag(tag)) => Err(ConfigError::invalid(
-            key,
-            format!("{tag:?} is not a settlement policy"),
-            "Write \"finalized\", \"safe\" or { confirmations = 12 }",
-        )),
+    let settlement = match raw {
+        None => Settlement::Tag(SettlementTag::Finalized),
+        Some(RawSettlement::Tag(tag)) => match SettlementTag::parse(&tag) {
+            Some(tag) => Settlement::Tag(tag),
+            None => {
+                return Err(ConfigError::invalid(
+                    key,
+                    format!("{tag:?} is not a settlement policy"),
+                    "Write \"finalized\", \"safe\" or { confirmations = 12 }",
+                ));
+            }
+        },
         Some(RawSettlement::Confirmations(count)) => {
-            whole(&format!("{key}.confirmations"), count, 0..=100_000)
-                .map(Settlement::Confirmations)
+            Settlement::Confirmations(whole(&format!("{key}.confirmations"), count, 0..=100_000)?)
         }
-    }
+    };
+    family.check_settlement(settlement).map_err(|instead| {
+        ConfigError::invalid(
+            key,
+            format!("{settlement} is not a settlement policy of the family {family}: {instead}"),
+            "Leave it out",
+        )
+    })?;
+    Ok(settlement)
 }
 
 fn verification(
@@ -310,22 +310,18 @@ fn verification(
     written: Option<&str>,
     known: Option<&KnownChain>,
 ) -> Result<Verification, ConfigError> {
-    match written {
-        None => Ok(known.map_or(Verification::Full, |chain| chain.verification)),
-        Some("full") => Ok(Verification::Full),
-        Some("bloom") if family == Family::Solana => Err(ConfigError::invalid(
+    let Some(written) = written else {
+        return Ok(known.map_or(Verification::Full, |chain| chain.verification));
+    };
+    let possible = family.verifications();
+    possible.iter().copied().find(|way| way.as_str() == written).ok_or_else(|| {
+        let words: Vec<String> = possible.iter().map(|way| format!("\"{way}\"")).collect();
+        ConfigError::invalid(
             format!("{key}.verification"),
-            "\"bloom\" does not exist on Solana",
-            "Write \"full\" or \"links\"",
-        )),
-        Some("bloom") => Ok(Verification::Bloom),
-        Some("links") => Ok(Verification::Links),
-        Some(other) => Err(ConfigError::invalid(
-            format!("{key}.verification"),
-            format!("{other:?} is not a way of verification"),
-            "Write \"full\", \"bloom\" or \"links\"",
-        )),
-    }
+            format!("{written:?} is not a way of verification of the family {family}"),
+            format!("Write {}", words.join(" or ")),
+        )
+    })
 }
 
 /// The known tokens, then those of the file; one of the file replaces the known one of the same contract.

@@ -15,11 +15,11 @@ const MAX_ENDPOINTS: usize = 32;
 const CONNECT_TIMEOUT_SECONDS: u64 = 5;
 const REQUEST_TIMEOUT_SECONDS: u64 = 30;
 const MAX_RESPONSE_BYTES: u64 = 64 * MEBIBYTE;
-const MAX_BATCH: u64 = 100;
 
 pub(super) fn endpoints(
     key: &str,
     raw: Vec<RawEndpoint>,
+    max_batch: u64,
 ) -> Result<Vec<EndpointConfig>, ConfigError> {
     if raw.is_empty() || raw.len() > MAX_ENDPOINTS {
         return Err(ConfigError::invalid(
@@ -31,7 +31,7 @@ pub(super) fn endpoints(
     let mut endpoints: Vec<EndpointConfig> = Vec::with_capacity(raw.len());
     for (index, raw) in raw.into_iter().enumerate() {
         let key = format!("{key}[{index}]");
-        let endpoint = endpoint(&key, index, raw)?;
+        let endpoint = endpoint(&key, index, raw, max_batch)?;
         if endpoints.iter().any(|other| other.name == endpoint.name) {
             return Err(ConfigError::invalid(
                 format!("{key}.name"),
@@ -44,7 +44,12 @@ pub(super) fn endpoints(
     Ok(endpoints)
 }
 
-fn endpoint(key: &str, index: usize, raw: RawEndpoint) -> Result<EndpointConfig, ConfigError> {
+fn endpoint(
+    key: &str,
+    index: usize,
+    raw: RawEndpoint,
+    max_batch: u64,
+) -> Result<EndpointConfig, ConfigError> {
     let name = match raw.name {
         Some(name) => {
             short_name(&format!("{key}.name"), &name)?;
@@ -81,7 +86,7 @@ fn endpoint(key: &str, index: usize, raw: RawEndpoint) -> Result<EndpointConfig,
         .map(|rate| number("max_requests_per_second", Some(rate), 0, 1..=100_000))
         .transpose()?;
     let max_response = raw.max_response_bytes.unwrap_or(Whole(MAX_RESPONSE_BYTES));
-    let max_batch = raw.max_batch.unwrap_or(Whole(MAX_BATCH));
+    let max_batch = raw.max_batch.unwrap_or(Whole(max_batch));
     let connect = raw.connect_timeout_seconds.unwrap_or(Whole(CONNECT_TIMEOUT_SECONDS));
     let request = raw.request_timeout_seconds.unwrap_or(Whole(REQUEST_TIMEOUT_SECONDS));
     let weight = number("weight", raw.weight, 1, 0..=1_000_000)?;

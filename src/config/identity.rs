@@ -6,12 +6,7 @@ use super::{
     known::{KnownChain, KnownId},
     raw::Whole,
 };
-use crate::chain::{BlockHash, Family};
-
-/// The key that says which chain it is.
-pub(super) fn id_key(family: Family) -> &'static str {
-    if family == Family::Solana { "genesis" } else { "chain_id" }
-}
+use crate::chain::{BlockHash, Family, Identity};
 
 /// The EIP-155 id (0 where there is none) and the CAIP-2 id.
 pub(super) fn identity(
@@ -22,35 +17,46 @@ pub(super) fn identity(
     genesis: Option<&str>,
     known: Option<&KnownChain>,
 ) -> Result<(u64, String), ConfigError> {
-    let (foreign, given) = match family {
-        Family::Solana => ("chain_id", chain_id.is_some()),
-        Family::Evm | Family::Tron => ("genesis", genesis.is_some()),
+    let named_by = family.identity();
+    let (foreign, given) = match named_by {
+        Identity::Genesis { .. } => ("chain_id", chain_id.is_some()),
+        Identity::ChainId { .. } => ("genesis", genesis.is_some()),
     };
     if given {
         return Err(ConfigError::invalid(
             format!("{key}.{foreign}"),
             format!("does not belong to a chain of the family {family}"),
-            format!("Remove it; such a chain is named by {}", id_key(family)),
+            format!("Remove it; such a chain is named by {}", named_by.key()),
         ));
     }
     let id = known.map(|chain| chain.id);
-    if family == Family::Solana {
-        let genesis = genesis_hash(&format!("{key}.genesis"), name, genesis, id)?;
-        return Ok((0, solana_caip2(&genesis)));
+    let key = format!("{key}.{}", named_by.key());
+    match named_by {
+        Identity::ChainId { caip2, advice } => {
+            let known = match id {
+                Some(KnownId::ChainId(id)) => Some(id),
+                _ => None,
+            };
+            let id = number(&key, name, chain_id, known, advice)?;
+            Ok((id, caip2(id)))
+        }
+        Identity::Genesis { caip2, advice } => {
+            let known = match id {
+                Some(KnownId::Genesis(genesis)) => Some(genesis),
+                _ => None,
+            };
+            let genesis = genesis_hash(&key, name, family, genesis, known, advice)?;
+            Ok((0, caip2(&genesis)))
+        }
     }
-    let id = match id {
-        Some(KnownId::Eip155(id)) => Some(id),
-        _ => None,
-    };
-    let id = eip155(&format!("{key}.chain_id"), name, chain_id, id)?;
-    Ok((id, format!("eip155:{id}")))
 }
 
-fn eip155(
+fn number(
     key: &str,
     name: &str,
     written: Option<Whole>,
     known: Option<u64>,
+    advice: &str,
 ) -> Result<u64, ConfigError> {
     match (written, known) {
         (None, Some(known)) => Ok(known),
@@ -63,7 +69,7 @@ fn eip155(
         (None, None) => Err(ConfigError::invalid(
             key,
             "is missing, and no chain of this name is built in",
-            "Write the chain's EIP-155 id: the endpoints are checked against it",
+            advice,
         )),
     }
 }
@@ -71,13 +77,11 @@ fn eip155(
 fn genesis_hash(
     key: &str,
     name: &str,
+    family: Family,
     written: Option<&str>,
-    known: Option<KnownId>,
+    known: Option<&str>,
+    advice: &str,
 ) -> Result<BlockHash, ConfigError> {
-    let known = match known {
-        Some(KnownId::SolanaGenesis(genesis)) => Some(genesis),
-        _ => None,
-    };
     if let (Some(written), Some(known)) = (written, known)
         && written != known
     {
@@ -87,8 +91,6 @@ fn genesis_hash(
             "Remove it, or give your chain another name",
         ));
     }
-    let advice =
-        "Write what the node's getGenesisHash answers: the endpoints are checked against it";
     let Some(text) = written.or(known) else {
         return Err(ConfigError::invalid(
             key,
@@ -96,12 +98,7 @@ fn genesis_hash(
             advice,
         ));
     };
-    Family::Solana.parse_block_hash(text).ok_or_else(|| {
-        ConfigError::invalid(key, format!("{text:?} is not a hash in base58"), advice)
+    family.parse_block_hash(text).ok_or_else(|| {
+        ConfigError::invalid(key, format!("{text:?} is not the hash of a block"), advice)
     })
-}
-
-/// CAIP-30: the first 32 characters of the genesis hash.
-fn solana_caip2(genesis: &BlockHash) -> String {
-    crate::chain::solana::caip2(&Family::Solana.format_block_hash(genesis))
 }

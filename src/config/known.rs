@@ -8,6 +8,7 @@ use crate::chain::Family;
 
 pub(super) struct KnownChain {
     pub name: &'static str,
+    pub family: Family,
     pub id: KnownId,
     pub native: KnownNative,
     pub verification: Verification,
@@ -17,21 +18,12 @@ pub(super) struct KnownChain {
     pub tokens: &'static [KnownToken],
 }
 
-/// What an endpoint must answer when it is asked which chain it serves.
+/// The value of the key that names a chain of its family: see [`crate::chain::Identity`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum KnownId {
-    Eip155(u64),
-    /// The hash of the genesis block, in base58.
-    SolanaGenesis(&'static str),
-}
-
-impl KnownId {
-    pub fn family(self) -> Family {
-        match self {
-            Self::Eip155(_) => Family::Evm,
-            Self::SolanaGenesis(_) => Family::Solana,
-        }
-    }
+    ChainId(u64),
+    /// The hash of the genesis block, as the family writes it.
+    Genesis(&'static str),
 }
 
 pub(super) struct KnownNative {
@@ -42,15 +34,6 @@ pub(super) struct KnownNative {
 
 /// Contract, symbol, name, decimals.
 pub(super) type KnownToken = (&'static str, &'static str, &'static str, u8);
-
-/// Decimals of the native coin: 18 on every EVM chain here, lamports on Solana.
-pub(super) const fn native_decimals(family: Family) -> u8 {
-    match family {
-        Family::Evm => 18,
-        Family::Solana => 9,
-        Family::Tron => 6,
-    }
-}
 
 const ETHER: KnownNative = KnownNative { symbol: "ETH", name: "Ether", slip44: 60 };
 /// SLIP-44 has one coin type, 1, for the coins of all test networks.
@@ -71,7 +54,8 @@ pub(super) fn is_native_contract(chain_id: u64, contract: &[u8]) -> bool {
 pub(super) static CHAINS: &[KnownChain] = &[
     KnownChain {
         name: "ethereum",
-        id: KnownId::Eip155(1),
+        family: Family::Evm,
+        id: KnownId::ChainId(1),
         native: ETHER,
         // Headers and receipts are the standard itself.
         verification: Verification::Full,
@@ -83,7 +67,8 @@ pub(super) static CHAINS: &[KnownChain] = &[
     },
     KnownChain {
         name: "optimism",
-        id: KnownId::Eip155(10),
+        family: Family::Evm,
+        id: KnownId::ChainId(10),
         native: ETHER,
         // Receipts of deposit transactions (0x7e) have fields of their own in the trie.
         verification: Verification::Bloom,
@@ -93,7 +78,8 @@ pub(super) static CHAINS: &[KnownChain] = &[
     },
     KnownChain {
         name: "bnb",
-        id: KnownId::Eip155(56),
+        family: Family::Evm,
+        id: KnownId::ChainId(56),
         native: KnownNative { symbol: "BNB", name: "BNB", slip44: 714 },
         // Fields of the header follow BNB's own forks, not Ethereum's; the bloom does not depend on them.
         // `finalized` is Parlia's fast finality; without attestations a node may say block 0 or none.
@@ -104,7 +90,8 @@ pub(super) static CHAINS: &[KnownChain] = &[
     },
     KnownChain {
         name: "polygon",
-        id: KnownId::Eip155(137),
+        family: Family::Evm,
+        id: KnownId::ChainId(137),
         native: KnownNative { symbol: "POL", name: "Polygon Ecosystem Token", slip44: 966 },
         // Before block 80,084,800 the logs of state sync are appended to the answers but stand neither in
         // the receipts' root nor in the bloom.
@@ -117,7 +104,8 @@ pub(super) static CHAINS: &[KnownChain] = &[
     },
     KnownChain {
         name: "base",
-        id: KnownId::Eip155(8453),
+        family: Family::Evm,
+        id: KnownId::ChainId(8453),
         native: ETHER,
         // As on optimism.
         verification: Verification::Bloom,
@@ -127,7 +115,8 @@ pub(super) static CHAINS: &[KnownChain] = &[
     },
     KnownChain {
         name: "arbitrum",
-        id: KnownId::Eip155(42_161),
+        family: Family::Evm,
+        id: KnownId::ChainId(42_161),
         native: ETHER,
         // Own transaction types (0x64 to 0x6a), and fields beside the standard ones in blocks and receipts.
         verification: Verification::Bloom,
@@ -138,7 +127,8 @@ pub(super) static CHAINS: &[KnownChain] = &[
     },
     KnownChain {
         name: "avalanche",
-        id: KnownId::Eip155(43_114),
+        family: Family::Evm,
+        id: KnownId::ChainId(43_114),
         // 9005 is the C-Chain's own coin type; 9000 is the X- and P-Chain's.
         native: KnownNative { symbol: "AVAX", name: "Avalanche", slip44: 9005 },
         // Since Helicon (ACP-194) a header's receipts root and bloom are those of the blocks that it
@@ -150,7 +140,8 @@ pub(super) static CHAINS: &[KnownChain] = &[
     },
     KnownChain {
         name: "sei",
-        id: KnownId::Eip155(1329),
+        family: Family::Evm,
+        id: KnownId::ChainId(1329),
         native: KnownNative { symbol: "SEI", name: "Sei", slip44: 19_000_118 },
         // A block's hash is Tendermint's, and under Autobahn parent hash, receipts root and transactions
         // root are zero. The chain cannot even be linked by parent then: `links` is the least there is, and
@@ -162,7 +153,8 @@ pub(super) static CHAINS: &[KnownChain] = &[
     },
     KnownChain {
         name: "sepolia",
-        id: KnownId::Eip155(11_155_111),
+        family: Family::Evm,
+        id: KnownId::ChainId(11_155_111),
         native: TEST_ETHER,
         verification: Verification::Full,
         poll_interval_ms: 3000,
@@ -171,7 +163,8 @@ pub(super) static CHAINS: &[KnownChain] = &[
     },
     KnownChain {
         name: "optimism-sepolia",
-        id: KnownId::Eip155(11_155_420),
+        family: Family::Evm,
+        id: KnownId::ChainId(11_155_420),
         native: TEST_ETHER,
         // As on optimism.
         verification: Verification::Bloom,
@@ -181,7 +174,8 @@ pub(super) static CHAINS: &[KnownChain] = &[
     },
     KnownChain {
         name: "base-sepolia",
-        id: KnownId::Eip155(84_532),
+        family: Family::Evm,
+        id: KnownId::ChainId(84_532),
         native: TEST_ETHER,
         // As on optimism.
         verification: Verification::Bloom,
@@ -191,7 +185,8 @@ pub(super) static CHAINS: &[KnownChain] = &[
     },
     KnownChain {
         name: "arbitrum-sepolia",
-        id: KnownId::Eip155(421_614),
+        family: Family::Evm,
+        id: KnownId::ChainId(421_614),
         native: TEST_ETHER,
         // As on arbitrum.
         verification: Verification::Bloom,
@@ -201,7 +196,8 @@ pub(super) static CHAINS: &[KnownChain] = &[
     },
     KnownChain {
         name: "solana",
-        id: KnownId::SolanaGenesis("5eykt4UsFv8P8NJdTREpY1vzqKqZKvdpKuc147dw2N9d"),
+        family: Family::Solana,
+        id: KnownId::Genesis("5eykt4UsFv8P8NJdTREpY1vzqKqZKvdpKuc147dw2N9d"),
         native: KnownNative { symbol: "SOL", name: "Solana", slip44: 501 },
         verification: Verification::Full,
         // A slot.
@@ -211,7 +207,8 @@ pub(super) static CHAINS: &[KnownChain] = &[
     },
     KnownChain {
         name: "solana-devnet",
-        id: KnownId::SolanaGenesis("EtWTRABZaYq6iMfeYKouRu166VU2xqa1wcaWoxPkrZBG"),
+        family: Family::Solana,
+        id: KnownId::Genesis("EtWTRABZaYq6iMfeYKouRu166VU2xqa1wcaWoxPkrZBG"),
         native: KnownNative { symbol: "SOL", name: "Test SOL", slip44: 1 },
         verification: Verification::Full,
         poll_interval_ms: 400,
@@ -368,11 +365,11 @@ mod tests {
         for chain in CHAINS {
             let mut seen = BTreeSet::new();
             for (contract, symbol, name, decimals) in chain.tokens {
-                let family = chain.id.family();
+                let family = chain.family;
                 let address = family.parse_address(contract).expect(contract);
                 assert_eq!(family.format_address(&address), *contract, "{}", chain.name);
                 assert!(seen.insert(address), "{contract} stands twice on {}", chain.name);
-                if let KnownId::Eip155(id) = chain.id {
+                if let KnownId::ChainId(id) = chain.id {
                     assert!(!is_native_contract(id, address.as_slice()));
                 }
                 assert!(!symbol.is_empty() && !name.is_empty() && *decimals <= 18);

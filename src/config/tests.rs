@@ -116,7 +116,7 @@ fn every_known_chain_can_be_configured_with_endpoints_alone() {
     for known in known::CHAINS {
         let chain = chain(known.name, "");
         assert_eq!(chain.tokens.len(), known.tokens.len(), "{}", known.name);
-        assert_eq!(chain.native.decimals, known::native_decimals(chain.family));
+        assert_eq!(chain.native.decimals, chain.family.defaults().native.decimals);
     }
 }
 

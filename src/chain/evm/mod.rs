@@ -11,6 +11,8 @@
 //! | `safe` | Safes in receipts, and the proof from the chain's state |
 //! | `ws` | announcements of new blocks |
 //! | `source` | [`EvmSource`]: the above behind [`crate::chain::Source`] |
+//! | `signature` | proofs that somebody controls an address |
+//! | `rules` | [`Evm`]: text forms, names and defaults, behind [`crate::chain::Rules`] |
 //!
 //! A node is believed no further than it can be checked, and a URL never leaves this folder: it may hold a
 //! key, so errors, logs and metrics name an endpoint by its short name.
@@ -19,7 +21,9 @@ mod decode;
 mod errors;
 mod fetch;
 mod json;
+mod rules;
 mod safe;
+mod signature;
 mod source;
 mod state;
 mod verify;
@@ -28,4 +32,10 @@ mod ws;
 #[cfg(test)]
 mod tests;
 
+pub use rules::Evm;
 pub use source::EvmSource;
+
+/// CAIP-2 of an EIP-155 chain id.
+pub(super) fn caip2(id: u64) -> String {
+    format!("eip155:{id}")
+}

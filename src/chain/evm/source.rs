@@ -25,14 +25,9 @@ use crate::{
 
 static DIALECT: Dialect = Dialect {
     identity: "eth_chainId",
-    caip2: |answer| Ok(caip2(answer.parse::<Quantity>()?)),
+    caip2: |answer| Ok(super::caip2(answer.parse::<Quantity>()?.0)),
     classify: errors::classify,
 };
-
-/// CAIP-2 of an EIP-155 chain id.
-pub(super) fn caip2(Quantity(id): Quantity) -> String {
-    format!("eip155:{id}")
-}
 
 /// An EVM chain, by its JSON-RPC endpoints.
 pub struct EvmSource {

@@ -15,7 +15,7 @@ use tokio_tungstenite::{
     tungstenite::{self, Bytes, Message, Utf8Bytes, protocol::WebSocketConfig},
 };
 
-use super::{json::Quantity, source::caip2};
+use super::{caip2, json::Quantity};
 use crate::{
     chain::{
         Announced, BlockHash, ChainName,
@@ -128,7 +128,7 @@ impl Subscription {
         let id = ask(&mut socket, 1, CHAIN_ID).await?;
         let id = serde_json::from_value::<Quantity>(id)
             .map_err(|_| Lost("eth_chainId gave no number".to_owned()))?;
-        let found = caip2(id);
+        let found = caip2(id.0);
         if found != self.caip2 {
             return Err(Lost(wrong_chain(&endpoint.name, &found, &self.caip2)));
         }

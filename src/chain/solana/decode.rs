@@ -17,16 +17,14 @@ use crate::{
     amount::Amount,
     chain::{
         Address, AssetKey, BalanceQuery, Block, BlockHash, BlockRef, Header, Kind, Movement,
-        Ordinal, TxFact, TxId, rpc::Failure,
+        Ordinal, TxFact, TxId, base58, rpc::Failure,
     },
 };
 
 /// 32 bytes in base58.
 pub(super) fn key(text: &str) -> Result<[u8; 32], Failure> {
-    let mut bytes = [0; 32];
-    five8::decode_32(text, &mut bytes)
-        .map_err(|_| Failure::Invalid(format!("{text:.60} is not 32 bytes in base58")))?;
-    Ok(bytes)
+    base58::decode_32(text)
+        .ok_or_else(|| Failure::Invalid(format!("{text:.60} is not 32 bytes in base58")))
 }
 
 fn address(text: &str) -> Result<Address, Failure> {
@@ -34,9 +32,8 @@ fn address(text: &str) -> Result<Address, Failure> {
 }
 
 fn signature(text: &str) -> Result<TxId, Failure> {
-    let mut bytes = [0; 64];
-    five8::decode_64(text, &mut bytes)
-        .map_err(|_| Failure::Invalid(format!("{text:.100} is not 64 bytes in base58")))?;
+    let bytes = base58::decode_64(text)
+        .ok_or_else(|| Failure::Invalid(format!("{text:.100} is not 64 bytes in base58")))?;
     Ok(TxId::from(bytes))
 }
 

@@ -13,6 +13,8 @@
 //! | `memo` | the text beside a payment |
 //! | `ws` | announcements of new slots |
 //! | `source` | [`SolanaSource`]: the above behind [`crate::chain::Source`] |
+//! | `signature` | proofs that somebody controls an address |
+//! | `rules` | [`Solana`]: text forms, names and defaults, behind [`crate::chain::Rules`] |
 //!
 //! A block's number is its slot. Slots can stay without a block, and no error code proves that one did: only
 //! the next block does, whose parent lies before it. A node's block cannot be recomputed from its hash
@@ -25,6 +27,8 @@ mod fetch;
 mod history;
 mod json;
 mod memo;
+mod rules;
+mod signature;
 mod source;
 mod state;
 mod verify;
@@ -33,6 +37,7 @@ mod ws;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use rules::Solana;
 pub use source::SolanaSource;
 
 /// The Token program.

@@ -7,7 +7,6 @@ mod solana;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::bail;
 use async_trait::async_trait;
 
 use super::client::Customer;
@@ -57,7 +56,6 @@ pub(super) async fn start(family: Family) -> anyhow::Result<Box<dyn Local>> {
     Ok(match family {
         Family::Evm => Box::new(evm::Ethereum::start().await?),
         Family::Solana => Box::new(solana::Solana::start().await?),
-        Family::Tron => bail!("there is no local chain of the family {family}"),
     })
 }
 
