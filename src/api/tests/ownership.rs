@@ -3,7 +3,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ed25519_dalek::{Signer as _, SigningKey};
 
 use super::*;
-use crate::store::ownership;
+use crate::{chain::TxId, store::ownership};
 
 const CHALLENGES: &str = "/v1/ownership/challenges";
 
@@ -20,9 +20,13 @@ fn evm_sign(key: &k256::ecdsa::SigningKey, message: &Value) -> String {
     format!("0x{}{:02x}", hex::encode(signature.to_bytes()), 27 + id.to_byte())
 }
 
+fn base58(bytes: [u8; 32]) -> String {
+    Family::Solana.format_address(&Address::from(bytes))
+}
+
 fn solana_key(seed: u8) -> (SigningKey, String) {
     let key = SigningKey::from_bytes(&[seed; 32]);
-    let address = bs58::encode(key.verifying_key().to_bytes()).into_string();
+    let address = base58(key.verifying_key().to_bytes());
     (key, address)
 }
 
@@ -98,7 +102,7 @@ async fn a_signed_message_proves_a_solana_address_in_base58_and_in_base64() {
     let world = world().await;
     let (key, address) = solana_key(7);
     for encode in [
-        |bytes: [u8; 64]| bs58::encode(bytes).into_string(),
+        |bytes: [u8; 64]| Family::Solana.format_tx(&TxId::from(bytes)),
         |bytes: [u8; 64]| STANDARD.encode(bytes),
     ] {
         let challenge = world.challenge(&address, "solana").await;
@@ -299,13 +303,14 @@ async fn whoever_has_no_key_is_told_so() {
         world.post(CHALLENGES, body).await
     };
     // The neutral element is a point, but proves nothing; what a program derives is no point at all.
-    let neutral = bs58::encode([&[1][..], &[0; 31]].concat()).into_string();
+    let mut neutral = [0; 32];
+    neutral[0] = 1;
     let derived = (2..=255)
         .map(|n| [n; 32])
         .find(|bytes| ed25519_dalek::VerifyingKey::from_bytes(bytes).is_err())
         .expect("half of all texts are no points");
-    for address in [neutral, bs58::encode(derived).into_string()] {
-        let reply = refused(&address, "solana").await;
+    for address in [neutral, derived] {
+        let reply = refused(&base58(address), "solana").await;
         reply.is_problem(400, "invalid_address");
         assert!(reply.field("address").contains("no key"));
     }

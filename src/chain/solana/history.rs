@@ -16,10 +16,7 @@ use spl_associated_token_account_interface::address::get_associated_token_addres
 
 use super::{
     TOKEN, TOKEN_2022, decode,
-    json::{
-        AtSlot, Head, Keyed, Listed, PastMeta, PastTransaction, TokenAccount, TokenBalance,
-        Transaction,
-    },
+    json::{AtSlot, Head, Keyed, Listed, PastTransaction, TokenAccount, TokenBalance, Transaction},
     memo,
     source::Inner,
     verify,
@@ -198,7 +195,7 @@ impl Inner {
                 Call::new(
                     "getTransaction",
                     format!(
-                        r#"["{signature}",{{"encoding":"json","commitment":"confirmed","maxSupportedTransactionVersion":{version}}}]"#
+                        r#"["{signature}",{{"encoding":"jsonParsed","commitment":"confirmed","maxSupportedTransactionVersion":{version}}}]"#
                     ),
                 )
             })
@@ -253,30 +250,21 @@ fn pubkey(address: &Address) -> Result<Pubkey, Failure> {
         .map_err(|_| Failure::Refused("an address of another family".to_owned()))
 }
 
-/// A transaction in the shape that blocks have it in.
-fn as_in_a_block(past: PastTransaction<'_>) -> Result<(Transaction<'_>, Vec<&str>), Failure> {
-    let PastTransaction { transaction, meta, .. } = past;
-    let lost = || Failure::untrusted("transaction_meta", "a transaction without its balances");
-    let PastMeta { balances, loaded_addresses, .. } = meta.ok_or_else(lost)?;
-    let mut keys = transaction.message.account_keys;
-    if let Some(loaded) = loaded_addresses {
-        keys.extend(loaded.writable);
-        keys.extend(loaded.readonly);
-    }
-    Ok((Transaction::of_keys(transaction.signatures, &keys, balances), keys))
+fn transaction(answer: &Answer) -> Result<Transaction<'_>, Failure> {
+    answer.parse::<PastTransaction<'_>>().map(Transaction::from)
 }
 
 /// The token accounts that a transaction shows as the owner's, before or after it.
 fn token_accounts(answer: &Answer, owner: Address) -> Result<BTreeSet<Address>, Failure> {
-    let (tx, keys) = as_in_a_block(answer.parse()?)?;
-    let Some(meta) = &tx.meta else { return Ok(BTreeSet::new()) };
-    let sides = [&meta.pre_token_balances, &meta.post_token_balances];
+    let tx = transaction(answer)?;
+    let verified = verify::transaction(&tx)?;
+    let sides = [&verified.meta.pre_token_balances, &verified.meta.post_token_balances];
     let mut accounts = BTreeSet::new();
     for held in sides.into_iter().flatten().flatten() {
         if Address::from(decode::key(held.owner)?) == owner
-            && let Some(key) = keys.get(held.account_index)
+            && let Some(key) = tx.transaction.account_keys.get(held.account_index)
         {
-            accounts.insert(Address::from(decode::key(key)?));
+            accounts.insert(Address::from(decode::key(key.pubkey)?));
         }
     }
     Ok(accounts)
@@ -284,7 +272,7 @@ fn token_accounts(answer: &Answer, owner: Address) -> Result<BTreeSet<Address>, 
 
 /// The owner's movements of one transaction, with its memo.
 fn movements(answer: &Answer, header: Header, owner: Address) -> Result<Vec<Movement>, Failure> {
-    let (tx, _) = as_in_a_block(answer.parse()?)?;
+    let tx = transaction(answer)?;
     let mut block = Block::empty(header);
     decode::transaction(&verify::transaction(&tx)?, &mut block)?;
     block.retain_watched(&|address| *address == owner);
@@ -304,9 +292,10 @@ fn without_gaps(
     let mut left: Option<(u64, Option<(String, u64)>)> = None;
     for place in places {
         let Some(answer) = answers.get(place) else { continue };
-        let (tx, keys) = as_in_a_block(answer.parse()?)?;
-        let Some(meta) = &tx.meta else { continue };
-        let Some(index) = keys.iter().position(|key| **key == text) else {
+        let tx = transaction(answer)?;
+        let verified = verify::transaction(&tx)?;
+        let (keys, meta) = (&tx.transaction.account_keys, verified.meta);
+        let Some(index) = keys.iter().position(|key| key.pubkey == text) else {
             return Err(Failure::untrusted(
                 "history_complete",
                 format!("the transaction {} does not name {text}", place.1),
@@ -318,7 +307,7 @@ fn without_gaps(
             Some((held.mint.to_owned(), held.amount.amount))
         };
         // Token balances are only shown where a token program is named.
-        let shows_tokens = keys.iter().any(|key| *key == TOKEN || *key == TOKEN_2022);
+        let shows_tokens = keys.iter().any(|key| key.pubkey == TOKEN || key.pubkey == TOKEN_2022);
         if let Some((lamports_left, tokens_left)) = &left {
             let fits = *lamports_left == lamports(&meta.pre_balances)
                 && (!shows_tokens || *tokens_left == tokens(&meta.pre_token_balances));

@@ -7,6 +7,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{self, IgnoredAny},
 };
+use serde_json::value::RawValue;
 
 /// A block without its transactions.
 #[derive(Debug, Deserialize)]
@@ -56,54 +57,36 @@ pub(super) struct Listed {
     pub slot: u64,
 }
 
-/// A transaction by itself, as `encoding: "json"` shows it.
+/// A transaction by itself, as `encoding: "jsonParsed"` shows it.
 #[derive(Debug, Deserialize)]
 pub(super) struct PastTransaction<'a> {
     pub slot: u64,
     #[serde(borrow)]
-    pub transaction: PastBody<'a>,
+    transaction: PastBody<'a>,
     #[serde(borrow)]
-    pub meta: Option<PastMeta<'a>>,
+    meta: Option<Meta<'a>>,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct PastBody<'a> {
+struct PastBody<'a> {
     #[serde(borrow)]
-    pub signatures: Vec<&'a str>,
+    signatures: Vec<&'a str>,
     #[serde(borrow)]
-    pub message: PastMessage<'a>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct PastMessage<'a> {
-    #[serde(borrow)]
-    pub account_keys: Vec<&'a str>,
+    message: PastMessage<'a>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct PastMeta<'a> {
-    #[serde(flatten, borrow)]
-    pub balances: Meta<'a>,
-    #[serde(default, borrow)]
-    pub loaded_addresses: Option<PastLoaded<'a>>,
+struct PastMessage<'a> {
+    #[serde(borrow)]
+    account_keys: Vec<AccountKey<'a>>,
 }
 
-#[derive(Debug, Deserialize)]
-pub(super) struct PastLoaded<'a> {
-    #[serde(borrow)]
-    pub writable: Vec<&'a str>,
-    #[serde(borrow)]
-    pub readonly: Vec<&'a str>,
-}
-
-impl<'a> Transaction<'a> {
-    /// Of all its keys in order; which of them are writable is not told, so all count as such.
-    pub fn of_keys(signatures: Vec<&'a str>, keys: &[&'a str], meta: Meta<'a>) -> Self {
-        let account_keys =
-            keys.iter().map(|&pubkey| AccountKey { pubkey, writable: true }).collect();
-        Self { transaction: Accounts { signatures, account_keys }, meta: Some(meta) }
+/// In the shape that blocks have it in.
+impl<'a> From<PastTransaction<'a>> for Transaction<'a> {
+    fn from(PastTransaction { transaction, meta, .. }: PastTransaction<'a>) -> Self {
+        let PastBody { signatures, message: PastMessage { account_keys } } = transaction;
+        Self { transaction: Accounts { signatures, account_keys }, meta }
     }
 }
 
@@ -244,52 +227,48 @@ pub(super) struct Mint {
     pub decimals: u8,
 }
 
-/// A transaction with its instructions.
+/// A transaction's instructions, as `encoding: "jsonParsed"` shows them.
 #[derive(Debug, Deserialize)]
-pub(super) struct Full {
+pub(super) struct Instructed<'a> {
     pub slot: u64,
-    pub transaction: FullTransaction,
-    pub meta: Option<FullMeta>,
+    #[serde(borrow)]
+    pub transaction: InstructedBody<'a>,
+    #[serde(borrow)]
+    pub meta: Option<InstructedMeta<'a>>,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct FullTransaction {
-    pub message: Message,
+pub(super) struct InstructedBody<'a> {
+    #[serde(borrow)]
+    pub message: InstructedMessage<'a>,
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Message {
-    pub account_keys: Vec<String>,
-    pub instructions: Vec<Instruction>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Instruction {
-    pub program_id_index: usize,
-    /// Base58.
-    pub data: String,
+pub(super) struct InstructedMessage<'a> {
+    #[serde(borrow)]
+    pub instructions: Vec<Instruction<'a>>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct FullMeta {
-    #[serde(default)]
-    pub inner_instructions: Option<Vec<Inner>>,
-    #[serde(default)]
-    pub loaded_addresses: Option<Loaded>,
+pub(super) struct Instruction<'a> {
+    pub program_id: &'a str,
+    /// What the node makes of it: of a memo its text. Missing where the node does not know the program.
+    #[serde(default, borrow)]
+    pub parsed: Option<&'a RawValue>,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Inner {
+#[serde(rename_all = "camelCase")]
+pub(super) struct InstructedMeta<'a> {
+    #[serde(default, borrow)]
+    pub inner_instructions: Option<Vec<Inner<'a>>>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Inner<'a> {
     /// Of the top-level instruction that called these.
     pub index: usize,
-    pub instructions: Vec<Instruction>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-pub(super) struct Loaded {
-    pub writable: Vec<String>,
-    pub readonly: Vec<String>,
+    #[serde(borrow)]
+    pub instructions: Vec<Instruction<'a>>,
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use super::{
     MEMO,
-    json::{Full, Instruction},
+    json::{Instructed, Instruction},
     source::Inner,
 };
 use crate::chain::{
@@ -40,7 +40,7 @@ impl Inner {
                 Call::new(
                     "getTransaction",
                     format!(
-                        r#"["{signature}",{{"encoding":"json","commitment":"confirmed","maxSupportedTransactionVersion":{version}}}]"#
+                        r#"["{signature}",{{"encoding":"jsonParsed","commitment":"confirmed","maxSupportedTransactionVersion":{version}}}]"#
                     ),
                 )
             })
@@ -49,40 +49,36 @@ impl Inner {
         answers
             .into_iter()
             .map(|answer| {
-                let full = answer?.parse::<Option<Full>>()?;
-                let full = full.filter(|full| full.slot == at.number);
-                let full = full.ok_or_else(|| {
+                let answer = answer?;
+                let tx = answer.parse::<Option<Instructed<'_>>>()?;
+                let tx = tx.filter(|tx| tx.slot == at.number).ok_or_else(|| {
                     Failure::NotThere("the transaction is not in that block".to_owned())
                 })?;
-                Ok(text(&full))
+                Ok(text(&tx))
             })
             .collect()
     }
 }
 
 /// The memos in the order of execution, those of inner instructions among them.
-pub(super) fn text(full: &Full) -> Option<String> {
-    let message = &full.transaction.message;
-    let mut keys: Vec<&str> = message.account_keys.iter().map(String::as_str).collect();
-    let meta = full.meta.as_ref();
-    if let Some(loaded) = meta.and_then(|meta| meta.loaded_addresses.as_ref()) {
-        keys.extend(loaded.writable.iter().chain(&loaded.readonly).map(String::as_str));
-    }
-    let inner = meta.and_then(|meta| meta.inner_instructions.as_deref()).unwrap_or_default();
-    let in_order = message.instructions.iter().enumerate().flat_map(|(index, instruction)| {
+pub(super) fn text(tx: &Instructed<'_>) -> Option<String> {
+    let inner = tx.meta.as_ref().and_then(|meta| meta.inner_instructions.as_deref());
+    let inner = inner.unwrap_or_default();
+    let top_level = tx.transaction.message.instructions.iter().enumerate();
+    let in_order = top_level.flat_map(|(index, instruction)| {
         let called = inner.iter().filter(move |inner| inner.index == index);
         std::iter::once(instruction).chain(called.flat_map(|inner| &inner.instructions))
     });
-    let memos: Vec<String> = in_order.filter_map(|instruction| memo(&keys, instruction)).collect();
+    let memos: Vec<String> = in_order.filter_map(memo).collect();
     (!memos.is_empty()).then(|| memos.join("\n"))
 }
 
 /// What the Memo program was called with; it takes UTF-8 only. U+0000 is left out: PostgreSQL cannot hold it.
-fn memo(keys: &[&str], instruction: &Instruction) -> Option<String> {
-    let program = keys.get(instruction.program_id_index)?;
-    if !MEMO.contains(program) {
+fn memo(instruction: &Instruction<'_>) -> Option<String> {
+    let Instruction { program_id, parsed: Some(text) } = instruction else { return None };
+    if !MEMO.contains(program_id) {
         return None;
     }
-    let bytes = bs58::decode(&instruction.data).into_vec().ok()?;
-    Some(String::from_utf8_lossy(&bytes).replace('\0', ""))
+    let text: String = serde_json::from_str(text.get()).ok()?;
+    Some(text.replace('\0', ""))
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::{
     amount::Amount,
     chain::{
-        Address, AssetKey, BlockHash, BlockRef, Family,
+        Address, AssetKey, BlockHash, BlockRef, Family, TxId,
         rpc::testing::{Node, Reply},
         solana::{MEMO, TOKEN, TOKEN_2022},
     },
@@ -353,7 +353,7 @@ impl Cluster {
             let mut signature = [made.to_be_bytes()[7]; 64];
             signature[..8].copy_from_slice(&made.to_be_bytes());
             signature[8] = u8::try_from(index).expect("few transactions");
-            let signature = bs58::encode(signature).into_string();
+            let signature = Family::Solana.format_tx(&TxId::from(signature));
             transactions.push(execute(&mut accounts, tx, &signature));
             let texts = tx.ops.iter().filter_map(|op| match op {
                 Op::Memo(text) => Some(*text),
@@ -478,6 +478,7 @@ impl Cluster {
                     .collect()
             }
             "getTransaction" => {
+                assert_eq!(params[1]["encoding"], "jsonParsed");
                 let found = state.chain.iter().find_map(|slot| {
                     let tx = slot.transactions().find(|tx| signature(tx) == params[0])?;
                     let (_, memos) = slot.memos.iter().find(|(known, _)| *known == params[0])?;
@@ -508,28 +509,22 @@ fn signature(tx: &Value) -> &str {
     tx["transaction"]["signatures"][0].as_str().expect("a signature")
 }
 
-/// A transaction as `encoding: "json"` shows it: the programs come from a look-up table; the first memo is
-/// called by itself, the others from inside another instruction.
+/// A transaction as `encoding: "jsonParsed"` shows it: the first memo is called by itself, the others from
+/// inside another instruction.
 fn by_itself(slot: u64, tx: &Value, memos: &[&str]) -> Value {
-    let keys = tx["transaction"]["accountKeys"].as_array().expect("keys");
-    let of = |writable: bool| -> Vec<Value> {
-        let some = keys.iter().filter(|key| key["writable"] == writable);
-        some.map(|key| key["pubkey"].clone()).collect()
-    };
-    let memo = keys.iter().position(|key| key["pubkey"] == MEMO[1]).unwrap_or_default();
-    let call = |program: usize, text: &str| json!({"programIdIndex": program, "accounts": [], "data": bs58::encode(text).into_string()});
-    let first: Vec<Value> = memos.iter().take(1).map(|text| call(memo, text)).collect();
-    let inner: Vec<Value> = memos.iter().skip(1).map(|text| call(memo, text)).collect();
+    let call = |text: &str| json!({"program": "spl-memo", "programId": MEMO[1], "parsed": text, "stackHeight": null});
+    let other = json!({"programId": SYSTEM, "accounts": [], "data": "3Bxs4h24hBtQy9rw", "stackHeight": null});
+    let first: Vec<Value> = memos.iter().take(1).map(|text| call(text)).collect();
+    let inner: Vec<Value> = memos.iter().skip(1).map(|text| call(text)).collect();
     let mut meta = tx["meta"].clone();
     meta["innerInstructions"] = json!([{"index": 1, "instructions": inner}]);
-    meta["loadedAddresses"] = json!({"writable": [], "readonly": of(false)});
     json!({
         "slot": slot,
         "transaction": {
             "signatures": tx["transaction"]["signatures"],
             "message": {
-                "accountKeys": of(true),
-                "instructions": first.into_iter().chain([call(0, "no memo")]).collect::<Vec<_>>(),
+                "accountKeys": tx["transaction"]["accountKeys"],
+                "instructions": first.into_iter().chain([other]).collect::<Vec<_>>(),
             },
         },
         "meta": meta,
