@@ -107,7 +107,7 @@ fn a_known_chain_needs_only_endpoints() {
     assert_eq!(chain("ethereum", "").verification, Verification::Full);
     assert_eq!(chain("sei", "").verification, Verification::Links);
     let node = &bnb.endpoints[0];
-    assert_eq!((node.name.as_str(), node.weight, node.max_batch), ("endpoint-1", 1, 100));
+    assert_eq!((node.name.as_str(), node.weight, node.max_batch), ("endpoint-1", 1, 500));
     assert_eq!(node.max_response_bytes, 64 * 1024 * 1024);
 }
 

@@ -9,6 +9,7 @@ mod dashboards;
 mod deposits;
 mod dev;
 mod lifecycle;
+mod multicall;
 mod proof;
 mod refusals;
 mod reorgs;

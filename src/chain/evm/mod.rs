@@ -8,6 +8,7 @@
 //! | `decode` | a verified block made into movements |
 //! | `fetch` | blocks with their receipts from one endpoint |
 //! | `state` | balances, nonces and transactions at a block |
+//! | `multicall` | many balances by one call |
 //! | `safe` | Safes in receipts, and the proof from the chain's state |
 //! | `ws` | announcements of new blocks |
 //! | `source` | [`EvmSource`]: the above behind [`crate::chain::Source`] |
@@ -21,6 +22,7 @@ mod decode;
 mod errors;
 mod fetch;
 mod json;
+mod multicall;
 mod rules;
 mod safe;
 mod signature;

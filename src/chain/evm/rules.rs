@@ -105,7 +105,8 @@ impl Rules for Evm {
                 slip44: 60,
             },
             batch_blocks: 100,
-            max_batch: 100,
+            // Where there is no Multicall3, so many balances settle by one request.
+            max_batch: 500,
         }
     }
 

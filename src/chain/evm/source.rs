@@ -9,14 +9,14 @@ use tokio::sync::watch;
 use super::{
     decode, errors, fetch,
     json::{self, Quantity},
-    state::{self, Unreadable},
+    state::{self, Known},
     verify::Checker,
     ws::Subscription,
 };
 use crate::{
     chain::{
-        Address, Announced, BalanceQuery, Block, BlockRef, ChainName, Family, Header, Holding,
-        SafeProof, SafeRejection, SafeSource, SettlementTag, Source, SourceError, TxId, TxLookup,
+        Address, Announced, BalanceQuery, Block, BlockRef, Family, Header, Holding, SafeProof,
+        SafeRejection, SafeSource, SettlementTag, Source, SourceError, TxId, TxLookup,
         rpc::{Call, Dialect, Endpoint, Failure, Listener, Pool, SetupError},
     },
     config::ChainConfig,
@@ -31,10 +31,9 @@ static DIALECT: Dialect = Dialect {
 
 /// An EVM chain, by its JSON-RPC endpoints.
 pub struct EvmSource {
-    chain: ChainName,
     pool: Pool,
     checker: Arc<Checker>,
-    unreadable: Unreadable,
+    known: Known,
     announced: watch::Sender<Option<Announced>>,
     listener: Option<Listener<Subscription>>,
 }
@@ -48,7 +47,6 @@ impl EvmSource {
         // The process has one provider of cryptography; whoever comes first installs it.
         let _ = rustls::crypto::ring::default_provider().install_default();
         Ok(Self {
-            chain: config.name.clone(),
             pool: Pool::new(config, &DIALECT, &metrics)?,
             listener: Listener::new(config, Subscription::new(config, &metrics))?,
             checker: Arc::new(Checker {
@@ -56,7 +54,7 @@ impl EvmSource {
                 verification: config.verification,
                 metrics,
             }),
-            unreadable: Unreadable::default(),
+            known: Known::new(config.name.clone()),
             announced: watch::Sender::new(None),
         })
     }
@@ -134,7 +132,7 @@ impl Source for EvmSource {
     ) -> Result<Vec<Holding>, SourceError> {
         self.pool
             .ask(|endpoint| async move {
-                state::balances(&endpoint, &self.chain, &self.unreadable, at, queries).await
+                state::balances(&endpoint, &self.known, at, queries).await
             })
             .await
     }

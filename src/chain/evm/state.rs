@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use super::{
     decode::address,
     json::{Hex, Quantity, Receipt, Transaction},
+    multicall::{Figure, Multicall, Told},
     safe,
 };
 use crate::{
@@ -23,16 +24,24 @@ const BALANCE_OF: &str = "0x70a08231";
 /// How many contracts are remembered as warned about.
 const MAX_WARNED: usize = 1024;
 
-/// The token contracts whose `balanceOf` gave no number, so that each is named once.
-#[derive(Default)]
-pub(super) struct Unreadable(Mutex<HashSet<Address>>);
+/// What is remembered of a chain between two questions.
+pub(super) struct Known {
+    chain: ChainName,
+    multicall: Multicall,
+    /// The token contracts whose `balanceOf` gave no number, so that each is named once.
+    unreadable: Mutex<HashSet<EvmAddress>>,
+}
 
-impl Unreadable {
-    fn warn(&self, chain: &ChainName, contract: EvmAddress) {
-        let mut seen = self.0.lock();
-        if seen.len() < MAX_WARNED && seen.insert(address(contract)) {
+impl Known {
+    pub fn new(chain: ChainName) -> Self {
+        Self { chain, multicall: Multicall::default(), unreadable: Mutex::default() }
+    }
+
+    fn warn_unreadable(&self, contract: EvmAddress) {
+        let mut seen = self.unreadable.lock();
+        if seen.len() < MAX_WARNED && seen.insert(contract) {
             tracing::warn!(
-                %chain,
+                chain = %self.chain,
                 contract = %contract,
                 "balanceOf gave no number; nothing is held there as far as the chain can say"
             );
@@ -41,29 +50,65 @@ impl Unreadable {
 }
 
 /// EIP-1898: the state after exactly that block, whichever chain it is on.
-fn at_block(at: BlockRef) -> String {
+pub(super) fn at_block(at: BlockRef) -> String {
     format!(r#"{{"blockHash":"{}"}}"#, B256::from(at.hash.0))
 }
 
 /// An address of this family, which has 20 bytes.
-fn evm(address: Address) -> Result<EvmAddress, Failure> {
+pub(super) fn evm(address: Address) -> Result<EvmAddress, Failure> {
     EvmAddress::try_from(address.as_slice())
         .map_err(|_| Failure::Refused("an address of another family".to_owned()))
 }
 
+/// What the queries' addresses hold after exactly the block `at`.
 pub(super) async fn balances(
     endpoint: &Endpoint,
-    chain: &ChainName,
-    unreadable: &Unreadable,
+    known: &Known,
     at: BlockRef,
     queries: &[BalanceQuery],
 ) -> Result<Vec<Holding>, Failure> {
-    let block = at_block(at);
-    let calls = queries
+    let Told { mut figures, witness } = known.multicall.ask(endpoint, at, queries).await?;
+    one_by_one(endpoint, at, queries, &mut figures).await?;
+    if let Some((place, figure)) = witness {
+        let same = figures[place] == Figure::Is(figure);
+        known.multicall.coin_is(&known.chain, same);
+        if !same {
+            for (query, figure) in queries.iter().zip(&mut figures) {
+                if query.asset == AssetKey::Native {
+                    *figure = Figure::Unknown;
+                }
+            }
+            one_by_one(endpoint, at, queries, &mut figures).await?;
+        }
+    }
+    queries
         .iter()
-        .map(|query| {
-            let owner = evm(query.address)?;
-            Ok(match query.asset {
+        .zip(figures)
+        .map(|(query, figure)| match (figure, query.asset) {
+            (Figure::Is(units), _) => Ok(Amount::new(units).into()),
+            (_, AssetKey::Token(contract)) => {
+                known.warn_unreadable(evm(contract)?);
+                Ok(Holding { unreadable: true, ..Holding::default() })
+            }
+            (_, AssetKey::Native) => Err(Failure::Invalid("a balance is missing".to_owned())),
+        })
+        .collect()
+}
+
+/// Asks for each of the figures that are unknown.
+async fn one_by_one(
+    endpoint: &Endpoint,
+    at: BlockRef,
+    queries: &[BalanceQuery],
+    figures: &mut [Figure],
+) -> Result<(), Failure> {
+    let block = at_block(at);
+    let asked: Vec<usize> = (0..queries.len()).filter(|&n| figures[n] == Figure::Unknown).collect();
+    let calls = asked
+        .iter()
+        .map(|&n| {
+            let owner = evm(queries[n].address)?;
+            Ok(match queries[n].asset {
                 AssetKey::Native => {
                     Call::new("eth_getBalance", format!(r#"["{owner:?}",{block}]"#))
                 }
@@ -78,23 +123,13 @@ pub(super) async fn balances(
             })
         })
         .collect::<Result<Vec<_>, Failure>>()?;
-    let answers = endpoint.batch(&calls).await?;
-    queries
-        .iter()
-        .zip(answers)
-        .map(|(query, answer)| match query.asset {
-            AssetKey::Native => Ok(Amount::new(answer?.parse::<U256>()?).into()),
-            AssetKey::Token(contract) => {
-                let balance = token_balance(answer)?;
-                if balance.is_none() {
-                    unreadable.warn(chain, evm(contract)?);
-                }
-                let unreadable = balance.is_none();
-                let total = Amount::new(balance.unwrap_or_default());
-                Ok(Holding { unreadable, ..Holding::from(total) })
-            }
-        })
-        .collect()
+    for (n, answer) in asked.into_iter().zip(endpoint.batch(&calls).await?) {
+        figures[n] = match queries[n].asset {
+            AssetKey::Native => Figure::Is(answer?.parse::<U256>()?),
+            AssetKey::Token(_) => token_balance(answer)?.map_or(Figure::None, Figure::Is),
+        };
+    }
+    Ok(())
 }
 
 /// What `balanceOf` returned. A contract that is not deployed yet returns nothing and holds nothing; one that

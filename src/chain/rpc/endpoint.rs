@@ -27,6 +27,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// What a node's own Retry-After can ask for at most.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(5);
+/// What a node that limits batches usually allows; tried before a batch is halved further.
+const USUAL_BATCH: usize = 100;
 /// How often one call halves its batch because an answer took too long: every attempt costs the whole timeout.
 const MAX_TIMEOUT_HALVINGS: u32 = 2;
 
@@ -66,7 +68,7 @@ pub(in crate::chain) struct Endpoint {
     url: Secret,
     client: reqwest::Client,
     max_response_bytes: usize,
-    /// Learnt: halved when the node calls a batch too large.
+    /// Learnt: made smaller when the node calls a batch too large.
     max_batch: AtomicUsize,
     /// Between two calls, where the configuration sets a pace.
     interval: Option<Duration>,
@@ -238,7 +240,8 @@ impl Endpoint {
                     rest = later;
                 }
                 Err(Failure::BatchTooLarge(_)) if half > 0 => {
-                    self.max_batch.fetch_min(half, Ordering::Relaxed);
+                    let fewer = if chunk.len() > USUAL_BATCH { USUAL_BATCH } else { half };
+                    self.max_batch.fetch_min(fewer, Ordering::Relaxed);
                 }
                 Err(Failure::TooLarge(_)) if half > 0 => size = half,
                 Err(Failure::Timeout) if half > 0 && timeouts < MAX_TIMEOUT_HALVINGS => {

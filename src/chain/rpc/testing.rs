@@ -1,6 +1,9 @@
 //! A node that answers by a script.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use axum::{
     Router,
@@ -36,6 +39,8 @@ pub(crate) struct Node {
     asked: Arc<Mutex<Vec<String>>>,
     /// The calls in each request.
     requests: Arc<Mutex<Vec<usize>>>,
+    /// Calls that a request may have.
+    max_batch: Arc<AtomicUsize>,
     script: Arc<Mutex<Arc<Script>>>,
 }
 
@@ -46,6 +51,7 @@ impl Node {
             url: format!("http://{}/secret-key", listener.local_addr().expect("an address")),
             asked: Arc::default(),
             requests: Arc::default(),
+            max_batch: Arc::new(AtomicUsize::new(usize::MAX)),
             script: Arc::new(Mutex::new(Arc::new(script))),
         };
         let app = Router::new().fallback(answer).with_state(node.clone());
@@ -55,6 +61,11 @@ impl Node {
 
     pub fn change(&self, script: impl Fn(&str, &Value) -> Reply + Send + Sync + 'static) {
         *self.script.lock() = Arc::new(script);
+    }
+
+    /// Requests with more calls are refused as a whole, as geth does it.
+    pub fn limit_batches(&self, calls: usize) {
+        self.max_batch.store(calls, Ordering::Relaxed);
     }
 
     pub fn times(&self, method: &str) -> usize {
@@ -73,6 +84,10 @@ async fn answer(State(node): State<Node>, body: String) -> Response<Body> {
         call => vec![call.clone()],
     };
     node.requests.lock().push(calls.len());
+    if calls.len() > node.max_batch.load(Ordering::Relaxed) {
+        let error = json!({"code": -32600, "message": "batch too large"});
+        return http(200, json!({"jsonrpc": "2.0", "id": null, "error": error}).to_string());
+    }
     let script = node.script.lock().clone();
     let mut answers = Vec::new();
     for call in &calls {

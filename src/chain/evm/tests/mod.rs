@@ -3,6 +3,7 @@
 //! The recorded blocks are a development node's: five transactions (a legacy one with value; two that log the
 //! same transfer twice, one of them a burn; one that reverts; a creation), and the empty block after it.
 
+mod balances;
 mod decoding;
 mod endpoints;
 mod node;
