@@ -141,7 +141,7 @@ async fn migrate(config: &Config) -> anyhow::Result<()> {
 async fn rewind(config: &Config, chain: &str, to: u64) -> anyhow::Result<()> {
     let chain = configured(config, chain)?;
     let db = open(config).await?;
-    let outcome = rewind_in(&db, chain, to).await;
+    let outcome = rewind_in(config, &db, chain, to).await;
     db.close().await;
     let name = &chain.name;
     outcome.with_context(|| format!("{name} was not rewound to block {to}"))?;
@@ -151,9 +151,9 @@ async fn rewind(config: &Config, chain: &str, to: u64) -> anyhow::Result<()> {
 
 /// A running daemon need not be stopped: the cursor moves in one transaction, and whoever built upon the
 /// old one reads it again.
-async fn rewind_in(db: &Db, chain: &ChainConfig, to: u64) -> anyhow::Result<()> {
+async fn rewind_in(config: &Config, db: &Db, chain: &ChainConfig, to: u64) -> anyhow::Result<()> {
     let metrics = Metrics::new();
-    let source = crate::daemon::source(chain, &metrics)?;
+    let source = crate::daemon::source(config, chain, &metrics)?;
     let target = source
         .header_at(to)
         .await?

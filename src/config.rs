@@ -14,7 +14,13 @@ mod raw;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 pub use error::ConfigError;
 
@@ -50,6 +56,16 @@ pub struct Config {
     pub database_url: Secret,
     pub chains: BTreeMap<ChainName, ChainConfig>,
     pub webhooks: WebhookConfig,
+}
+
+impl Config {
+    /// Where files are kept that are no part of the database: beside SQLite's, or in `data`.
+    #[must_use]
+    pub fn data_folder(&self) -> PathBuf {
+        let file = self.database_url.expose().strip_prefix("sqlite://");
+        let folder = file.and_then(|file| Path::new(file).parent());
+        folder.map_or_else(|| PathBuf::from("data"), Path::to_path_buf)
+    }
 }
 
 #[derive(Clone, Debug)]

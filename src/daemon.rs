@@ -109,7 +109,7 @@ pub async fn run(
     let registry = Registry::default();
     let mut tasks: JoinSet<(String, Result<(), String>)> = JoinSet::new();
     for chain in config.chains.values() {
-        let source = source(chain, &metrics)?;
+        let source = source(&config, chain, &metrics)?;
         let info = ChainInfo::from(chain);
         let follower = Follower::new(
             Arc::new(chain.clone()),
@@ -216,8 +216,12 @@ fn unasked(ended: Result<(String, Result<(), String>), tokio::task::JoinError>) 
 }
 
 /// The source of a chain.
-pub fn source(chain: &ChainConfig, metrics: &Metrics) -> Result<Arc<dyn Source>, DaemonError> {
-    chain.family.source(chain, metrics).map_err(|error| DaemonError::Chain {
+pub fn source(
+    config: &Config,
+    chain: &ChainConfig,
+    metrics: &Metrics,
+) -> Result<Arc<dyn Source>, DaemonError> {
+    chain.family.source(chain, metrics, &config.data_folder()).map_err(|error| DaemonError::Chain {
         chain: chain.name.to_string(),
         detail: error.to_string(),
     })

@@ -94,6 +94,8 @@ metrics! {
     settlement_delay_seconds: HistogramVec ["chain"] in SLOW;
     /// Answers of nodes that contradicted themselves, by check.
     verification_failures_total: IntCounterVec ["chain", "check"];
+    /// Times that our own code panicked on what a node said.
+    decoder_panics_total: IntCounterVec ["chain"];
     /// Balances that differed from the chain's own figure.
     balance_drift_total: IntCounterVec ["chain"];
     /// Histories asked for with a registration, by how they ended (complete, incomplete).

@@ -1,6 +1,6 @@
 //! The families of chains. This list is the one place outside a family's own folder that names them.
 
-use std::{ops::Deref, sync::Arc};
+use std::{ops::Deref, path::Path, sync::Arc};
 
 use super::{
     Address, AddressError, AssetKey, BlockHash, Settlement, SetupError, SignatureError, Source,
@@ -121,12 +121,17 @@ pub trait Rules: Send + Sync {
         Ok(())
     }
 
-    /// The source of one of its chains. Nothing is asked of the nodes yet.
+    /// The source of one of its chains. Nothing is asked of the nodes yet. What our own code fails to read is
+    /// kept below the folder `data`.
     ///
     /// # Errors
     /// Without endpoints, or with a URL or header that cannot be used.
-    fn source(&self, chain: &ChainConfig, metrics: &Metrics)
-    -> Result<Arc<dyn Source>, SetupError>;
+    fn source(
+        &self,
+        chain: &ChainConfig,
+        metrics: &Metrics,
+        data: &Path,
+    ) -> Result<Arc<dyn Source>, SetupError>;
 }
 
 /// What names a chain: a key of its configuration, whose value becomes its CAIP-2 id.

@@ -366,6 +366,9 @@ pub enum SourceError {
     /// Every endpoint returned data that contradicts itself ({0} says which check failed).
     #[error("verification failed: {0}")]
     Untrusted(String),
+    /// Our own code panicked on what a node said, which was told. Try again later: nobody else can.
+    #[error("{0}")]
+    Bug(String),
     /// The endpoints serve another chain than the configuration says. A person must act.
     #[error("wrong chain: {0}")]
     WrongChain(String),

@@ -100,7 +100,7 @@ pub(super) async fn run(config: &Config, args: &AuditArgs) -> anyhow::Result<()>
         return Err(Usage("no chain is configured: there is nothing to audit".to_owned()).into());
     }
     let db = super::open(config).await?;
-    let outcome = all(&db, &chains, args.limit).await;
+    let outcome = all(config, &db, &chains, args.limit).await;
     db.close().await;
     finding(&outcome?)
 }
@@ -114,10 +114,15 @@ pub(crate) fn finding(total: &Summary) -> anyhow::Result<()> {
     }
 }
 
-async fn all(db: &Db, chains: &[&ChainConfig], limit: Option<u64>) -> anyhow::Result<Summary> {
+async fn all(
+    config: &Config,
+    db: &Db,
+    chains: &[&ChainConfig],
+    limit: Option<u64>,
+) -> anyhow::Result<Summary> {
     let mut total = Summary::default();
     for chain in chains {
-        let source = crate::daemon::source(chain, &Metrics::new())?;
+        let source = crate::daemon::source(config, chain, &Metrics::new())?;
         let audit = Audit { db, source: source.as_ref(), chain, limit };
         let summary = shown(&audit).await.with_context(|| format!("{}", chain.name))?;
         println!("{}", summary.text(&chain.name));

@@ -112,6 +112,15 @@ fn a_known_chain_needs_only_endpoints() {
 }
 
 #[test]
+fn files_lie_beside_the_database_or_in_a_folder_of_their_own() {
+    let folder = |url: &str| good(&format!("[database]\nurl = \"{url}\"\n")).data_folder();
+    assert_eq!(good("").data_folder(), Path::new("data"));
+    assert_eq!(folder("sqlite:///var/lib/tidemark/t.db"), Path::new("/var/lib/tidemark"));
+    assert_eq!(folder("sqlite://t.db"), Path::new(""));
+    assert_eq!(folder("postgres://u:p@host/name"), Path::new("data"));
+}
+
+#[test]
 fn every_known_chain_can_be_configured_with_endpoints_alone() {
     for known in known::CHAINS {
         let chain = chain(known.name, "");

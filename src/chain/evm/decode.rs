@@ -54,10 +54,15 @@ pub(super) fn header<T>(block: &Verified<json::Block<T>>) -> Header {
 fn header_of<T>(block: &json::Block<T>) -> Header {
     let number = block.number.0;
     Header {
-        at: BlockRef { number, hash: BlockHash(block.hash.0) },
+        at: place(block),
         parent: BlockRef { number: number.saturating_sub(1), hash: BlockHash(block.parent_hash.0) },
         time: block.timestamp.0,
     }
+}
+
+/// What a node calls a block; nothing of it is verified.
+pub(super) fn place<T>(block: &json::Block<T>) -> BlockRef {
+    BlockRef { number: block.number.0, hash: BlockHash(block.hash.0) }
 }
 
 /// Decodes a block whose receipts are known to be its own.

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::chain::{
     Block, BlockRef,
-    rpc::{Answer, Answers, Call, Endpoint, Failure},
+    rpc::{Answer, Answers, Call, Decoder, Endpoint, Failure},
 };
 
 /// Where the receipts of one block are.
@@ -28,67 +28,152 @@ enum Receipts {
     Missing,
 }
 
-/// The blocks from `from` to `to`, or as many of them as there are.
-pub(super) async fn blocks(
-    endpoint: &Endpoint,
-    checker: &Arc<Checker>,
-    from: u64,
-    to: u64,
-) -> Result<Vec<Block>, Failure> {
-    let calls: Vec<Call> = (from..=to)
-        .map(|number| Call::new("eth_getBlockByNumber", format!(r#"["{number:#x}",true]"#)))
-        .collect();
-    let answers = endpoint.batch(&calls).await?;
-    let blocks = beside(move || chain_of(answers, from)).await?;
-    let receipts = receipts(endpoint, &blocks).await?;
-    let checker = Arc::clone(checker);
-    beside(move || assemble(&checker, &blocks, receipts)).await
+impl Receipts {
+    fn answers(&self) -> impl Iterator<Item = &Answer> {
+        match self {
+            Self::None | Self::Missing => [].iter(),
+            Self::Block(answer) => std::slice::from_ref(answer).iter(),
+            Self::Each(answers) => answers.iter(),
+        }
+    }
 }
 
-/// The block of that hash with everything in it, in one round trip where the endpoint allows it.
-pub(super) async fn block(
-    endpoint: &Endpoint,
-    checker: &Arc<Checker>,
-    at: BlockRef,
-) -> Result<Block, Failure> {
-    let hash = B256::from(at.hash.0);
-    let mut calls = vec![Call::new("eth_getBlockByHash", format!(r#"["{hash}",true]"#))];
-    if !endpoint.limited.load(Ordering::Relaxed) {
-        calls.push(block_receipts(hash));
+/// Reads the blocks of one chain.
+#[derive(Clone)]
+pub(super) struct Reader {
+    pub checker: Arc<Checker>,
+    pub decoder: Arc<Decoder>,
+}
+
+impl Reader {
+    /// The blocks from `from` to `to`, or as many of them as there are.
+    pub async fn blocks(
+        &self,
+        endpoint: &Endpoint,
+        from: u64,
+        to: u64,
+    ) -> Result<Vec<Block>, Failure> {
+        let calls: Vec<Call> = (from..=to)
+            .map(|number| Call::new("eth_getBlockByNumber", format!(r#"["{number:#x}",true]"#)))
+            .collect();
+        let answers = endpoint.batch(&calls).await?;
+        let given = answers.iter().filter_map(|answer| answer.as_ref().ok().cloned()).collect();
+        let what = format!("blocks {from} to {to}");
+        let blocks =
+            self.decoder.run(what.clone(), given, move |_| chain_of(answers, from)).await?;
+        let receipts = receipts_of(endpoint, &blocks).await?;
+        let reader = self.clone();
+        let read = self.decoder.run(what, Vec::new(), move |_| reader.assemble(&blocks, receipts));
+        match read.await? {
+            Assembled { unreadable: Some(at), blocks } if blocks.is_empty() => {
+                // Read by itself, so that what the node says of this block is kept.
+                self.block(endpoint, at).await.map(|block| vec![block])
+            }
+            Assembled { blocks, .. } => Ok(blocks),
+        }
     }
-    let mut answers = endpoint.batch(&calls).await?.into_iter();
-    let missing = || Failure::NotThere(format!("block {hash}"));
-    let answer = answers.next().ok_or_else(missing)??;
-    let block: FullBlock = answer.parse::<Option<_>>()?.ok_or_else(missing)?;
+
+    /// The block of that hash with everything in it, in one round trip where the endpoint allows it.
+    pub async fn block(&self, endpoint: &Endpoint, at: BlockRef) -> Result<Block, Failure> {
+        let hash = B256::from(at.hash.0);
+        let mut calls = vec![Call::new("eth_getBlockByHash", format!(r#"["{hash}",true]"#))];
+        if !endpoint.limited.load(Ordering::Relaxed) {
+            calls.push(block_receipts(hash));
+        }
+        let mut answers = endpoint.batch(&calls).await?.into_iter();
+        let answer = answers.next().ok_or_else(|| missing(hash))??;
+        let what = format!("block {}", at.number);
+        let reader = self.clone();
+        let receipts = match answers.next() {
+            Some(Ok(receipts)) => {
+                let read = move |given: &[Answer]| {
+                    let [block, receipts] = given else { return Err(missing(hash)) };
+                    reader.one(&block_of(block, at)?, Receipts::Block(receipts.clone()))
+                };
+                return self.decoder.run(what, vec![answer, receipts], read).await;
+            }
+            other => other,
+        };
+        let given = vec![answer.clone()];
+        let parsed = self.decoder.run(what.clone(), given, move |given| block_of(&given[0], at));
+        let blocks = [parsed.await?];
+        let receipts = match receipts {
+            _ if blocks[0].transactions.is_empty() => Receipts::None,
+            Some(Err(Failure::Unsupported(_))) | None => {
+                endpoint.limited.store(true, Ordering::Relaxed);
+                receipts_of(endpoint, &blocks).await?.pop().ok_or_else(|| missing(hash))?
+            }
+            Some(Err(failure)) => return Err(failure),
+            Some(Ok(_)) => return Err(missing(hash)),
+        };
+        let [block] = blocks;
+        let given = std::iter::once(answer).chain(receipts.answers().cloned()).collect();
+        self.decoder.run(what, given, move |_| reader.one(&block, receipts)).await
+    }
+
+    /// Verifies and decodes, up to the first block whose receipts are not there yet, or that our own code
+    /// fails on.
+    fn assemble(
+        &self,
+        blocks: &[FullBlock],
+        receipts: Vec<Receipts>,
+    ) -> Result<Assembled, Failure> {
+        let mut out = Assembled { blocks: Vec::with_capacity(blocks.len()), unreadable: None };
+        for (block, receipts) in blocks.iter().zip(receipts) {
+            let what = format!("block {}", block.number.0);
+            match self.decoder.attempt(&what, || self.one(block, receipts)) {
+                Ok(Ok(block)) => out.blocks.push(block),
+                Ok(Err(Failure::NotThere(_))) if !out.blocks.is_empty() => break,
+                Ok(Err(failure)) => return Err(failure),
+                Err(_) => {
+                    out.unreadable = Some(decode::place(block));
+                    break;
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    /// One block, verified and decoded.
+    fn one(&self, block: &FullBlock, receipts: Receipts) -> Result<Block, Failure> {
+        let parsed: Option<Vec<Receipt<'_>>> = match &receipts {
+            _ if block.transactions.is_empty() => Some(Vec::new()),
+            Receipts::None => Some(Vec::new()),
+            Receipts::Block(answer) => answer.parse()?,
+            Receipts::Each(answers) => {
+                answers.iter().map(Answer::parse::<Option<_>>).collect::<Result<_, _>>()?
+            }
+            Receipts::Missing => None,
+        };
+        let parsed = parsed.ok_or_else(|| {
+            Failure::NotThere(format!("the receipts of block {}", block.number.0))
+        })?;
+        checked(&self.checker, block, &parsed)
+    }
+}
+
+/// Blocks that were read, and the one after them if our own code fails on it.
+struct Assembled {
+    blocks: Vec<Block>,
+    unreadable: Option<BlockRef>,
+}
+
+fn missing(hash: B256) -> Failure {
+    Failure::NotThere(format!("block {hash}"))
+}
+
+/// The block that was asked for by its hash.
+fn block_of(answer: &Answer, at: BlockRef) -> Result<FullBlock, Failure> {
+    let hash = B256::from(at.hash.0);
+    let block: FullBlock = answer.parse::<Option<_>>()?.ok_or_else(|| missing(hash))?;
     if block.hash != hash || block.number.0 != at.number {
         return Err(Failure::Invalid("another block was returned".to_owned()));
     }
-    let blocks = vec![block];
-    let receipts = match answers.next() {
-        _ if blocks[0].transactions.is_empty() => vec![Receipts::None],
-        Some(Ok(answer)) => vec![Receipts::Block(answer)],
-        Some(Err(Failure::Unsupported(_))) | None => {
-            endpoint.limited.store(true, Ordering::Relaxed);
-            receipts(endpoint, &blocks).await?
-        }
-        Some(Err(failure)) => return Err(failure),
-    };
-    let checker = Arc::clone(checker);
-    let mut blocks = beside(move || assemble(&checker, &blocks, receipts)).await?;
-    blocks.pop().ok_or_else(missing)
+    Ok(block)
 }
 
 fn block_receipts(hash: B256) -> Call {
     Call::new("eth_getBlockReceipts", format!(r#"["{hash}"]"#))
-}
-
-/// Runs what keeps a processor busy for a while beside the tasks that wait for the network.
-async fn beside<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|_| Err(Failure::Invalid("the decoder failed".to_owned())))
 }
 
 /// The blocks of a run, up to the first that is not there, each the parent of the next.
@@ -115,7 +200,7 @@ fn chain_of(answers: Answers, from: u64) -> Result<Vec<FullBlock>, Failure> {
 }
 
 /// The receipts of every block that has transactions.
-async fn receipts(endpoint: &Endpoint, blocks: &[FullBlock]) -> Result<Vec<Receipts>, Failure> {
+async fn receipts_of(endpoint: &Endpoint, blocks: &[FullBlock]) -> Result<Vec<Receipts>, Failure> {
     let busy: Vec<&FullBlock> =
         blocks.iter().filter(|block| !block.transactions.is_empty()).collect();
     if busy.is_empty() {
@@ -177,34 +262,7 @@ async fn each(endpoint: &Endpoint, blocks: &[&FullBlock]) -> Result<Vec<Receipts
         .collect()
 }
 
-/// Verifies and decodes, up to the first block whose receipts are not there yet.
-fn assemble(
-    checker: &Checker,
-    blocks: &[FullBlock],
-    receipts: Vec<Receipts>,
-) -> Result<Vec<Block>, Failure> {
-    let mut out = Vec::with_capacity(blocks.len());
-    for (block, receipts) in blocks.iter().zip(receipts) {
-        let parsed: Option<Vec<Receipt<'_>>> = match &receipts {
-            Receipts::None => Some(Vec::new()),
-            Receipts::Block(answer) => answer.parse()?,
-            Receipts::Each(answers) => {
-                answers.iter().map(Answer::parse::<Option<_>>).collect::<Result<_, _>>()?
-            }
-            Receipts::Missing => None,
-        };
-        match parsed {
-            Some(parsed) => out.push(checked(checker, block, &parsed)?),
-            None if out.is_empty() => {
-                return Err(Failure::NotThere(format!("the receipts of block {}", block.number.0)));
-            }
-            None => break,
-        }
-    }
-    Ok(out)
-}
-
-/// One block, verified and decoded.
+/// Verifies a block and its receipts, and decodes it.
 pub(super) fn checked(
     checker: &Checker,
     block: &FullBlock,

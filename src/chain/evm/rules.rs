@@ -1,6 +1,6 @@
 //! What others than its source must know of the EVM family.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use super::{EvmSource, caip2, signature};
 use crate::{
@@ -118,8 +118,11 @@ impl Rules for Evm {
         &self,
         chain: &ChainConfig,
         metrics: &Metrics,
+        data: &Path,
     ) -> Result<Arc<dyn Source>, SetupError> {
-        Ok(Arc::new(EvmSource::new(chain, metrics.clone())?))
+        let source = EvmSource::new(chain, metrics.clone())?;
+        source.keep_what_panics(data);
+        Ok(Arc::new(source))
     }
 }
 

@@ -1,13 +1,14 @@
 //! [`EvmSource`]: an EVM chain behind [`Source`].
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use serde::de::IgnoredAny;
 use tokio::sync::watch;
 
 use super::{
-    decode, errors, fetch,
+    decode, errors,
+    fetch::Reader,
     json::{self, Quantity},
     state::{self, Known},
     verify::Checker,
@@ -31,8 +32,8 @@ static DIALECT: Dialect = Dialect {
 
 /// An EVM chain, by its JSON-RPC endpoints.
 pub struct EvmSource {
-    pool: Pool,
-    checker: Arc<Checker>,
+    pub(super) pool: Pool,
+    reader: Reader,
     known: Known,
     announced: watch::Sender<Option<Announced>>,
     listener: Option<Listener<Subscription>>,
@@ -46,17 +47,22 @@ impl EvmSource {
     pub fn new(config: &ChainConfig, metrics: Metrics) -> Result<Self, SetupError> {
         // The process has one provider of cryptography; whoever comes first installs it.
         let _ = rustls::crypto::ring::default_provider().install_default();
+        let pool = Pool::new(config, &DIALECT, &metrics)?;
+        let listener = Listener::new(config, Subscription::new(config, &metrics), pool.decoder())?;
+        let checker =
+            Checker { chain: config.name.clone(), verification: config.verification, metrics };
         Ok(Self {
-            pool: Pool::new(config, &DIALECT, &metrics)?,
-            listener: Listener::new(config, Subscription::new(config, &metrics))?,
-            checker: Arc::new(Checker {
-                chain: config.name.clone(),
-                verification: config.verification,
-                metrics,
-            }),
+            reader: Reader { checker: Arc::new(checker), decoder: Arc::clone(pool.decoder()) },
+            pool,
+            listener,
             known: Known::new(config.name.clone()),
             announced: watch::Sender::new(None),
         })
+    }
+
+    /// Keeps, below the data folder, what our own code fails to read.
+    pub fn keep_what_panics(&self, data: &Path) {
+        self.pool.decoder().keep_in(data);
     }
 
     /// A header by number or tag, verified.
@@ -67,10 +73,11 @@ impl EvmSource {
             Err(Failure::NotThere(_)) => return Ok(None),
             Err(failure) => return Err(failure),
         };
-        let Some(block) = answer.parse::<Option<json::Block<IgnoredAny>>>()? else {
-            return Ok(None);
-        };
-        Ok(Some(decode::header(&self.checker.header(block)?)))
+        self.reader.decoder.here(&format!("block {which}"), std::slice::from_ref(&answer), || {
+            let block = answer.parse::<Option<json::Block<IgnoredAny>>>()?;
+            let verified = block.map(|block| self.reader.checker.header(block)).transpose()?;
+            Ok(verified.as_ref().map(decode::header))
+        })
     }
 }
 
@@ -112,16 +119,12 @@ impl Source for EvmSource {
     }
 
     async fn blocks(&self, from: u64, to: u64) -> Result<Vec<Block>, SourceError> {
-        self.pool
-            .ask(|endpoint| async move { fetch::blocks(&endpoint, &self.checker, from, to).await })
-            .await
+        self.pool.ask(|endpoint| async move { self.reader.blocks(&endpoint, from, to).await }).await
     }
 
     async fn block(&self, at: BlockRef) -> Result<Option<Block>, SourceError> {
-        let block = self
-            .pool
-            .ask(|endpoint| async move { fetch::block(&endpoint, &self.checker, at).await })
-            .await;
+        let block =
+            self.pool.ask(|endpoint| async move { self.reader.block(&endpoint, at).await }).await;
         if_there(block)
     }
 

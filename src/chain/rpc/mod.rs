@@ -2,12 +2,14 @@
 //!
 //! | file | what it owns |
 //! |---|---|
+//! | `decoder` | taking answers apart, and what a panic in that is |
 //! | `endpoint` | one node: transport, pace, limits, batches |
 //! | `pool` | which endpoint is asked, and which one next |
 //! | `websocket` | announcements: how a connection is opened, and that another follows |
 //!
 //! What an error means, and how a node says which chain it serves, is the family's own: [`Dialect`].
 
+mod decoder;
 mod endpoint;
 mod pool;
 #[cfg(test)]
@@ -17,6 +19,7 @@ mod websocket;
 use std::time::Duration;
 
 use alloy::primitives::bytes::Bytes;
+pub(super) use decoder::Decoder;
 pub use endpoint::SetupError;
 pub(super) use endpoint::{Endpoint, wrong_chain};
 pub(super) use pool::Pool;
@@ -86,6 +89,8 @@ pub(super) enum Failure {
     Untrusted { check: &'static str, detail: String },
     /// The chain moved between two questions: ask again, whoever is asked.
     Moved(String),
+    /// Our own code panicked on the answer; it was told. No endpoint is to blame.
+    Bug(String),
 }
 
 impl Failure {
@@ -116,6 +121,7 @@ impl Failure {
             Self::Unsupported(detail) => format!("unsupported: {detail}"),
             Self::Reverted => "execution reverted".to_owned(),
             Self::Refused(detail) => format!("refused: {detail}"),
+            Self::Bug(detail) => format!("our decoder failed: {detail}"),
             Self::Untrusted { check, detail } => format!("{check}: {detail}"),
         }
     }
@@ -126,6 +132,10 @@ impl Failure {
 pub(super) struct Answer(Bytes);
 
 impl Answer {
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     pub fn is_null(&self) -> bool {
         self.0.as_ref() == b"null"
     }

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
-    Dialect, Failure,
+    Decoder, Dialect, Failure,
     endpoint::{Endpoint, Health, SetupError},
 };
 use crate::{
@@ -24,6 +24,7 @@ pub(in crate::chain) struct Pool {
     /// The newest block shown so far, and when.
     seen: Mutex<(u64, Instant)>,
     standstill: Duration,
+    decoder: Arc<Decoder>,
 }
 
 /// For how many polls the newest block may stay the same before other endpoints are asked for theirs.
@@ -50,7 +51,13 @@ impl Pool {
             endpoints,
             seen: Mutex::new((0, Instant::now())),
             standstill: config.poll_interval * STANDSTILL_POLLS,
+            decoder: Arc::new(Decoder::new(config.name.clone(), metrics.clone())),
         })
+    }
+
+    /// What takes the endpoints' answers apart.
+    pub fn decoder(&self) -> &Arc<Decoder> {
+        &self.decoder
     }
 
     /// Puts one question to one endpoint after the other until one answers it.
@@ -71,7 +78,7 @@ impl Pool {
         }
         candidates.append(&mut doubtful);
         for endpoint in candidates {
-            match question(Arc::clone(endpoint)).await {
+            match self.put(question(Arc::clone(endpoint))).await {
                 Ok(answer) => {
                     endpoint.worked();
                     return Ok(answer);
@@ -88,6 +95,13 @@ impl Pool {
         Err(self.verdict(&failures))
     }
 
+    async fn put<T>(
+        &self,
+        question: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        self.decoder.guarded("an answer", question).await.unwrap_or_else(Err)
+    }
+
     /// Asks for the newest block. Where the answer stands still, the other endpoints are asked too: a node
     /// that has fallen behind answers well, and would hold the chain back for ever.
     pub async fn newest<F, Fut>(&self, question: F) -> Result<Header, SourceError>
@@ -100,7 +114,7 @@ impl Pool {
             return Ok(header);
         }
         let asked = self.endpoints.iter().map(|endpoint| {
-            let answer = question(Arc::clone(endpoint));
+            let answer = self.put(question(Arc::clone(endpoint)));
             async move { (endpoint, answer.await) }
         });
         let answers = futures::future::join_all(asked).await;
@@ -149,6 +163,9 @@ impl Pool {
             })
             .collect::<Vec<_>>()
             .join("; ");
+        if failures.iter().any(|(_, failure)| matches!(failure, Failure::Bug(_))) {
+            return SourceError::Bug(detail);
+        }
         let mut untrusted = false;
         let mut unavailable = false;
         for (_, failure) in failures {

@@ -1,6 +1,6 @@
 //! Announcements over a websocket: how a connection is opened, and that another follows when it is lost.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio::{sync::watch, time::sleep};
@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::{
     http::{HeaderName, HeaderValue},
 };
 
-use super::SetupError;
+use super::{Decoder, SetupError};
 use crate::{
     chain::{Announced, ChainName},
     config::{ChainConfig, EndpointConfig},
@@ -43,11 +43,16 @@ pub(in crate::chain) struct Listener<S> {
     /// By descending weight; the next one is tried when one fails.
     endpoints: Vec<EndpointConfig>,
     session: S,
+    decoder: Arc<Decoder>,
 }
 
 impl<S: Session> Listener<S> {
     /// `None` if no endpoint announces blocks.
-    pub fn new(config: &ChainConfig, session: S) -> Result<Option<Self>, SetupError> {
+    pub fn new(
+        config: &ChainConfig,
+        session: S,
+        decoder: &Arc<Decoder>,
+    ) -> Result<Option<Self>, SetupError> {
         let mut endpoints: Vec<_> =
             config.endpoints.iter().filter(|endpoint| endpoint.ws.is_some()).cloned().collect();
         if endpoints.is_empty() {
@@ -57,7 +62,8 @@ impl<S: Session> Listener<S> {
         for endpoint in &endpoints {
             ws_request(endpoint)?;
         }
-        Ok(Some(Self { chain: config.name.clone(), endpoints, session }))
+        let (chain, decoder) = (config.name.clone(), Arc::clone(decoder));
+        Ok(Some(Self { chain, endpoints, session, decoder }))
     }
 
     /// Publishes announced blocks until it is dropped.
@@ -67,9 +73,11 @@ impl<S: Session> Listener<S> {
         let mut said = false;
         for endpoint in self.endpoints.iter().cycle() {
             let mut heard = false;
-            let Lost(error) = match self.session.session(endpoint, heads, &mut heard).await {
-                Err(lost) => lost,
-                Ok(never) => match never {},
+            let session = self.session.session(endpoint, heads, &mut heard);
+            let Lost(error) = match self.decoder.guarded("an announcement", session).await {
+                Ok(Err(lost)) => lost,
+                Ok(Ok(never)) => match never {},
+                Err(failure) => Lost(failure.detail()),
             };
             if heard {
                 backoff.reset();

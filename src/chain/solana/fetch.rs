@@ -129,11 +129,13 @@ impl Inner {
     /// The block of a slot that has one.
     async fn full(&self, node: &Endpoint, slot: u64) -> Result<Block, Failure> {
         let answer = self.get(node, slot, Details::Accounts).await?;
-        let block: json::Block<'_> = answer.parse()?;
-        let block = self.counted(
-            verify::block(slot, &block, self.verification)
-                .and_then(|verified| decode::block(&verified)),
-        )?;
+        let verification = self.verification;
+        let read = move |given: &[Answer]| {
+            let block: json::Block<'_> = given[0].parse()?;
+            decode::block(&verify::block(slot, &block, verification)?)
+        };
+        let block = self.decoder.run(format!("block {slot}"), vec![answer], read).await;
+        let block = self.counted(block)?;
         if slot.saturating_add(MAX_AHEAD) >= self.newest.load(Ordering::Relaxed) {
             self.remember(&block)?;
         }

@@ -1,6 +1,6 @@
 //! What others than its source must know of the Solana family.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use super::{SolanaSource, caip2, signature};
 use crate::{
@@ -132,8 +132,11 @@ impl Rules for Solana {
         &self,
         chain: &ChainConfig,
         metrics: &Metrics,
+        data: &Path,
     ) -> Result<Arc<dyn Source>, SetupError> {
-        Ok(Arc::new(SolanaSource::new(chain, metrics.clone())?))
+        let source = SolanaSource::new(chain, metrics.clone())?;
+        source.keep_what_panics(data);
+        Ok(Arc::new(source))
     }
 }
 

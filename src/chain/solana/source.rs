@@ -1,6 +1,12 @@
 //! [`SolanaSource`]: a Solana cluster behind [`Source`].
 
-use std::sync::atomic::{AtomicU8, AtomicU64};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU64},
+    },
+};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -16,7 +22,7 @@ use crate::{
     chain::{
         Address, AddressIndex, Announced, BalanceQuery, Block, BlockRef, ChainName, Family, Header,
         Holding, IsWatched, Past, SettlementTag, Source, SourceError, TokenFacts, TokenSource,
-        rpc::{Dialect, Failure, Listener, Pool, SetupError},
+        rpc::{Decoder, Dialect, Failure, Listener, Pool, SetupError},
     },
     config::{ChainConfig, Verification},
     metrics::Metrics,
@@ -33,7 +39,7 @@ const TRANSACTION_VERSION: u8 = 1;
 
 /// A Solana cluster, by its JSON-RPC endpoints.
 pub struct SolanaSource {
-    pool: Pool,
+    pub(super) pool: Pool,
     inner: Inner,
     announced: watch::Sender<Option<Announced>>,
     listener: Option<Listener<Subscription>>,
@@ -50,6 +56,7 @@ pub(super) struct Inner {
     pub newest: AtomicU64,
     pub mints: Mints,
     pub recent: Recent,
+    pub decoder: Arc<Decoder>,
 }
 
 impl Inner {
@@ -77,9 +84,9 @@ impl SolanaSource {
     pub fn new(config: &ChainConfig, metrics: Metrics) -> Result<Self, SetupError> {
         // The process has one provider of cryptography; whoever comes first installs it.
         let _ = rustls::crypto::ring::default_provider().install_default();
+        let pool = Pool::new(config, &DIALECT, &metrics)?;
         Ok(Self {
-            pool: Pool::new(config, &DIALECT, &metrics)?,
-            listener: Listener::new(config, Subscription::new(config, &metrics))?,
+            listener: Listener::new(config, Subscription::new(config, &metrics), pool.decoder())?,
             announced: watch::Sender::new(None),
             inner: Inner {
                 chain: config.name.clone(),
@@ -89,8 +96,15 @@ impl SolanaSource {
                 newest: AtomicU64::new(0),
                 mints: Mints::default(),
                 recent: Recent::default(),
+                decoder: Arc::clone(pool.decoder()),
             },
+            pool,
         })
+    }
+
+    /// Keeps, below the data folder, what our own code fails to read.
+    pub fn keep_what_panics(&self, data: &Path) {
+        self.pool.decoder().keep_in(data);
     }
 }
 

@@ -7,6 +7,7 @@ mod balances;
 mod decoding;
 mod endpoints;
 mod node;
+mod panics;
 mod safes;
 mod verification;
 mod websocket;

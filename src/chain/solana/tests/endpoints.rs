@@ -363,3 +363,24 @@ async fn a_memo_that_no_node_has_is_an_error_and_not_left_out() {
     let error = source.complete(block, &|_| true).await.expect_err("no such transaction");
     assert!(matches!(error, SourceError::NotThere(_)), "{error}");
 }
+
+#[tokio::test]
+async fn a_panic_in_our_own_code_cools_no_endpoint_and_what_the_node_said_is_kept() {
+    let cluster = cluster();
+    let node = cluster.node().await;
+    let source = only(&node);
+    let data = tempfile::tempdir().expect("a folder");
+    source.keep_what_panics(data.path());
+    source.pool.decoder().break_at("block 5", 2);
+    for _ in 0..2 {
+        let error = source.blocks(1, 9).await.expect_err("it panicked");
+        assert!(matches!(error, SourceError::Bug(_)), "{error}");
+    }
+    let files: Vec<_> =
+        std::fs::read_dir(data.path().join("decoder-panics")).expect("a folder").collect();
+    assert_eq!(files.len(), 1);
+    let text = std::fs::read_to_string(files[0].as_ref().expect("a file").path()).expect("a text");
+    let kept: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(kept["answers"][0]["blockHeight"], 5);
+    assert_eq!(numbers(&source.blocks(1, 9).await.expect("blocks")), [1, 2, 5, 6, 9]);
+}
