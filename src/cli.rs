@@ -11,13 +11,14 @@ use clap::{Args, Parser, Subcommand};
 pub use keys::KeysCommand;
 
 use crate::{
-    apply::{Applier, ChainInfo},
     chain::{ChainName, Family, Source},
     clock::Clock,
+    commit::Committer,
     config::{ChainConfig, Config, ConfigError},
     id::Ids,
     logging::{self, Format},
     metrics::Metrics,
+    model::ChainInfo,
     store::{self, Db},
     wake::Wake,
 };
@@ -160,7 +161,7 @@ async fn rewind_in(config: &Config, db: &Db, chain: &ChainConfig, to: u64) -> an
         .with_context(|| format!("the node has no block {to}: choose one that it has"))?;
     check_branch(db, source.as_ref(), &chain.name, to).await?;
     let clock = Clock::System;
-    let applier = Applier::new(
+    let committer = Committer::new(
         db.clone(),
         Ids::new(clock.clone()),
         clock,
@@ -168,7 +169,7 @@ async fn rewind_in(config: &Config, db: &Db, chain: &ChainConfig, to: u64) -> an
         Wake::default(),
         ChainInfo::from(chain),
     );
-    applier.rewind(&target).await?;
+    committer.rewind(&target).await?;
     Ok(())
 }
 
@@ -182,8 +183,11 @@ async fn check_branch(
     to: u64,
 ) -> anyhow::Result<()> {
     let mut session = db.read().await?;
-    let booked = store::transfer::newest_block(&mut session.conn(), name, to).await?;
-    let opened = store::watch::newest_opening(&mut session.conn(), name, to).await?;
+    let Some(cursor) = store::chain::cursor(&mut session.conn(), name).await? else {
+        return Ok(());
+    };
+    let booked = store::transfer::newest_block(&mut session.conn(), cursor.no, to).await?;
+    let opened = store::watch::newest_opening(&mut session.conn(), cursor.no, to).await?;
     drop(session);
     for block in booked.into_iter().chain(opened) {
         let number = block.number;
@@ -196,7 +200,9 @@ async fn check_branch(
 }
 
 async fn open(config: &Config) -> anyhow::Result<Db> {
-    Db::open(config.database_url.expose()).await.context("the database cannot be used")
+    Db::open(config.database_url.expose(), &Metrics::new())
+        .await
+        .context("the database cannot be used")
 }
 
 /// What would run: no secret and no URL.

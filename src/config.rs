@@ -24,7 +24,10 @@ use std::{
 
 pub use error::ConfigError;
 
-use crate::chain::{Address, AssetKey, ChainName, Family, Settlement, words};
+use crate::{
+    chain::{Address, AssetKey, ChainName, Family, Settlement},
+    string_enum::string_enum,
+};
 
 /// A text that must not appear in logs: a database or node URL, a header with a token.
 #[derive(Clone, PartialEq, Eq)]
@@ -133,7 +136,7 @@ pub struct TokenConfig {
     pub decimals: u8,
 }
 
-words! {
+string_enum! {
     /// How much of what a node returns is recomputed before it is believed.
     Verification {
         /// The header's hash and the receipts' root.

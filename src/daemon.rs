@@ -10,13 +10,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::Api,
-    apply::{Applier, ChainInfo},
     chain::Source,
     clock::Clock,
+    commit::Committer,
     config::{ChainConfig, Config},
     follow::Follower,
     id::Ids,
     metrics::Metrics,
+    model::ChainInfo,
     registry::Registry,
     store::{Db, StoreError, delivery},
     wake::Wake,
@@ -91,12 +92,14 @@ pub async fn run(
     let metrics = Metrics::new();
     metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
     let wake = Wake::new(config.chains.keys().cloned());
-    let db = Db::open(config.database_url.expose()).await?;
+    let db = Db::open(config.database_url.expose(), &metrics).await?;
     let lock = db.lock()?;
     if lock.is_some() {
-        let mut tx = db.begin().await?;
-        delivery::release_all(&mut tx.conn()).await?;
-        tx.commit().await?;
+        db.run_tx("webhook_release", |mut tx| async move {
+            delivery::release_all(&mut tx.conn()).await?;
+            Ok::<_, StoreError>((tx, ()))
+        })
+        .await?;
     }
     if config.chains.is_empty() {
         tracing::warn!("no chain is configured: only the API and the webhooks run");
@@ -114,7 +117,7 @@ pub async fn run(
         let follower = Follower::new(
             Arc::new(chain.clone()),
             source,
-            Applier::new(
+            Committer::new(
                 db.clone(),
                 ids.clone(),
                 clock.clone(),
@@ -125,7 +128,7 @@ pub async fn run(
             registry.watchlist(&chain.name),
             metrics.clone(),
             clock.clone(),
-            wake.chain_bell(&chain.name),
+            wake.chain_wake_up(&chain.name),
         );
         let (name, stop) = (format!("follower of {}", chain.name), shutdown.clone());
         tasks.spawn(async move { (name, follower.run(stop).await.map_err(|e| e.to_string())) });

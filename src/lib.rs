@@ -1,12 +1,13 @@
 //! Tidemark watches blockchains for registered addresses and keeps their balances.
 //!
 //! ```text
-//!  node ──► chain::Source ──► Block { header, movements, safe sightings }   chain-specific ends here
+//!  node ──► chain::Source ──► Block { header, movements, Safe candidates }  chain-specific ends here
 //!                                 │
 //!             follow  one follower per chain: gap-free, parent-linked, reorg-aware, prefetching
 //!                                 │  only what touches the registry
-//!             apply   ONE transaction per block, batch or rollback:
-//!                     transfers + entries + balances + deployments + cursor + events + deliveries
+//!             commit  load what the step needs ──► ledger decides ──► write it: ONE transaction
+//!                     per block, batch or rollback: transfers + entries + balances + deployments
+//!                     + cursor + events + deliveries
 //!                                 │
 //!            ┌────────────────────┼────────────────────┐
 //!         webhook              event feed           read API
@@ -20,32 +21,38 @@
 //! | [`chain`] | where the head is and what is in a block: [`chain::Source`], and one folder per family |
 //! | [`registry`] | which addresses are watched, in memory |
 //! | [`follow`] | one follower per chain: connect this block, or go back to that fork point |
-//! | [`ledger`] | buckets and entries: pure arithmetic |
-//! | [`proof`] | the ledger against the chain's own state: what is asked, what a difference means |
-//! | [`apply`] | the commit point: one block, one batch or one rollback is one transaction |
-//! | [`event`] | what happened, as versioned JSON |
-//! | [`store`] | all SQL |
+//! | [`model`] | the values that all of them share: transfer, entry, balance, cursor, watch, wallet, asset |
+//! | [`ledger`] | every rule about money, pure and synchronous: from what is known to what is written |
+//! | [`commit`] | the commit point: load, let the ledger decide, write in one transaction |
+//! | [`event`] | what happened, stored as facts, and its JSON |
+//! | [`delivery`] | an event on its way to a webhook endpoint: its values |
+//! | [`store`] | all SQL, in sets |
 //! | [`webhook`] | events to the outside world: lease, sign, send, retry |
+//! | [`view`] | the shapes that the API and the events share |
 //! | [`api`] | HTTP, one file per resource |
 //! | [`daemon`] | wires the parts; starts, watches and stops every task |
 //! | [`dev`] | a local chain with live traffic, for a first look and for the tests |
 //!
 //! Rules of direction:
-//! - `ledger` and the deciding parts of `follow` and `webhook` are pure: no I/O, no clock, no database.
-//! - `chain` knows no database; `store` knows no node. `follow`, `apply`, `webhook` and `api`
+//! - `model`, `ledger`, `event` and the deciding parts of `follow` and `webhook` are pure: no I/O, no clock, no
+//!   database. They import no store.
+//! - `chain` knows no database; `store` knows no node. `follow`, `commit`, `webhook` and `api`
 //!   know no chain family: what differs between families is behind [`chain::Source`] and [`chain::Family`].
 //! - Nobody but `store` names `sqlx`. Store functions borrow a connection and never begin or commit.
-//! - Only `apply`, `webhook` and the API's own writes open write transactions.
+//! - Only `commit`, `webhook` and the API's own writes open write transactions, by [`store::Db::run_tx`].
 //! - Only `daemon` starts long-lived tasks. Time and randomness are handed in ([`clock`], [`id`]).
+//! - What a stranger can choose (a block, a node's answer, a request) never ends a task, never holds a chain and
+//!   never becomes money unproven.
 
 pub mod amount;
 pub mod api;
-pub mod apply;
 pub mod chain;
 pub mod cli;
 pub mod clock;
+pub mod commit;
 pub mod config;
 pub mod daemon;
+pub mod delivery;
 pub mod dev;
 pub mod event;
 pub mod follow;
@@ -53,10 +60,11 @@ pub mod id;
 pub mod ledger;
 pub mod logging;
 pub mod metrics;
-pub mod proof;
+pub mod model;
 pub mod registry;
 pub mod retry;
 pub mod store;
+mod string_enum;
 pub mod view;
 pub mod wake;
 pub mod webhook;

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use backoff::{ExponentialBackoff, ExponentialBackoffBuilder, backoff::Backoff as _};
 
+use crate::store::StoreError;
+
 /// Delays that double from `initial` to `max`, each spread by half so that those who failed together do
 /// not come back together. It never gives up; whoever waits decides when it has been enough.
 #[derive(Debug)]
@@ -40,6 +42,50 @@ impl Backoff {
     }
 }
 
+/// How a long-lived task gets through the time in which the store does not answer: it tries again after
+/// growing pauses and logs once when that begins and once when it ends.
+#[derive(Debug)]
+pub struct StoreRetry {
+    task: &'static str,
+    backoff: Backoff,
+    failing: bool,
+}
+
+impl StoreRetry {
+    const INITIAL: Duration = Duration::from_millis(100);
+    const MAX: Duration = Duration::from_secs(2);
+
+    /// `task` is named in the log.
+    #[must_use]
+    pub fn new(task: &'static str) -> Self {
+        Self { task, backoff: Backoff::new(Self::INITIAL, Self::MAX), failing: false }
+    }
+
+    /// How long to wait before the next try.
+    ///
+    /// # Errors
+    /// `error` itself, if trying again cannot help.
+    pub fn pause_after(&mut self, error: StoreError) -> Result<Duration, StoreError> {
+        if !error.is_transient() {
+            return Err(error);
+        }
+        if !self.failing {
+            tracing::warn!(task = self.task, %error, "waiting for the store, trying again");
+            self.failing = true;
+        }
+        Ok(self.backoff.next_delay())
+    }
+
+    /// The store has answered.
+    pub fn succeeded(&mut self) {
+        if self.failing {
+            tracing::info!(task = self.task, "the store answers again");
+            self.failing = false;
+        }
+        self.backoff.reset();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,6 +112,21 @@ mod tests {
             (0..20).map(|_| backoff.next_delay()).collect::<Vec<_>>()
         };
         assert_ne!(delays(), delays());
+    }
+
+    #[test]
+    fn a_store_that_does_not_answer_is_tried_again_and_a_broken_one_is_not() {
+        let mut retry = StoreRetry::new("test");
+        for _ in 0..100 {
+            let unavailable = StoreError::Unavailable("restarting".to_owned());
+            assert!(retry.pause_after(unavailable).unwrap() <= StoreRetry::MAX);
+        }
+        assert!(retry.pause_after(StoreError::Collision("lost".to_owned())).is_ok());
+        assert!(retry.pause_after(StoreError::Unusable("damaged".to_owned())).is_err());
+        assert!(retry.pause_after(StoreError::corrupt("nonsense")).is_err());
+        retry.succeeded();
+        let first = retry.pause_after(StoreError::Unavailable(String::new())).unwrap();
+        assert!(first <= StoreRetry::INITIAL * 3 / 2 + Duration::from_nanos(1));
     }
 
     #[test]

@@ -8,10 +8,10 @@ pub use wallet::{SafeChainView, SafeView, WalletChainView, WalletData, WalletVie
 
 use crate::{
     amount::Amount,
-    chain::{AssetKey, Family},
+    chain::{Address, AssetKey, Family},
     clock::Millis,
-    ledger::{Buckets, Status},
-    store::{chain::AssetRow, transfer::TransferRow},
+    id::WalletId,
+    model::{Asset, Buckets, Deployment, Direction, Reason, Status, Transfer},
 };
 
 /// An amount: base units, whole units, and US dollars where a price is known.
@@ -29,7 +29,7 @@ pub struct AmountView {
 
 impl AmountView {
     #[must_use]
-    pub fn new(amount: Amount, asset: &AssetRow) -> Self {
+    pub fn new(amount: Amount, asset: &Asset) -> Self {
         Self {
             raw: amount.to_string(),
             amount: asset.decimals.map(|decimals| amount.to_units(decimals)),
@@ -52,8 +52,8 @@ pub struct AssetView {
     pub verified: bool,
 }
 
-impl From<&AssetRow> for AssetView {
-    fn from(asset: &AssetRow) -> Self {
+impl From<&Asset> for AssetView {
+    fn from(asset: &Asset) -> Self {
         Self {
             id: asset.caip19.clone(),
             symbol: asset.symbol.clone(),
@@ -77,7 +77,7 @@ pub struct BucketsView {
 
 impl BucketsView {
     #[must_use]
-    pub fn new(buckets: &Buckets, asset: &AssetRow) -> Self {
+    pub fn new(buckets: &Buckets, asset: &Asset) -> Self {
         Self {
             available: AmountView::new(buckets.available, asset),
             pending: AmountView::new(buckets.pending, asset),
@@ -122,7 +122,8 @@ pub struct TransferView {
     pub block: BlockView,
     /// Blocks from this one to the newest applied one, both counted; 0 while orphaned.
     pub confirmations: u64,
-    pub reason: Option<String>,
+    /// In a word, why it was booked or taken back, where no movement on the chain says so.
+    pub reason: Option<&'static str>,
     /// What the sender wrote beside the payment, on chains whose transactions carry text.
     pub memo: Option<String>,
     #[schema(value_type = String, format = DateTime)]
@@ -133,36 +134,51 @@ pub struct TransferView {
     pub orphaned_at: Option<Millis>,
 }
 
+/// The wallet that a transfer is seen from.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    pub wallet: WalletId,
+    pub address: &'a Address,
+    pub family: Family,
+}
+
 impl TransferView {
     /// `head` is the chain's newest applied block.
     #[must_use]
-    pub fn new(row: &TransferRow, asset: &AssetRow, family: Family, head: u64) -> Self {
+    pub fn new(row: &Transfer, by: Seen<'_>, asset: &Asset, head: u64) -> Self {
         let confirmations = match row.status {
             Status::Orphaned => 0,
             Status::Pending | Status::Settled => {
                 head.checked_sub(row.block.number).map_or(0, |depth| depth + 1)
             }
         };
+        let Seen { wallet, address, family } = by;
+        let own = Some(family.format_address(address));
+        let other = row.counterparty.as_ref().map(|address| family.format_address(address));
+        let (from, to) = match row.direction {
+            Direction::In => (other, own),
+            Direction::Out => (own, other),
+        };
         Self {
             id: row.id,
-            wallet_id: row.wallet_id,
-            chain: row.chain.to_string(),
+            wallet_id: wallet,
+            chain: asset.chain.to_string(),
             asset: asset.into(),
             direction: row.direction.as_str(),
             kind: row.kind.as_str(),
             status: row.status.as_str(),
             amount: AmountView::new(row.amount, asset),
-            from: row.from.as_ref().map(|address| family.format_address(address)),
-            to: row.to.as_ref().map(|address| family.format_address(address)),
+            from,
+            to,
             tx_hash: row.has_transaction().then(|| family.format_tx(&row.tx)),
-            ordinal: row.ordinal.clone(),
+            ordinal: row.ordinal.to_string(),
             block: BlockView {
                 number: row.block.number,
                 hash: family.format_block_hash(&row.block.hash),
                 time: row.block_time,
             },
             confirmations,
-            reason: row.reason.clone(),
+            reason: row.reason.map(Reason::as_str),
             memo: row.memo.clone(),
             seen_at: row.seen_at,
             settled_at: row.settled_at,
@@ -219,7 +235,7 @@ pub struct BlockRefView {
 
 impl SafeDeploymentView {
     #[must_use]
-    pub fn new(row: &crate::store::safe::Deployment, family: Family) -> Self {
+    pub fn new(row: &Deployment, family: Family) -> Self {
         Self {
             id: row.id,
             chain: row.chain.to_string(),

@@ -6,7 +6,7 @@ use tokio::sync::Notify;
 
 use crate::chain::ChainName;
 
-/// One bell per follower, one for the webhook dispatcher.
+/// One wake-up per follower, one for the webhook dispatcher.
 #[derive(Clone, Debug, Default)]
 pub struct Wake {
     chains: Arc<BTreeMap<ChainName, Arc<Notify>>>,
@@ -20,26 +20,27 @@ impl Wake {
         Self { chains: Arc::new(chains), deliveries: Arc::default() }
     }
 
-    /// There is a wish (a registration, a deployment to track) that the chain's follower should look at.
+    /// Wakes a chain's follower: there is a registration to open or close, or a deployment to track.
     pub fn chain(&self, chain: &ChainName) {
-        if let Some(bell) = self.chains.get(chain) {
-            bell.notify_one();
+        if let Some(wake_up) = self.chains.get(chain) {
+            wake_up.notify_one();
         }
     }
 
-    /// The bell that [`Wake::chain`] rings; a fresh one for a chain that nobody rings.
+    /// What a chain's follower waits for; never notified for a chain that is not configured.
     #[must_use]
-    pub fn chain_bell(&self, chain: &ChainName) -> Arc<Notify> {
+    pub fn chain_wake_up(&self, chain: &ChainName) -> Arc<Notify> {
         self.chains.get(chain).cloned().unwrap_or_default()
     }
 
-    /// There are new deliveries in the store.
+    /// Wakes the webhook dispatcher: there are new deliveries.
     pub fn deliveries(&self) {
         self.deliveries.notify_one();
     }
 
+    /// What the webhook dispatcher waits for.
     #[must_use]
-    pub fn deliveries_bell(&self) -> Arc<Notify> {
+    pub fn deliveries_wake_up(&self) -> Arc<Notify> {
         Arc::clone(&self.deliveries)
     }
 }

@@ -17,40 +17,47 @@ use super::{
 use crate::{
     chain::{AssetKey, ChainName, Family},
     config::ChainConfig,
-    store::{chain, chain::AssetRow},
+    model::{Asset, AssetNo},
+    store::asset,
     view::AssetView,
 };
 
 /// The verified assets of every chain.
 #[derive(Debug, Default)]
 pub(super) struct AssetIndex {
-    by_chain: BTreeMap<ChainName, BTreeMap<AssetKey, AssetRow>>,
+    by_chain: BTreeMap<ChainName, BTreeMap<AssetKey, Asset>>,
+    by_no: BTreeMap<AssetNo, Asset>,
 }
 
 impl AssetIndex {
-    fn new(rows: Vec<AssetRow>) -> Self {
+    fn new(rows: Vec<Asset>) -> Self {
         let mut index = Self::default();
         for row in rows {
+            index.by_no.insert(row.no, row.clone());
             index.by_chain.entry(row.chain.clone()).or_default().insert(row.key, row);
         }
         index
     }
 
-    pub fn get(&self, chain: &ChainName, key: &AssetKey) -> Option<&AssetRow> {
+    pub fn get(&self, chain: &ChainName, key: &AssetKey) -> Option<&Asset> {
         self.by_chain.get(chain)?.get(key)
     }
 
-    pub fn of_chain(&self, chain: &ChainName) -> impl Iterator<Item = &AssetRow> {
+    pub fn by_no(&self, no: AssetNo) -> Option<&Asset> {
+        self.by_no.get(&no)
+    }
+
+    pub fn of_chain(&self, chain: &ChainName) -> impl Iterator<Item = &Asset> {
         self.by_chain.get(chain).into_iter().flat_map(BTreeMap::values)
     }
 
     /// All that `token` can mean: a symbol, a CAIP-19 id or a contract, on whichever chains.
-    pub fn named(&self, token: &str) -> Vec<&AssetRow> {
+    pub fn named(&self, token: &str) -> Vec<&Asset> {
         let contract = Family::ALL
             .iter()
             .find_map(|family| family.parse_address(token).ok())
             .map(AssetKey::Token);
-        let is_named = |asset: &&AssetRow| {
+        let is_named = |asset: &&Asset| {
             contract == Some(asset.key)
                 || asset.caip19.eq_ignore_ascii_case(token)
                 || asset.symbol.as_ref().is_some_and(|symbol| symbol.eq_ignore_ascii_case(token))
@@ -77,7 +84,7 @@ impl App {
             return Ok(index);
         }
         let mut session = self.db.read().await?;
-        let index = Arc::new(AssetIndex::new(chain::verified_assets(&mut session.conn()).await?));
+        let index = Arc::new(AssetIndex::new(asset::verified(&mut session.conn()).await?));
         // Followers write the configured assets when their chain begins. What was read before that is not
         // kept: balances of the missing assets would be left out for as long.
         if self.has_configured_assets(&index) {
@@ -130,7 +137,7 @@ pub(super) async fn list(
         Some(chain) => vec![app.chain("chain", chain)?],
         None => app.config.chains.values().collect(),
     };
-    let view = |chain: &ChainConfig, asset: &AssetRow| TrackedAssetView {
+    let view = |chain: &ChainConfig, asset: &Asset| TrackedAssetView {
         chain: asset.chain.to_string(),
         asset: asset.into(),
         contract: match &asset.key {

@@ -19,11 +19,8 @@ use crate::{
     amount::Amount,
     chain::{AssetKey, ChainName, Family},
     clock::Millis,
-    ledger::Position,
-    store::{
-        balance::{self, ChainHoldings},
-        chain::{AssetRow, BlockPoint},
-    },
+    model::{Asset, BlockPoint, Position},
+    store::balance::{self, ChainHoldings},
     view::{AssetView, BlockView, BucketsView},
 };
 
@@ -120,7 +117,7 @@ impl<'a> Choice<'a> {
 }
 
 fn view(
-    asset: &AssetRow,
+    asset: &Asset,
     position: Position,
     held: Amount,
     updated_at: Option<Millis>,
@@ -139,17 +136,22 @@ fn of_chain(
     choice: &Choice<'_>,
 ) -> Result<Vec<BalanceView>, Problem> {
     let Some(named) = &choice.assets else {
-        let known = held.assets.iter().filter_map(|holding| {
-            index.get(&held.chain, &holding.asset).map(|asset| (asset, holding))
-        });
+        let known = held
+            .assets
+            .iter()
+            .filter_map(|holding| index.by_no(holding.asset).map(|asset| (asset, holding)));
+        let mut known: Vec<_> = known.collect();
+        // By contract, the native coin first.
+        known.sort_unstable_by_key(|(asset, _)| asset.key);
         return known
+            .into_iter()
             .map(|(asset, h)| view(asset, h.position, h.locked, Some(h.updated_at)))
             .collect();
     };
     let named = named.iter().filter(|(chain, _)| **chain == held.chain);
     named
         .filter_map(|(chain, key)| index.get(chain, key))
-        .map(|asset| match held.assets.iter().find(|holding| holding.asset == asset.key) {
+        .map(|asset| match held.assets.iter().find(|holding| holding.asset == asset.no) {
             Some(h) => view(asset, h.position, h.locked, Some(h.updated_at)),
             None => view(asset, Position::default(), Amount::ZERO, None),
         })

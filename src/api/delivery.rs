@@ -6,6 +6,7 @@ use axum::{Json, extract::State, http::StatusCode, response::Response};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
 
 use super::{
     App,
@@ -20,13 +21,14 @@ use super::{
 };
 use crate::{
     clock::Millis,
+    delivery::{Attempt, DeliveryStatus, DisabledReason},
     event::{EventType, NewEvent},
     id::{DeliveryId, EndpointId, EventId, TenantId, WalletId},
     store::{
         Conn, StoreError,
-        endpoint::{self, AttemptRow, DeliveryRow, DeliveryStatus, EndpointRow},
-        event::{append, insert_delivery},
-        feed,
+        delivery::{self, DeliveryRow, NewDelivery},
+        endpoint::EndpointRow,
+        event, feed,
     },
 };
 
@@ -41,7 +43,8 @@ pub struct DeliveryView {
     pub id: DeliveryId,
     #[schema(value_type = String)]
     pub event_id: EventId,
-    pub event_type: String,
+    #[schema(value_type = String, example = "deposit.pending")]
+    pub event_type: EventType,
     #[schema(value_type = Option<String>)]
     pub wallet_id: Option<WalletId>,
     pub sequence: Option<i64>,
@@ -71,15 +74,20 @@ pub struct AttemptView {
     pub error: Option<String>,
 }
 
+impl From<Attempt> for AttemptView {
+    fn from(attempt: Attempt) -> Self {
+        Self {
+            attempt: attempt.number,
+            started_at: attempt.started_at,
+            latency_ms: attempt.latency_ms,
+            status_code: attempt.status_code,
+            error: attempt.error,
+        }
+    }
+}
+
 impl From<DeliveryRow> for DeliveryView {
     fn from(row: DeliveryRow) -> Self {
-        let attempt = |row: AttemptRow| AttemptView {
-            attempt: row.attempt,
-            started_at: row.started_at,
-            latency_ms: row.latency_ms,
-            status_code: row.status_code,
-            error: row.error,
-        };
         Self {
             id: row.id,
             event_id: row.event_id,
@@ -90,7 +98,7 @@ impl From<DeliveryRow> for DeliveryView {
             next_attempt_at: (row.status == DeliveryStatus::Pending).then_some(row.next_attempt_at),
             created_at: row.created_at,
             finished_at: row.finished_at,
-            attempts: row.attempts.into_iter().map(attempt).collect(),
+            attempts: row.attempts.into_iter().map(AttemptView::from).collect(),
         }
     }
 }
@@ -135,7 +143,7 @@ pub(super) async fn list(
     let mut conn = tx.conn();
     find(&mut conn, tenant, id).await?;
     let before = window.before.map(DeliveryId);
-    let rows = endpoint::deliveries(&mut conn, tenant, id, status, before, window.fetch()).await?;
+    let rows = delivery::list(&mut conn, tenant, id, status, before, window.fetch()).await?;
     Ok(Json(window.page(rows, |row| row.id.0, DeliveryView::from)))
 }
 
@@ -153,7 +161,7 @@ async fn enabled(
         status: StatusCode::CONFLICT,
         ..Problem::invalid(format!(
             "{id} is disabled ({}): make a new endpoint.",
-            row.disabled_reason.as_deref().unwrap_or("no reason is recorded")
+            row.disabled_reason.map_or("no reason is recorded", DisabledReason::as_str)
         ))
     })
 }
@@ -182,15 +190,17 @@ impl Write for Test {
     ) -> Result<Answer, Problem> {
         enabled(conn, tenant, self.0).await?;
         let data = json!({ "endpointId": self.0, "message": "This is a test." });
-        let event = NewEvent::new(tenant, None, EventType::Test, &data);
-        let made = append(conn, &app.ids, now, &[event]).await?;
-        let event_id = *made.first().ok_or_else(|| StoreError::corrupt("no event was made"))?;
-        let delivery_id = match endpoint::keep_only(conn, event_id, self.0).await? {
-            Some(id) => id,
-            None => {
-                insert_delivery(conn, &app.ids, now, self.0, tenant, event_id, None, None).await?
-            }
-        };
+        let no = event::tenant_no(conn, tenant).await?;
+        let once: Uuid = app.ids.next();
+        let test = NewEvent::data(no, None, EventType::Test, &[once.as_bytes()], now, &data);
+        let test = test.map_err(Problem::internal)?;
+        let missing = || StoreError::corrupt("the test that was just written is not there");
+        let event_id = *test.ids().first().ok_or_else(missing)?;
+        event::append(conn, &app.ids, now, &[test]).await?;
+        let event = feed::event(conn, tenant, event_id).await?.ok_or_else(missing)?.event;
+        let deliveries = [NewDelivery { endpoint: self.0, event }];
+        let made = delivery::insert(conn, &app.ids, now, tenant, &deliveries).await?;
+        let delivery_id = *made.first().ok_or_else(missing)?;
         Answer::new(StatusCode::ACCEPTED, &TestView { event_id, delivery_id })
     }
 
@@ -247,12 +257,13 @@ pub struct ReplayView {
     pub deliveries: usize,
 }
 
-enum What {
+/// Which events are to be sent again.
+enum Selection {
     One(EventId),
     Span { from: Millis, to: Option<Millis>, types: Option<Vec<EventType>> },
 }
 
-impl What {
+impl Selection {
     fn check(body: &ReplayBody) -> Result<Self, Problem> {
         let mut fields = Fields::default();
         let id = fields.read("eventId", body.event_id.as_deref());
@@ -277,7 +288,7 @@ impl What {
 
 struct Replay {
     id: EndpointId,
-    what: What,
+    selection: Selection,
 }
 
 impl Write for Replay {
@@ -291,9 +302,9 @@ impl Write for Replay {
         now: Millis,
     ) -> Result<Answer, Problem> {
         let row = enabled(conn, tenant, self.id).await?;
-        let events = match &self.what {
-            What::One(id) => {
-                let event = feed::event(conn, tenant, *id).await?;
+        let events = match &self.selection {
+            Selection::One(id) => {
+                let event = feed::event(conn, tenant, *id).await?.map(|row| row.event);
                 vec![event.ok_or_else(|| {
                     Problem::new(
                         Code::EventNotFound,
@@ -301,7 +312,7 @@ impl Write for Replay {
                     )
                 })?]
             }
-            What::Span { from, to, types: wanted } => {
+            Selection::Span { from, to, types: wanted } => {
                 let own =
                     || types(&mut Fields::default(), "", row.events.iter().map(String::as_str));
                 let mut wanted = wanted.clone().unwrap_or_else(own);
@@ -320,12 +331,10 @@ impl Write for Replay {
                 "More than {MOST_REPLAYED} events match: replay a shorter time or fewer types at once."
             )));
         }
-        for event in &events {
-            let (wallet, sequence) = (event.wallet_id, event.sequence);
-            insert_delivery(conn, &app.ids, now, self.id, tenant, event.id, wallet, sequence)
-                .await?;
-        }
-        Answer::new(StatusCode::ACCEPTED, &ReplayView { deliveries: events.len() })
+        let deliveries: Vec<NewDelivery> =
+            events.into_iter().map(|event| NewDelivery { endpoint: self.id, event }).collect();
+        delivery::insert(conn, &app.ids, now, tenant, &deliveries).await?;
+        Answer::new(StatusCode::ACCEPTED, &ReplayView { deliveries: deliveries.len() })
     }
 
     fn committed(&self, app: &App) {
@@ -350,6 +359,6 @@ pub(super) async fn replay(
 ) -> Result<Response, Problem> {
     let tenant = caller.need(Scope::WebhooksWrite)?;
     payload.idempotency_key()?;
-    let what = What::check(&payload.parse()?)?;
-    write::post(&app, tenant, &payload, &Replay { id: parse_id(&id)?, what }).await
+    let selection = Selection::check(&payload.parse()?)?;
+    write::post(&app, tenant, &payload, &Replay { id: parse_id(&id)?, selection }).await
 }

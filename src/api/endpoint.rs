@@ -20,9 +20,10 @@ use super::{
 };
 use crate::{
     clock::Millis,
+    delivery::{DisabledReason, EndpointStatus},
     id::{EndpointId, TenantId},
     store::{
-        Conn,
+        Conn, delivery,
         endpoint::{self, EndpointRow},
         key,
     },
@@ -49,8 +50,11 @@ pub struct EndpointView {
     /// One delivery at a time per wallet, in the order of its events.
     pub ordered: bool,
     /// `enabled` or `disabled`.
-    pub status: &'static str,
-    pub disabled_reason: Option<String>,
+    #[schema(value_type = String, example = "enabled")]
+    pub status: EndpointStatus,
+    /// `gone` (it answered 410) or `failing` (for too long without a success).
+    #[schema(value_type = Option<String>)]
+    pub disabled_reason: Option<DisabledReason>,
     #[schema(value_type = Option<String>, format = DateTime)]
     pub disabled_at: Option<Millis>,
     /// Since when every attempt has failed.
@@ -70,8 +74,12 @@ impl From<&EndpointRow> for EndpointView {
             events: row.events.clone(),
             description: row.description.clone(),
             ordered: row.ordered,
-            status: if row.disabled_at.is_some() { "disabled" } else { "enabled" },
-            disabled_reason: row.disabled_reason.clone(),
+            status: if row.disabled_at.is_some() {
+                EndpointStatus::Disabled
+            } else {
+                EndpointStatus::Enabled
+            },
+            disabled_reason: row.disabled_reason,
             disabled_at: row.disabled_at,
             failing_since: row.failing_since,
             created_at: row.created_at,
@@ -285,13 +293,14 @@ impl Write for Delete {
         conn: &mut Conn<'_>,
         now: Millis,
     ) -> Result<Answer, Problem> {
-        // Nobody who appends events may add a delivery to it meanwhile.
+        // No delivery to it can be added meanwhile.
         key::lock_tenant(conn, tenant).await?;
-        if endpoint::delete(conn, tenant, self.0, now).await? {
-            Ok(Answer::empty())
-        } else {
-            Err(not_found(&self.0.to_string()))
+        if !endpoint::delete(conn, tenant, self.0, now).await? {
+            return Err(not_found(&self.0.to_string()));
         }
+        endpoint::expire_secrets(conn, self.0, now).await?;
+        delivery::fail_pending(conn, self.0, now).await?;
+        Ok(Answer::empty())
     }
 
     fn committed(&self, _: &App) {}

@@ -8,9 +8,14 @@ use axum::{
 use serde::Serialize;
 use utoipa::{IntoResponses, ToSchema};
 
-use crate::{chain::words, id::WalletId, ledger::LedgerError, store::StoreError};
+use crate::{
+    id::WalletId,
+    ledger::LedgerError,
+    store::{StoreError, TxError},
+    string_enum::string_enum,
+};
 
-words! {
+string_enum! {
     /// What went wrong, as programs tell it apart. A code is never renamed.
     Code {
         InvalidRequest = "invalid_request",
@@ -204,8 +209,8 @@ impl Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Collision(_) | StoreError::Unavailable(_) => Self {
-                again: matches!(error, StoreError::Collision(_)),
+            StoreError::Collision(_) | StoreError::Stale(_) | StoreError::Unavailable(_) => Self {
+                again: !matches!(error, StoreError::Unavailable(_)),
                 cause: Some(error.to_string()),
                 ..Self::new(
                     Code::Unavailable,
@@ -217,6 +222,12 @@ impl From<StoreError> for Problem {
                 Self::internal(error)
             }
         }
+    }
+}
+
+impl TxError for Problem {
+    fn is_collision(&self) -> bool {
+        self.again
     }
 }
 

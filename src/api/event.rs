@@ -118,7 +118,8 @@ pub(super) async fn list(
                 )
             };
             let id: EventId = text.parse().map_err(|_| unknown())?;
-            feed::position(&mut conn, tenant, id).await?.ok_or_else(unknown)?
+            let found = feed::event(&mut conn, tenant, id).await?;
+            found.map(|row| row.event.position).ok_or_else(unknown)?
         }
         None => 0,
     };
@@ -127,11 +128,7 @@ pub(super) async fn list(
     let limit = usize::try_from(limit).unwrap_or(0);
     let more = rows.len() > limit;
     rows.truncate(limit);
-    let next_cursor = rows.last().filter(|_| more).map(|row| row.id.to_string());
-    let data = rows
-        .into_iter()
-        .map(|row| RawValue::from_string(row.body))
-        .collect::<Result<_, _>>()
-        .map_err(Problem::internal)?;
+    let next_cursor = rows.last().filter(|_| more).map(|row| row.event.id.to_string());
+    let data = rows.into_iter().map(|row| row.body).collect();
     Ok(Json(FeedView { data, next_cursor }))
 }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::App;
-use crate::{clock::Millis, config::ChainConfig, store::chain, store::chain::Cursor};
+use crate::{clock::Millis, config::ChainConfig, model::Cursor, store::chain};
 
 pub(super) const READY: &str = "/readyz";
 /// A store that answers later than this is not reachable.

@@ -4,17 +4,17 @@ use rand::Rng as _;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    chain::words,
     clock::Millis,
     id::{Ids, KeyId},
     store::{Db, StoreError, key},
+    string_enum::string_enum,
 };
 
 const PREFIX: &str = "tmk_";
 /// Base62 digits: 190 bits.
 const DIGITS: usize = 32;
 
-words! {
+string_enum! {
     /// What a key allows.
     Scope {
         WalletsRead = "wallets:read",
@@ -64,11 +64,14 @@ pub async fn create(
     let scopes: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
     let secret = generate();
     let id: KeyId = ids.next();
-    let mut tx = db.begin().await?;
-    let mut conn = tx.conn();
-    let tenant = key::ensure_tenant(&mut conn, ids.next(), tenant, now).await?;
-    key::insert_key(&mut conn, id, tenant, &hash(&secret), &scopes.join(" "), now).await?;
-    tx.commit().await?;
+    let (hash, scopes) = (&hash(&secret), &scopes.join(" "));
+    db.run_tx("key_create", |mut tx| async move {
+        let mut conn = tx.conn();
+        let tenant = key::ensure_tenant(&mut conn, ids.next(), tenant, now).await?;
+        key::insert_key(&mut conn, id, tenant, hash, scopes, now).await?;
+        Ok::<_, StoreError>((tx, ()))
+    })
+    .await?;
     Ok((id, secret))
 }
 

@@ -9,11 +9,12 @@ use super::{
 use crate::{
     chain::Family,
     id::{TenantId, WalletId},
+    model::{Wallet, WalletKind},
     store::{
         Conn,
         account::LocatorKind,
         balance::Holdings,
-        wallet::{self, AccountFilter, WalletFilter, WalletKind, WalletRow},
+        wallet::{self, AccountFilter, WalletFilter},
     },
 };
 
@@ -96,11 +97,7 @@ impl Locator {
     ///
     /// # Errors
     /// 404 if there is none, 409 with the ids if there are several and none is the account's primary one.
-    pub async fn resolve(
-        &self,
-        conn: &mut Conn<'_>,
-        tenant: TenantId,
-    ) -> Result<WalletRow, Problem> {
+    pub async fn resolve(&self, conn: &mut Conn<'_>, tenant: TenantId) -> Result<Wallet, Problem> {
         self.choose(wallet::matching(conn, tenant, &self.filter).await?)
     }
 
@@ -140,7 +137,7 @@ pub(super) trait Candidate {
     fn is_primary(&self) -> bool;
 }
 
-impl Candidate for WalletRow {
+impl Candidate for Wallet {
     fn id(&self) -> WalletId {
         self.id
     }
@@ -161,7 +158,7 @@ impl Candidate for Holdings {
 }
 
 /// Resolves a locator with a connection of its own.
-pub(super) async fn find(app: &App, tenant: TenantId, text: String) -> Result<WalletRow, Problem> {
+pub(super) async fn find(app: &App, tenant: TenantId, text: String) -> Result<Wallet, Problem> {
     let locator = Locator::parse(text)?;
     let mut session = app.db.read().await?;
     locator.resolve(&mut session.conn(), tenant).await

@@ -24,10 +24,11 @@ use crate::{
     },
     clock::Millis,
     id::{ChallengeId, TenantId, WalletId},
+    model::WalletKind,
     store::{
         Conn,
         ownership::{self, Challenge},
-        wallet::{self, WalletFilter, WalletKind},
+        wallet::{self, WalletFilter},
     },
 };
 

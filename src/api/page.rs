@@ -39,6 +39,16 @@ impl Window {
         Self { limit, before }
     }
 
+    /// How many the page shows.
+    pub const fn limit(self) -> i64 {
+        self.limit
+    }
+
+    /// The text that goes on after `id`.
+    pub fn cursor(id: Uuid) -> String {
+        URL_SAFE_NO_PAD.encode(id)
+    }
+
     /// One more than the page shows, to know whether there is another page.
     pub fn fetch(self) -> i64 {
         self.limit + 1
@@ -55,10 +65,7 @@ impl Window {
         let more = rows.len() > limit;
         rows.truncate(limit);
         let last = rows.last().map(id).filter(|_| more);
-        Page {
-            data: rows.into_iter().map(view).collect(),
-            next_cursor: last.map(|id| URL_SAFE_NO_PAD.encode(id)),
-        }
+        Page { data: rows.into_iter().map(view).collect(), next_cursor: last.map(Self::cursor) }
     }
 }
 

@@ -19,10 +19,8 @@ use crate::{
     chain::{ChainName, Family, TxId},
     clock::Millis,
     id::{SafeDeploymentId, TenantId},
-    store::{
-        Conn, StoreError, key,
-        safe::{self, Deployment, DeploymentStatus},
-    },
+    model::{Deployment, DeploymentStatus},
+    store::{Conn, StoreError, chain, key, safe},
     view::SafeDeploymentView,
 };
 
@@ -58,6 +56,7 @@ impl Write for Track {
             row
         } else {
             let id = app.ids.next();
+            chain::ensure(conn, &self.chain).await?;
             safe::insert_by_hash(conn, id, tenant, &self.chain, &self.tx, now).await?;
             let row = safe::get(conn, tenant, id).await?;
             row.ok_or_else(|| StoreError::corrupt("a deployment vanished as it was made"))?

@@ -28,10 +28,12 @@ use crate::{
     clock::{Clock, Millis},
     config::{ChainConfig, Config, NativeCoin, Secret, ServerConfig, Verification, WebhookConfig},
     id::Ids,
+    ledger::changes::AssetChange,
     metrics::Metrics,
+    model::{Asset, AssetNo, BlockPoint, Cursor},
     store::{
-        Db,
-        chain::{AssetRow, BlockPoint, Cursor, insert_cursor, upsert_asset},
+        Db, asset,
+        chain::{ensure, insert_cursor},
     },
     wake::Wake,
 };
@@ -69,7 +71,8 @@ async fn test_db() -> TestDb {
         return TestDb { db, server: Some((server, name)), _folder: folder };
     }
     let path = folder.path().join("t.db");
-    let db = Db::open(&format!("sqlite://{}", path.display())).await.expect("a store");
+    let db =
+        Db::open(&format!("sqlite://{}", path.display()), &Metrics::new()).await.expect("a store");
     TestDb { db, server: None, _folder: folder }
 }
 
@@ -259,15 +262,23 @@ impl World {
             time,
         };
         let config = &self.api.config.chains[&name];
+        let mut tx = self.api.db.begin().await.expect("a transaction");
+        let mut conn = tx.conn();
         let cursor = Cursor {
+            no: ensure(&mut conn, &name).await.expect("a chain"),
             chain: name.clone(),
             family: config.family,
             caip2: config.caip2.clone(),
             head: point(number),
             settled: point(number.saturating_sub(10)),
             halted: None,
+            epoch: 0,
+            transfers: 0,
+            assets: 2,
         };
-        let asset = |key: AssetKey, symbol: &str, decimals| AssetRow {
+        let new = |n: u64, key: AssetKey, symbol: &str, decimals| Asset {
+            no: AssetNo::nth(cursor.no, n).expect("a number"),
+            version: 0,
             chain: name.clone(),
             caip19: match key {
                 AssetKey::Native => format!("{}/slip44:60", config.caip2),
@@ -281,15 +292,13 @@ impl World {
             decimals: Some(decimals),
             verified: true,
         };
-        let mut tx = self.api.db.begin().await.expect("a transaction");
-        let mut conn = tx.conn();
         insert_cursor(&mut conn, &cursor, NOW).await.expect("a cursor");
-        for asset in [
-            asset(AssetKey::Native, "ETH", 18),
-            asset(AssetKey::Token(Address::from(USDC)), "USDC", 6),
-        ] {
-            upsert_asset(&mut conn, &asset, NOW).await.expect("an asset");
-        }
+        let assets = [
+            new(0, AssetKey::Native, "ETH", 18),
+            new(1, AssetKey::Token(Address::from(USDC)), "USDC", 6),
+        ];
+        let assets = assets.map(AssetChange::New);
+        asset::write(&mut conn, cursor.no, &assets, NOW).await.expect("assets");
         tx.commit().await.expect("a commit");
     }
 

@@ -17,17 +17,14 @@ use super::{
     request::{Fields, Named, Params},
 };
 use crate::{
-    chain::{AssetKey, ChainName, Family, Kind},
+    chain::{AssetKey, Kind},
     id::TransferId,
-    ledger::{Direction, Status},
+    model::{Asset, AssetNo, Cursor, Direction, Status, Transfer, Wallet},
     store::{
-        Conn, chain,
-        chain::{AssetRow, Cursor},
+        Conn, StoreError, asset, chain,
         history::{self, TransferFilter},
-        transfer::TransferRow,
-        wallet::WalletRow,
     },
-    view::TransferView,
+    view::{Seen, TransferView},
 };
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -58,76 +55,52 @@ pub(super) struct ListParams {
 }
 
 /// What `asset` can mean for this wallet.
-fn meant(
+async fn meant(
+    conn: &mut Conn<'_>,
     index: &AssetIndex,
     text: &str,
-    wallet: &WalletRow,
+    wallet: &Wallet,
     unverified: bool,
-) -> Result<Vec<(ChainName, AssetKey)>, Problem> {
-    let mut assets: Vec<(ChainName, AssetKey)> =
-        index.named(text).into_iter().map(|asset| (asset.chain.clone(), asset.key)).collect();
+    cursors: &[Cursor],
+) -> Result<Vec<AssetNo>, Problem> {
+    let named = index.named(text);
+    let watched = |asset: &&&Asset| wallet.chains.iter().any(|on| on.chain == asset.chain);
+    let mut assets: Vec<AssetNo> = named.iter().filter(watched).map(|asset| asset.no).collect();
+    let mut known = !named.is_empty();
     if unverified && let Ok(contract) = wallet.family.parse_address(text) {
-        let any = wallet.chains.iter().map(|on| (on.chain.clone(), AssetKey::Token(contract)));
-        assets.extend(any);
+        known = true;
+        let key = [AssetKey::Token(contract)];
+        for cursor in cursors {
+            if wallet.chains.iter().any(|on| on.chain == cursor.chain) {
+                let found = asset::by_keys(conn, cursor.no, &key).await?;
+                let found = found.into_iter().filter(|asset| asset.key == key[0]);
+                assets.extend(found.map(|asset| asset.no));
+            }
+        }
     }
-    if assets.is_empty() {
+    if !known {
         return Err(unknown_token("asset", text));
     }
-    assets.retain(|(chain, _)| wallet.chains.iter().any(|on| on.chain == *chain));
-    assets.sort();
+    assets.sort_unstable();
     assets.dedup();
     Ok(assets)
 }
 
 /// The assets of a page that are in no index: unverified ones, and those that left the configuration.
-async fn strangers(
+async fn unlisted(
     conn: &mut Conn<'_>,
     index: &AssetIndex,
-    rows: &[TransferRow],
-) -> Result<BTreeMap<(ChainName, AssetKey), AssetRow>, Problem> {
-    let mut found = BTreeMap::new();
-    for row in rows {
-        let key = (row.chain.clone(), row.asset);
-        if index.get(&row.chain, &row.asset).is_none()
-            && !found.contains_key(&key)
-            && let Some(asset) = chain::asset(conn, &row.chain, &row.asset).await?
-        {
-            found.insert(key, asset);
-        }
-    }
-    Ok(found)
-}
-
-fn view(
-    row: &TransferRow,
-    asset: Option<&AssetRow>,
-    family: Family,
-    cursors: &[Cursor],
-) -> TransferView {
-    let head = cursors.iter().find(|cursor| cursor.chain == row.chain);
-    let head = head.map_or(row.block.number, |cursor| cursor.head.at.number);
-    let unknown;
-    let asset = if let Some(asset) = asset {
-        asset
-    } else {
-        // Whoever books a transfer records its asset, so this only keeps a page readable.
-        unknown = AssetRow {
-            chain: row.chain.clone(),
-            key: row.asset,
-            caip19: String::new(),
-            symbol: None,
-            name: None,
-            decimals: None,
-            verified: false,
-        };
-        &unknown
-    };
-    TransferView::new(row, asset, family, head)
+    rows: &[Transfer],
+) -> Result<BTreeMap<AssetNo, Asset>, Problem> {
+    let missing = rows.iter().map(|row| row.asset).filter(|no| index.by_no(*no).is_none());
+    let missing: Vec<AssetNo> = missing.collect();
+    Ok(asset::by_numbers(conn, &missing).await?)
 }
 
 /// Transfers of a wallet
 ///
-/// The newest seen first.
+/// The newest blocks first. A page can have fewer transfers than asked for where a filter passes few: go on with
+/// `nextCursor` until it is null.
 #[utoipa::path(get, path = "/v1/wallets/{locator}/transfers", tag = "wallets",
     params(("locator" = String, Path, description = "wlt_…, an address, external:{id}, email:a@b.c:evm, …"),
         ListParams),
@@ -162,23 +135,33 @@ pub(super) async fn list(
         before: window.before.map(TransferId),
     };
     fields.finish()?;
-    if let Some(name) = &params.chain {
-        filter.chain = Some(app.chain("chain", name)?.name.clone());
-    }
     let index = app.asset_index().await?;
     let mut tx = app.db.snapshot().await?;
     let mut conn = tx.conn();
     let wallet = locator.resolve(&mut conn, tenant).await?;
-    if let Some(text) = &params.asset {
-        filter.assets = Some(meant(&index, text, &wallet, unverified)?);
-    }
-    let rows = history::page(&mut conn, tenant, wallet.id, &filter, window.fetch()).await?;
-    let strangers = strangers(&mut conn, &index, &rows).await?;
     let cursors = chain::cursors(&mut conn).await?;
-    let view = |row: TransferRow| {
-        let stranger = || strangers.get(&(row.chain.clone(), row.asset));
-        let asset = index.get(&row.chain, &row.asset).or_else(stranger);
-        view(&row, asset, wallet.family, &cursors)
+    if let Some(name) = &params.chain {
+        let name = &app.chain("chain", name)?.name;
+        let Some(cursor) = cursors.iter().find(|cursor| cursor.chain == *name) else {
+            // A chain that has not begun has no transfers.
+            return Ok(Json(Page { data: Vec::new(), next_cursor: None }));
+        };
+        filter.chain = Some(cursor.no);
+    }
+    if let Some(text) = &params.asset {
+        let meant = meant(&mut conn, &index, text, &wallet, unverified, &cursors).await?;
+        filter.assets = Some(meant);
+    }
+    let page = history::page(&mut conn, wallet.no, &filter, window.limit()).await?;
+    let unlisted = unlisted(&mut conn, &index, &page.transfers).await?;
+    let seen = Seen { wallet: wallet.id, address: &wallet.address, family: wallet.family };
+    let view = |row: &Transfer| {
+        let asset = index.by_no(row.asset).or_else(|| unlisted.get(&row.asset));
+        let asset = asset.ok_or_else(|| StoreError::corrupt("a transfer without its asset"))?;
+        let head = cursors.iter().find(|cursor| cursor.no == row.no.chain());
+        let head = head.map_or(row.block.number, |cursor| cursor.head.at.number);
+        Ok(TransferView::new(row, seen, asset, head))
     };
-    Ok(Json(window.page(rows, |row| row.id.0, view)))
+    let data = page.transfers.iter().map(view).collect::<Result<_, StoreError>>()?;
+    Ok(Json(Page { data, next_cursor: page.next.map(|id| Window::cursor(id.0)) }))
 }

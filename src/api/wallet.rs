@@ -23,11 +23,12 @@ use super::{
 use crate::{
     chain::ChainName,
     clock::Millis,
-    event::{EventType, NewEvent},
+    event::{EventType, EventWallet, NewEvent},
     id::{TenantId, WalletId},
+    model::{WalletKind, WalletStatus},
     store::{
         self, Conn, account,
-        wallet::{self, AccountFilter, WalletChanges, WalletFilter, WalletKind, WalletStatus},
+        wallet::{self, AccountFilter, WalletChanges, WalletFilter},
     },
     view::{WalletData, WalletView},
 };
@@ -153,6 +154,8 @@ impl Write for Update {
         conn: &mut Conn<'_>,
         now: Millis,
     ) -> Result<Answer, Problem> {
+        // What events say of a wallet changes between two events, never within one.
+        store::key::lock_tenant(conn, tenant).await?;
         let row = self.locator.resolve(conn, tenant).await?;
         if self.changes.is_primary == Some(true) {
             let account = row.account_id.ok_or_else(|| {
@@ -239,7 +242,11 @@ impl Write for Delete {
             chain.covered_to = None;
         }
         let data = WalletData { wallet: view };
-        let event = NewEvent::new(tenant, Some(self.id), EventType::WalletDisabled, &data);
+        let no = store::event::tenant_no(conn, tenant).await?;
+        let of = Some(EventWallet::No(row.no));
+        let kind = EventType::WalletDisabled;
+        let event = NewEvent::data(no, of, kind, &[self.id.0.as_bytes()], now, &data);
+        let event = event.map_err(Problem::internal)?;
         store::event::append(conn, &app.ids, now, &[event]).await?;
         Ok(Answer::empty())
     }

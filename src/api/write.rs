@@ -1,10 +1,7 @@
 //! The API's own write transactions. A POST can be repeated: its first answer is kept in the transaction
 //! of the write it tells of, so there is never a write without its answer, nor an answer without its write.
 
-use std::{
-    sync::atomic::Ordering,
-    time::{Duration, Instant},
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -26,8 +23,8 @@ use crate::{
 
 /// How long an answer is kept.
 const KEPT: Duration = Duration::from_hours(24);
-/// How often a transaction that collided is done again.
-const RETRIES: u32 = 3;
+/// How often a key is asked for that somebody else has taken, before the client is told to wait.
+const TRIES: u32 = 4;
 const FORGET_EVERY: Duration = Duration::from_secs(5);
 const FORGET_AT_ONCE: i64 = 10_000;
 
@@ -86,33 +83,34 @@ pub(super) async fn post<W: Write>(
     write: &W,
 ) -> Result<Response, Problem> {
     let key = payload.idempotency_key()?;
-    let mut tries = 0;
-    loop {
-        let started = Instant::now();
-        match once(app, tenant, key, &payload.hash, write).await {
-            Ok(Some(answer)) => {
-                committed(app, write, started);
-                forget_old(app).await;
-                return Ok(answer.response(false));
+    let hash = &payload.hash;
+    for _ in 0..TRIES {
+        let now = app.clock.now();
+        let done = app.db.run_tx(W::NAME, |mut tx| async move {
+            let mut conn = tx.conn();
+            if !idempotency::take(&mut conn, tenant, key, hash, now, cutoff(now)).await? {
+                return Ok::<_, Problem>((tx, None));
             }
-            Ok(None) => {
-                if let Some(answer) = first_answer(app, tenant, key, &payload.hash).await? {
-                    return Ok(answer.response(true));
-                }
-                // Whoever had the key gave it up meanwhile.
-                if tries >= RETRIES {
-                    return Err(Problem::new(
-                        Code::IdempotencyInProgress,
-                        "The first request with this Idempotency-Key is still being executed. Send \
-                         this one again in a moment to get its answer.",
-                    ));
-                }
-            }
-            Err(problem) if problem.again && tries < RETRIES => {}
-            Err(problem) => return Err(problem),
+            let answer = write.apply(app, tenant, &mut conn, now).await?;
+            let status = answer.status.as_u16();
+            idempotency::keep_answer(&mut conn, tenant, key, status, &answer.body).await?;
+            Ok((tx, Some(answer)))
+        });
+        if let Some(answer) = done.await? {
+            write.committed(app);
+            forget_old(app).await;
+            return Ok(answer.response(false));
         }
-        tries += 1;
+        if let Some(answer) = first_answer(app, tenant, key, hash).await? {
+            return Ok(answer.response(true));
+        }
+        // Whoever had the key gave it up meanwhile.
     }
+    Err(Problem::new(
+        Code::IdempotencyInProgress,
+        "The first request with this Idempotency-Key is still being executed. Send this one again in a \
+         moment to get its answer.",
+    ))
 }
 
 /// Does a write that is the same when it is done twice: a PATCH or a DELETE.
@@ -121,53 +119,13 @@ pub(super) async fn change<W: Write>(
     tenant: TenantId,
     write: &W,
 ) -> Result<Response, Problem> {
-    let mut tries = 0;
-    loop {
-        let started = Instant::now();
-        let done: Result<Answer, Problem> = async {
-            let mut tx = app.db.begin().await?;
-            let answer = write.apply(app, tenant, &mut tx.conn(), app.clock.now()).await?;
-            tx.commit().await?;
-            Ok(answer)
-        }
-        .await;
-        match done {
-            Ok(answer) => {
-                committed(app, write, started);
-                return Ok(answer.response(false));
-            }
-            Err(problem) if problem.again && tries < RETRIES => tries += 1,
-            Err(problem) => return Err(problem),
-        }
-    }
-}
-
-fn committed<W: Write>(app: &App, write: &W, started: Instant) {
-    app.metrics
-        .db_transaction_duration_seconds
-        .with_label_values(&[W::NAME])
-        .observe(started.elapsed().as_secs_f64());
+    let done = app.db.run_tx(W::NAME, |mut tx| async move {
+        let answer = write.apply(app, tenant, &mut tx.conn(), app.clock.now()).await?;
+        Ok::<_, Problem>((tx, answer))
+    });
+    let answer = done.await?;
     write.committed(app);
-}
-
-/// `None`: the key is taken.
-async fn once<W: Write>(
-    app: &App,
-    tenant: TenantId,
-    key: &str,
-    hash: &[u8; 32],
-    write: &W,
-) -> Result<Option<Answer>, Problem> {
-    let now = app.clock.now();
-    let mut tx = app.db.begin().await?;
-    let mut conn = tx.conn();
-    if !idempotency::take(&mut conn, tenant, key, hash, now, cutoff(now)).await? {
-        return Ok(None);
-    }
-    let answer = write.apply(app, tenant, &mut conn, now).await?;
-    idempotency::keep_answer(&mut conn, tenant, key, answer.status.as_u16(), &answer.body).await?;
-    tx.commit().await?;
-    Ok(Some(answer))
+    Ok(answer.response(false))
 }
 
 fn cutoff(now: Millis) -> Millis {
@@ -208,13 +166,11 @@ async fn forget_old(app: &App) {
     {
         return;
     }
-    let done: Result<(), StoreError> = async {
-        let mut tx = app.db.begin().await?;
+    let done = app.db.run_tx("idempotency_forget", |mut tx| async move {
         idempotency::forget(&mut tx.conn(), cutoff(now), FORGET_AT_ONCE).await?;
-        tx.commit().await
-    }
-    .await;
-    if let Err(error) = done {
+        Ok::<_, StoreError>((tx, ()))
+    });
+    if let Err(error) = done.await {
         warn!(%error, "old idempotency keys could not be forgotten; the next request tries again");
     }
 }

@@ -4,14 +4,15 @@ use std::{ops::Deref, path::Path, sync::Arc};
 
 use super::{
     Address, AddressError, AssetKey, BlockHash, Settlement, SetupError, SignatureError, Source,
-    TxId, evm::Evm, sign_in::Network, solana::Solana, words,
+    TxId, evm::Evm, sign_in::Network, solana::Solana,
 };
 use crate::{
     config::{ChainConfig, NativeCoin, Verification},
     metrics::Metrics,
+    string_enum::string_enum,
 };
 
-words! {
+string_enum! {
     /// A kind of chain. It is its [`Rules`]: `family.parse_address(text)`.
     Family {
         Evm = "evm",

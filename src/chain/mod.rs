@@ -22,7 +22,6 @@ pub use family::{Defaults, Family, Identity, Rules};
 pub use name::{AssetKey, ChainName};
 pub use rpc::SetupError;
 pub use signature::SignatureError;
-pub(crate) use source::words;
 pub use source::{
     AddressIndex, Announced, BalanceQuery, Block, BlockRef, Header, Holding, IsWatched, Kind,
     Movement, Ordinal, Past, SafeProof, SafeRejection, SafeSighting, SafeSource, Settlement,

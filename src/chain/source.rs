@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::{Address, AssetKey, BlockHash, Family, TxId};
-use crate::amount::Amount;
+use crate::{amount::Amount, string_enum::string_enum};
 
 /// A block's place: its height (slot on Solana) and its hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -166,51 +166,7 @@ impl fmt::Display for Ordinal {
     }
 }
 
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum $name { $($(#[$vdoc])* $variant,)* }
-
-        impl $name {
-            /// Every variant, in the order of declaration.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
-
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $word,)* }
-            }
-
-            #[must_use]
-            pub fn parse(text: &str) -> Option<Self> {
-                match text { $($word => Some(Self::$variant),)* _ => None }
-            }
-        }
-
-        impl TryFrom<String> for $name {
-            type Error = $crate::chain::BadValue;
-
-            fn try_from(text: String) -> Result<Self, Self::Error> {
-                Self::parse(&text).ok_or($crate::chain::BadValue(stringify!($name)))
-            }
-        }
-
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
-
-        impl serde::Serialize for $name {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(self.as_str())
-            }
-        }
-    };
-}
-pub(crate) use words;
-
-words! {
+string_enum! {
     /// What a movement is.
     Kind {
         Transfer = "transfer",
@@ -258,7 +214,7 @@ pub struct SafeProof {
     pub threshold: u64,
 }
 
-words! {
+string_enum! {
     /// Why an address is not a Safe at a block.
     SafeRejection {
         /// No code at the address.
@@ -336,7 +292,7 @@ pub enum Settlement {
     Confirmations(u64),
 }
 
-words! {
+string_enum! {
     /// The node's own words for blocks that will stay.
     SettlementTag {
         Safe = "safe",

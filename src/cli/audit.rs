@@ -14,17 +14,17 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::Usage;
 use crate::{
     amount::Amount,
-    apply::ChainInfo,
-    chain::{AssetKey, BlockRef, ChainName, Holding, Settlement, Source, SourceError},
+    chain::{BlockRef, ChainName, Holding, Settlement, Source, SourceError},
     config::{ChainConfig, Config},
-    id::WalletId,
-    ledger::Position,
+    follow::figures,
     metrics::Metrics,
-    proof,
+    model::{Asset, AssetNo, Balance, BalanceRef, ChainNo, Position, WalletNo},
     retry::Backoff,
     store::{
-        Db, audit as audit_store, chain as chain_store,
-        proof::{self as proof_store, Claim, Standing, Watched},
+        Db, asset as asset_store,
+        audit::{self as audit_store, Replayed},
+        balance as balance_store, chain as chain_store, transfer as transfer_store,
+        watch::{self as watch_store, Watched},
     },
 };
 
@@ -55,13 +55,17 @@ pub enum Finding {
     Unproven(u64),
 }
 
-/// Where a balance is not what it should be.
+/// Where a wallet's books are not what they should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Difference {
     /// The balance is not the sum of its entries.
-    Entries { wallet: Watched, asset: AssetKey, balance: Position, entries: Position },
+    Entries { wallet: Watched, asset: Asset, balance: Position, entries: Position },
     /// The settled part is not what the chain's state has at the settled block.
-    Chain { wallet: Watched, asset: AssetKey, at: BlockRef, ledger: Amount, chain: Amount },
+    Chain { wallet: Watched, asset: Asset, at: BlockRef, ledger: Amount, chain: Amount },
+    /// So many entries have another amount than their transfer.
+    Altered { wallet: Watched, entries: u64 },
+    /// So many movements stand more than once.
+    Doubled { wallet: Watched, movements: u64 },
 }
 
 /// What was audited of one chain.
@@ -185,33 +189,33 @@ fn count(count: usize) -> u64 {
 
 /// What one page of wallets looks like in one state of the store.
 struct Page {
+    chain: ChainNo,
     settled: BlockRef,
     wallets: Vec<Watched>,
-    standings: BTreeMap<(WalletId, AssetKey), Standing>,
-    replayed: BTreeMap<(WalletId, AssetKey), Position>,
+    assets: BTreeMap<AssetNo, Asset>,
+    balances: BTreeMap<(WalletNo, AssetNo), Balance>,
+    replayed: BTreeMap<WalletNo, Replayed>,
 }
 
 impl Page {
     /// The assets that a wallet has a balance of, or entries.
-    fn booked(&self, wallet: WalletId) -> BTreeSet<AssetKey> {
-        // The native coin is the first asset.
-        let start = (wallet, AssetKey::Native);
-        let balances = self.standings.range(start..).map(|(key, _)| *key);
-        let entries = self.replayed.range(start..).map(|(key, _)| *key);
-        let own = |key: &(WalletId, AssetKey)| key.0 == wallet;
-        balances.take_while(own).chain(entries.take_while(own)).map(|(_, asset)| asset).collect()
+    fn booked(&self, wallet: WalletNo) -> BTreeSet<AssetNo> {
+        let all = (wallet, AssetNo(i64::MIN))..=(wallet, AssetNo(i64::MAX));
+        let balances = self.balances.range(all).map(|((_, asset), _)| *asset);
+        let replayed = self.replayed.get(&wallet).into_iter();
+        balances.chain(replayed.flat_map(|books| books.positions.keys().copied())).collect()
     }
 
-    fn balance(&self, wallet: &Watched, asset: AssetKey) -> Position {
-        let standing = self.standings.get(&(wallet.wallet_id, asset));
-        standing.copied().unwrap_or_default().position
+    fn balance(&self, wallet: &Watched, asset: AssetNo) -> Position {
+        let balance = self.balances.get(&(wallet.wallet, asset));
+        balance.copied().unwrap_or_default().position
     }
 }
 
 impl Audit<'_> {
     async fn wallets(&self) -> anyhow::Result<u64> {
         let mut session = self.db.read().await?;
-        let open = audit_store::open_watches(&mut session.conn(), &self.chain.name).await?;
+        let open = watch_store::count_open(&mut session.conn(), &self.chain.name).await?;
         Ok(self.limit.map_or(open, |limit| limit.min(open)))
     }
 
@@ -234,68 +238,79 @@ impl Audit<'_> {
 
     /// The next page; `None` where the chain was never followed, or nothing more is to be read.
     async fn page(&self, after: Option<&Watched>, limit: u64) -> anyhow::Result<Option<Page>> {
-        let name = &self.chain.name;
         let mut tx = self.db.snapshot().await?;
         let mut conn = tx.conn();
-        let Some(cursor) = chain_store::cursor(&mut conn, name).await? else { return Ok(None) };
+        let Some(cursor) = chain_store::cursor(&mut conn, &self.chain.name).await? else {
+            return Ok(None);
+        };
         let rows = i64::try_from(limit).unwrap_or(i64::MAX);
-        let any = proof_store::ANY_BLOCK;
-        let wallets = proof_store::watched_after(&mut conn, name, after, any, rows).await?;
+        let any = i64::MAX.unsigned_abs();
+        let wallets = watch_store::watched_after(&mut conn, cursor.no, after, any, rows).await?;
         if wallets.is_empty() {
             return Ok(None);
         }
-        let standings = proof_store::standings(&mut conn, name, &wallets).await?;
+        let numbers: Vec<WalletNo> = wallets.iter().map(|wallet| wallet.wallet).collect();
+        let balances = balance_store::of_wallets(&mut conn, cursor.no, &numbers).await?;
         let mut replayed = BTreeMap::new();
         for wallet in &wallets {
-            let id = wallet.wallet_id;
-            let positions = audit_store::replayed(&mut conn, name, id).await?;
-            replayed.extend(positions.into_iter().map(|(asset, at)| ((id, asset), at)));
+            let books = audit_store::replayed(&mut conn, cursor.no, wallet.wallet).await?;
+            replayed.insert(wallet.wallet, books);
         }
-        Ok(Some(Page { settled: cursor.settled.at, wallets, standings, replayed }))
+        let booked = balances
+            .keys()
+            .map(|(_, asset)| *asset)
+            .chain(replayed.values().flat_map(|books: &Replayed| books.positions.keys().copied()));
+        let booked: Vec<AssetNo> = booked.collect();
+        let mut assets = asset_store::by_numbers(&mut conn, &booked).await?;
+        let configured = asset_store::by_keys(&mut conn, cursor.no, &self.chain.assets()).await?;
+        assets.extend(configured.into_iter().map(|asset| (asset.no, asset)));
+        Ok(Some(Page {
+            chain: cursor.no,
+            settled: cursor.settled.at,
+            wallets,
+            assets,
+            balances: balances.into_iter().collect(),
+            replayed,
+        }))
     }
 
     async fn compare(&self, page: &Page, summary: &mut Summary) -> anyhow::Result<Vec<Difference>> {
         let mut found = Vec::new();
-        let mut claims: Vec<Claim> = Vec::new();
+        let mut asked: Vec<BalanceRef> = Vec::new();
+        let configured = self.chain.assets();
         for &wallet in &page.wallets {
-            let booked = page.booked(wallet.wallet_id);
-            for &asset in &booked {
-                summary.balances += 1;
-                let balance = page.balance(&wallet, asset);
-                let entries = page.replayed.get(&(wallet.wallet_id, asset)).copied();
-                let entries = entries.unwrap_or_default();
-                if balance != entries {
-                    found.push(Difference::Entries { wallet, asset, balance, entries });
-                }
-            }
+            let booked = page.booked(wallet.wallet);
+            Self::recompute(page, wallet, &booked, summary, &mut found);
             // Below its beginning a watch does not know the whole balance.
             if wallet.opened <= page.settled.number {
-                let assets: BTreeSet<AssetKey> =
-                    self.chain.assets().into_iter().chain(booked).collect();
-                claims.extend(assets.into_iter().map(|asset| wallet.claim(asset)));
+                let own =
+                    |asset: &&Asset| booked.contains(&asset.no) || configured.contains(&asset.key);
+                asked.extend(page.assets.values().filter(own).map(|asset| wallet.balance(asset)));
             } else {
                 summary.unfinished += 1;
             }
         }
-        let Some(figures) = self.figures(page.settled, &claims).await else {
-            summary.unproven += count(claims.len());
+        let Some(figures) = self.figures(page.settled, &asked).await else {
+            summary.unproven += count(asked.len());
             summary.wallets += count(page.wallets.len());
             summary.differences += count(found.len());
             return Ok(found);
         };
-        summary.unproven += count(claims.len() - figures.len());
-        let watched: BTreeMap<WalletId, Watched> =
-            page.wallets.iter().map(|wallet| (wallet.wallet_id, *wallet)).collect();
-        for (claim, holding) in figures {
-            let Some(&wallet) = watched.get(&claim.wallet_id) else { continue };
-            let ledger = page.balance(&wallet, claim.asset).settled;
-            if ledger != holding.total && self.is_unfinished(&claim, page.settled).await? {
+        summary.unproven += count(asked.len() - figures.len());
+        let watched: BTreeMap<WalletNo, Watched> =
+            page.wallets.iter().map(|wallet| (wallet.wallet, *wallet)).collect();
+        let unfinished = self.unfinished(page).await?;
+        for (balance, figure) in figures {
+            let Some(&wallet) = watched.get(&balance.wallet) else { continue };
+            let ledger = page.balance(&wallet, balance.asset).settled;
+            let differs = ledger != figure.total;
+            if differs && unfinished.contains(&(balance.wallet, balance.asset)) {
                 summary.unfinished += 1;
                 continue;
             }
             summary.compared += 1;
-            if ledger != holding.total {
-                let (asset, at, chain) = (claim.asset, page.settled, holding.total);
+            if differs && let Some(asset) = page.assets.get(&balance.asset).cloned() {
+                let (at, chain) = (page.settled, figure.total);
                 found.push(Difference::Chain { wallet, asset, at, ledger, chain });
             }
         }
@@ -304,11 +319,42 @@ impl Audit<'_> {
         Ok(found)
     }
 
+    /// Compares a wallet's balances with the sums of their entries, and looks for what no index guards.
+    fn recompute(
+        page: &Page,
+        wallet: Watched,
+        booked: &BTreeSet<AssetNo>,
+        summary: &mut Summary,
+        found: &mut Vec<Difference>,
+    ) {
+        let books = page.replayed.get(&wallet.wallet).cloned().unwrap_or_default();
+        for no in booked {
+            summary.balances += 1;
+            let balance = page.balance(&wallet, *no);
+            let entries = books.positions.get(no).copied().unwrap_or_default();
+            if balance != entries
+                && let Some(asset) = page.assets.get(no).cloned()
+            {
+                found.push(Difference::Entries { wallet, asset, balance, entries });
+            }
+        }
+        if books.altered > 0 {
+            found.push(Difference::Altered { wallet, entries: books.altered });
+        }
+        if books.doubled > 0 {
+            found.push(Difference::Doubled { wallet, movements: books.doubled });
+        }
+    }
+
     /// The chain's own figures; `None` where the node no longer has that state, or does not answer.
-    async fn figures(&self, at: BlockRef, claims: &[Claim]) -> Option<Vec<(Claim, Holding)>> {
+    async fn figures(
+        &self,
+        at: BlockRef,
+        balances: &[BalanceRef],
+    ) -> Option<Vec<(BalanceRef, Holding)>> {
         let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(5));
         for attempt in 1..=TRIES {
-            match self.ask(at, claims).await {
+            match self.ask(at, balances).await {
                 Ok(figures) => return figures,
                 Err(error) if attempt == TRIES => {
                     tracing::warn!(chain = %self.chain.name, error = %error, "the node tells no balances");
@@ -322,45 +368,49 @@ impl Audit<'_> {
     async fn ask(
         &self,
         at: BlockRef,
-        claims: &[Claim],
-    ) -> Result<Option<Vec<(Claim, Holding)>>, SourceError> {
+        balances: &[BalanceRef],
+    ) -> Result<Option<Vec<(BalanceRef, Holding)>>, SourceError> {
         // A source that has seen what is settled asks for states that are nearer to it.
         if let Settlement::Tag(tag) = self.chain.settlement {
             self.source.settled(tag).await?;
         }
-        proof::read(self.source, at, claims).await
+        figures::read(self.source, at, balances).await
     }
 
-    async fn is_unfinished(&self, claim: &Claim, at: BlockRef) -> anyhow::Result<bool> {
+    async fn unfinished(&self, page: &Page) -> anyhow::Result<BTreeSet<(WalletNo, AssetNo)>> {
         let mut session = self.db.read().await?;
-        let mut conn = session.conn();
-        Ok(proof_store::is_unfinished(&mut conn, &self.chain.name, claim, at.number).await?)
+        let wallets: Vec<WalletNo> = page.wallets.iter().map(|wallet| wallet.wallet).collect();
+        let (conn, number) = (&mut session.conn(), page.settled.number);
+        Ok(transfer_store::unfinished(conn, page.chain, &wallets, number).await?)
     }
 
     /// One line per difference: chain, wallet, address, asset, and both figures.
     fn text(&self, difference: &Difference) -> String {
-        let (wallet, asset) = match difference {
-            Difference::Entries { wallet, asset, .. } | Difference::Chain { wallet, asset, .. } => {
-                (wallet, asset)
-            }
-        };
         let sums = |at: &Position| {
             format!("settled {} incoming {} outgoing {}", at.settled, at.incoming, at.outgoing)
         };
-        let figures = match difference {
-            Difference::Entries { balance, entries, .. } => {
-                format!("balance {}, its entries {}", sums(balance), sums(entries))
+        let (wallet, figures) = match difference {
+            Difference::Entries { wallet, asset, balance, entries } => (
+                wallet,
+                format!(
+                    "{}: balance {}, its entries {}",
+                    asset.caip19,
+                    sums(balance),
+                    sums(entries)
+                ),
+            ),
+            Difference::Chain { wallet, asset, at, ledger, chain } => (
+                wallet,
+                format!("{}: ledger {ledger}, chain {chain} at block {}", asset.caip19, at.number),
+            ),
+            Difference::Altered { wallet, entries } => {
+                (wallet, format!("{entries} entries have another amount than their transfer"))
             }
-            Difference::Chain { at, ledger, chain, .. } => {
-                format!("ledger {ledger}, chain {chain} at block {}", at.number)
+            Difference::Doubled { wallet, movements } => {
+                (wallet, format!("{movements} movements stand more than once"))
             }
         };
-        format!(
-            "{} {} {} {}: {figures}",
-            self.chain.name,
-            wallet.wallet_id,
-            self.chain.family.format_address(&wallet.address),
-            ChainInfo::from(self.chain).caip19(asset),
-        )
+        let address = self.chain.family.format_address(&wallet.address);
+        format!("{} {} {address} {figures}", self.chain.name, wallet.wallet_id)
     }
 }

@@ -1,13 +1,14 @@
 //! `tidemark keys`: make, list and revoke API keys.
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 
 use crate::{
     api::key::{self, Scope},
     clock::Clock,
     config::Config,
     id::{Ids, KeyId},
-    store::{Db, key as rows},
+    metrics::Metrics,
+    store::{Db, StoreError, key as rows},
 };
 
 const LONGEST_TENANT: usize = 128;
@@ -41,7 +42,7 @@ pub enum KeysCommand {
 /// # Errors
 /// When the store cannot be used, or the command names what is not there.
 pub async fn run(config: &Config, command: KeysCommand) -> anyhow::Result<()> {
-    let db = Db::open(config.database_url.expose()).await?;
+    let db = Db::open(config.database_url.expose(), &Metrics::new()).await?;
     let done = carry_out(&db, &Clock::System, command).await;
     db.close().await;
     println!("{}", done?);
@@ -88,11 +89,14 @@ async fn list(db: &Db, tenant: Option<&str>) -> anyhow::Result<String> {
 
 async fn revoke(db: &Db, clock: &Clock, id: &str) -> anyhow::Result<String> {
     let id: KeyId = id.parse().context("tidemark keys list shows the ids of keys")?;
-    let mut tx = db.begin().await?;
-    if !rows::revoke_key(&mut tx.conn(), id, clock.now()).await? {
-        bail!("there is no valid key {id}; see tidemark keys list");
-    }
-    tx.commit().await?;
+    let now = clock.now();
+    let revoked = db
+        .run_tx("key_revoke", |mut tx| async move {
+            let revoked = rows::revoke_key(&mut tx.conn(), id, now).await?;
+            Ok::<_, StoreError>((tx, revoked))
+        })
+        .await?;
+    ensure!(revoked, "there is no valid key {id}; see tidemark keys list");
     Ok(format!("{id} is revoked; running daemons refuse it within 5 seconds"))
 }
 
@@ -105,7 +109,7 @@ mod tests {
     async fn a_key_is_made_listed_without_itself_and_revoked_once() {
         let folder = tempfile::tempdir().expect("a folder");
         let url = format!("sqlite://{}", folder.path().join("t.db").display());
-        let db = Db::open(&url).await.expect("a store");
+        let db = Db::open(&url, &Metrics::new()).await.expect("a store");
         let clock = Clock::manual(Millis(1_768_469_400_000));
         let scopes = vec![Scope::WalletsRead, Scope::WebhooksWrite];
         let create = KeysCommand::Create { tenant: "acme".to_owned(), scopes };

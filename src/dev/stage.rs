@@ -23,6 +23,7 @@ use crate::{
     clock::Clock,
     config::{ChainConfig, Config, Secret, ServerConfig, WebhookConfig},
     id::Ids,
+    metrics::Metrics,
     store::Db,
 };
 
@@ -149,7 +150,7 @@ fn any_port() -> SocketAddr {
 async fn create_key(database_url: &str) -> anyhow::Result<String> {
     let clock = Clock::default();
     let ids = Ids::new(clock.clone());
-    let db = Db::open(database_url).await?;
+    let db = Db::open(database_url, &Metrics::new()).await?;
     let created = key::create(&db, &ids, clock.now(), "dev", &SCOPES).await;
     db.close().await;
     let (_, secret) = created.context("the API key could not be stored")?;

@@ -4,12 +4,11 @@ use std::collections::HashMap;
 
 use super::{Follower, TurnError, history::Histories};
 use crate::{
-    apply::{Opening, OpeningBalance},
     chain::{Address, AssetKey, BalanceQuery, BlockRef, Holding, SourceError},
-    store::{
-        chain::{self as chain_store, AssetRow, Cursor},
-        watch::{self as watch_store, WatchRow},
-    },
+    ledger::opening::{Opening, OpeningBalance},
+    model::{Asset, AssetNo, Cursor, Watch, WatchStatus},
+    store::{asset as asset_store, watch as watch_store},
+    view::WalletRefView,
 };
 
 /// Watches opened by one commit; with their assets, this bounds one round of reads.
@@ -18,37 +17,39 @@ const OPEN_AT_ONCE: i64 = 500;
 impl Follower {
     /// Looks at every wish in the store. Called with the cursor that is in the store.
     pub(super) async fn boundary(&mut self, cursor: &Cursor) -> Result<(), TurnError> {
-        self.open_watches(cursor).await?;
-        self.examine_deployments(cursor).await
+        let cursor = self.open_watches(cursor).await?;
+        self.examine_deployments(&cursor).await
     }
 
-    async fn open_watches(&mut self, cursor: &Cursor) -> Result<(), TurnError> {
+    async fn open_watches(&mut self, cursor: &Cursor) -> Result<Cursor, TurnError> {
+        let mut cursor = cursor.clone();
         loop {
-            let name = self.config.name.clone();
-            let mut session = self.applier.db.read().await?;
-            let wanted =
-                watch_store::to_do(&mut session.conn(), &name, "requested", OPEN_AT_ONCE).await?;
-            let closing =
-                watch_store::to_do(&mut session.conn(), &name, "closing", OPEN_AT_ONCE).await?;
+            let (no, family) = (cursor.no, self.config.family);
+            let mut session = self.committer.db.read().await?;
+            let conn = &mut session.conn();
+            let (requested, closing) = (WatchStatus::Requested, WatchStatus::Closing);
+            let wanted = watch_store::to_do(conn, no, family, requested, OPEN_AT_ONCE).await?;
+            let closing = watch_store::to_do(conn, no, family, closing, OPEN_AT_ONCE).await?;
+            let closing: Vec<Watch> = closing.into_iter().map(|(watch, _)| watch).collect();
             drop(session);
             if wanted.is_empty() && closing.is_empty() {
-                return Ok(());
+                return Ok(cursor);
             }
-            let openings = match self.openings(cursor, &wanted, &self.config.assets()).await? {
+            let openings = match self.openings(&cursor, &wanted, &self.config.assets()).await? {
                 Some(openings) => openings,
-                None if closing.is_empty() => return Ok(()),
+                None if closing.is_empty() => return Ok(cursor),
                 None => Vec::new(),
             };
-            let committed = self.applier.open(cursor, &openings, &closing).await?;
-            self.watchlist.insert(committed.opened.iter().copied());
+            let committed = self.committer.open(&cursor, &openings, &closing).await?;
+            self.committed(&committed);
+            cursor = committed.cursor.clone();
             if !committed.opened.is_empty() && matches!(self.histories, Histories::Rest) {
                 self.histories = Histories::Look;
             }
             self.forget(&committed).await?;
-            self.gauge_cursor(cursor);
             if !openings.is_empty() {
                 tracing::info!(
-                    chain = %name,
+                    chain = %self.config.name,
                     watches = committed.opened.len(),
                     block.number = cursor.head.at.number,
                     "watches opened"
@@ -56,7 +57,7 @@ impl Follower {
             }
             let full = |count: usize| i64::try_from(count).is_ok_and(|count| count >= OPEN_AT_ONCE);
             if !full(openings.len()) && !full(closing.len()) {
-                return Ok(());
+                return Ok(cursor);
             }
         }
     }
@@ -66,10 +67,10 @@ impl Follower {
     async fn openings(
         &self,
         cursor: &Cursor,
-        watches: &[WatchRow],
+        watches: &[(Watch, WalletRefView)],
         assets: &[AssetKey],
     ) -> Result<Option<Vec<Opening>>, TurnError> {
-        let mut addresses: Vec<Address> = watches.iter().map(|watch| watch.address).collect();
+        let mut addresses: Vec<Address> = watches.iter().map(|(watch, _)| watch.address).collect();
         addresses.sort_unstable();
         addresses.dedup();
         let queries: Vec<BalanceQuery> = addresses
@@ -102,8 +103,9 @@ impl Follower {
             let balance = OpeningBalance { asset: query.asset, total, frozen, settled: sure.total };
             balances.entry(query.address).or_default().push(balance);
         }
-        let opening = |watch: &WatchRow| Opening {
+        let opening = |(watch, shown): &(Watch, WalletRefView)| Opening {
             watch: watch.clone(),
+            shown: shown.clone(),
             balances: balances.get(&watch.address).cloned().unwrap_or_default(),
         };
         Ok(Some(watches.iter().map(opening).collect()))
@@ -143,38 +145,22 @@ impl Follower {
 
     /// Makes the configured assets money in the store. One that is new to a chain with open watches begins
     /// with its opening balances, at the cursor's head, like a watch does.
-    pub(super) async fn ready_assets(&mut self, cursor: &Cursor) -> Result<(), TurnError> {
-        let info = self.applier.chain().clone();
-        let native = &self.config.native;
-        let mut rows = vec![AssetRow {
-            chain: info.name.clone(),
-            key: AssetKey::Native,
-            caip19: info.caip19(&AssetKey::Native),
-            symbol: Some(native.symbol.clone()),
-            name: Some(native.name.clone()),
-            decimals: Some(native.decimals),
-            verified: true,
-        }];
-        for token in &self.config.tokens {
-            let key = AssetKey::Token(token.contract);
-            rows.push(AssetRow {
-                chain: info.name.clone(),
-                key,
-                caip19: info.caip19(&key),
-                symbol: Some(token.symbol.clone()),
-                name: Some(token.name.clone()),
-                decimals: Some(token.decimals),
-                verified: true,
-            });
-        }
+    pub(super) async fn ready_assets(&mut self, cursor: &Cursor) -> Result<Cursor, TurnError> {
+        let rows = self.configured_assets();
         self.check_tokens().await?;
-        let mut session = self.applier.db.read().await?;
+        let mut session = self.committer.db.read().await?;
+        let conn = &mut session.conn();
+        let keys: Vec<AssetKey> = rows.iter().map(|row| row.key).collect();
+        let known: HashMap<AssetKey, Asset> = asset_store::by_keys(conn, cursor.no, &keys)
+            .await?
+            .into_iter()
+            .map(|asset| (asset.key, asset))
+            .collect();
         let mut news = Vec::new();
         let mut changed = Vec::new();
         for row in rows {
-            let known = chain_store::asset(&mut session.conn(), &info.name, &row.key).await?;
-            match known {
-                Some(known) if known == row => {}
+            match known.get(&row.key) {
+                Some(known) if known.same_facts(&row) => {}
                 Some(known) if known.verified => changed.push(row),
                 Some(_) | None => news.push(row),
             }
@@ -182,7 +168,7 @@ impl Follower {
         let watches = if news.is_empty() {
             Vec::new()
         } else {
-            watch_store::all_open(&mut session.conn(), &info.name).await?
+            watch_store::all_open(conn, cursor.no, self.config.family).await?
         };
         drop(session);
         let keys: Vec<AssetKey> = news.iter().map(|row| row.key).collect();
@@ -198,7 +184,28 @@ impl Follower {
             })?
         };
         news.extend(changed);
-        self.applier.verify_assets(cursor, &news, &openings).await?;
-        Ok(())
+        Ok(self.committer.verify_assets(cursor, &news, &openings).await?)
+    }
+
+    /// What the configuration says of the chain's assets. They have no numbers yet.
+    fn configured_assets(&self) -> Vec<Asset> {
+        let info = self.committer.chain();
+        let asset = |key: AssetKey, symbol: &str, name: &str, decimals: u8| Asset {
+            no: AssetNo::default(),
+            chain: info.name.clone(),
+            key,
+            caip19: info.caip19(&key),
+            symbol: Some(symbol.to_owned()),
+            name: Some(name.to_owned()),
+            decimals: Some(decimals),
+            verified: true,
+            version: 0,
+        };
+        let native = &self.config.native;
+        let native = asset(AssetKey::Native, &native.symbol, &native.name, native.decimals);
+        let tokens = self.config.tokens.iter().map(|token| {
+            asset(AssetKey::Token(token.contract), &token.symbol, &token.name, token.decimals)
+        });
+        std::iter::once(native).chain(tokens).collect()
     }
 }

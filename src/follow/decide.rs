@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     chain::{BlockRef, Header},
-    store::chain::BlockPoint,
+    model::BlockPoint,
 };
 
 /// Where the node's head stands to what was applied.

@@ -4,12 +4,10 @@ use std::time::{Duration, Instant};
 
 use super::{Follower, TurnError};
 use crate::{
-    apply::DeploymentChange,
     chain::{Address, BlockRef, SafeProof, SafeRejection, SafeSighting, SourceError, TxLookup},
-    store::{
-        chain::Cursor,
-        safe::{self, Deployment, DeploymentStatus},
-    },
+    ledger::deployments::Examined,
+    model::{Cursor, Deployment, DeploymentStatus},
+    store::safe,
 };
 
 /// How often the node is asked for a transaction that it did not show in a block.
@@ -45,8 +43,8 @@ impl Follower {
         if self.source.safes().is_none() {
             return Ok(());
         }
-        let mut session = self.applier.db.read().await?;
-        let open = safe::undecided(&mut session.conn(), &self.config.name).await?;
+        let mut session = self.committer.db.read().await?;
+        let open = safe::undecided(&mut session.conn(), cursor.no).await?;
         drop(session);
         self.tracked = open.iter().map(|row| row.tx).collect();
         self.examined.retain(|id, _| open.iter().any(|row| row.id == *id));
@@ -68,10 +66,8 @@ impl Follower {
         if changes.is_empty() {
             return Ok(());
         }
-        let committed = self.applier.deployments(cursor, changes).await?;
-        if committed.wishes {
-            self.bell.notify_one();
-        }
+        let committed = self.committer.deployments(cursor, &changes).await?;
+        self.committed(&committed);
         Ok(())
     }
 
@@ -79,9 +75,9 @@ impl Follower {
         &self,
         row: Deployment,
         cursor: &Cursor,
-    ) -> Result<Option<DeploymentChange>, TurnError> {
-        let seen = (row.status, row.updated_at);
-        let change = |now: Deployment, proof| Some(DeploymentChange { seen, now, proof });
+    ) -> Result<Option<Examined>, TurnError> {
+        let seen = row.revision;
+        let change = |now: Deployment, proof| Some(Examined { seen, now, proof });
         let lookup = match self.source.safes() {
             Some(safes) => safes.transaction(row.tx).await?,
             None => None,
@@ -160,15 +156,15 @@ impl Follower {
         &self,
         row: Deployment,
         cursor: &Cursor,
-    ) -> Result<Option<DeploymentChange>, TurnError> {
-        let seen = (row.status, row.updated_at);
+    ) -> Result<Option<Examined>, TurnError> {
+        let seen = row.revision;
         let mut now = row.clone();
         let time = self.clock.now();
         let Some(since) = row.missing_since else {
             now.missing_since = Some(time);
             now.status = DeploymentStatus::Pending;
             now.block = None;
-            return Ok(Some(DeploymentChange { seen, now, proof: None }));
+            return Ok(Some(Examined { seen, now, proof: None }));
         };
         let mut replaced = false;
         if let (Some(sender), Some(nonce), Some(safes)) =
@@ -188,10 +184,10 @@ impl Follower {
         {
             now.prove(address, &proof);
             now.status = DeploymentStatus::Completed;
-            return Ok(Some(DeploymentChange { seen, now, proof: Some(proof) }));
+            return Ok(Some(Examined { seen, now, proof: Some(proof) }));
         }
         now.status = DeploymentStatus::Failed;
         now.reason = Some(if replaced { "replaced" } else { "dropped" }.to_owned());
-        Ok(Some(DeploymentChange { seen, now, proof: None }))
+        Ok(Some(Examined { seen, now, proof: None }))
     }
 }

@@ -1,7 +1,7 @@
 //! The follower's gauges.
 
 use super::Follower;
-use crate::{chain::Header, clock::Millis, store::chain::Cursor};
+use crate::{chain::Header, clock::Millis, model::Cursor};
 
 impl Follower {
     pub(super) fn gauge_head(&self, head: &Header) {

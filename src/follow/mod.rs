@@ -7,6 +7,7 @@
 mod boundary;
 mod decide;
 mod deployments;
+pub(crate) mod figures;
 mod gauge;
 mod history;
 mod prefetch;
@@ -29,22 +30,20 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    apply::{Applier, ApplyError, Committed, Figures, FoundSafe, MatchedBlock},
     chain::{
         Address, Announced, BalanceQuery, Block, BlockRef, Header, Settlement, Source, SourceError,
         TxId,
     },
     clock::Clock,
+    commit::{CommitError, Committed, Committer},
     config::ChainConfig,
     id::SafeDeploymentId,
+    ledger::known::{Figures, FoundSafe, MatchedBlock},
     metrics::Metrics,
+    model::{BlockPoint, Cursor},
     registry::Watchlist,
     retry::Backoff,
-    store::{
-        StoreError,
-        chain::{BlockPoint, Cursor},
-        watch as watch_store,
-    },
+    store::{StoreError, watch as watch_store},
 };
 
 /// A node is asked this often before its contradiction to the settled block halts the chain.
@@ -60,13 +59,15 @@ const HALTED_POLL: Duration = Duration::from_secs(2);
 pub struct Follower {
     config: Arc<ChainConfig>,
     source: Arc<dyn Source>,
-    applier: Applier,
+    committer: Committer,
     watchlist: Watchlist,
     metrics: Metrics,
     clock: Clock,
-    bell: Arc<Notify>,
+    wake_up: Arc<Notify>,
     /// What the store has, as far as it is known; `None` after any doubt.
     cursor: Option<Cursor>,
+    /// The fencing number under which this process follows the chain.
+    epoch: Option<i64>,
     /// Transactions of undecided deployments.
     tracked: HashSet<TxId>,
     /// When each undecided deployment's transaction was last asked for.
@@ -101,15 +102,17 @@ enum TurnError {
     Store(#[from] StoreError),
 }
 
-impl From<ApplyError> for TurnError {
-    fn from(error: ApplyError) -> Self {
+impl From<CommitError> for TurnError {
+    fn from(error: CommitError) -> Self {
         match error {
-            ApplyError::Store(error @ (StoreError::Collision(_) | StoreError::Unavailable(_))) => {
-                Self::Retry(error.to_string())
-            }
-            ApplyError::Store(error) => Self::Store(error),
-            ApplyError::CursorMoved(_) | ApplyError::Short(_) => Self::Retry(error.to_string()),
-            ApplyError::Ledger { .. } => {
+            CommitError::Store(
+                error @ (StoreError::Collision(_)
+                | StoreError::Stale(_)
+                | StoreError::Unavailable(_)),
+            ) => Self::Retry(error.to_string()),
+            CommitError::Store(error) => Self::Store(error),
+            CommitError::CursorMoved(_) | CommitError::Short(_) => Self::Retry(error.to_string()),
+            CommitError::Refused(_) => {
                 Self::Halt(format!("the ledger refuses a block ({error}); nothing of it is booked"))
             }
         }
@@ -126,7 +129,7 @@ enum Turn {
 /// The next announcement; without end where nothing is announced.
 async fn announcement(announced: &mut watch::Receiver<Option<Announced>>) {
     if announced.changed().await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
@@ -135,11 +138,11 @@ impl Follower {
     pub fn new(
         config: Arc<ChainConfig>,
         source: Arc<dyn Source>,
-        applier: Applier,
+        committer: Committer,
         watchlist: Watchlist,
         metrics: Metrics,
         clock: Clock,
-        bell: Arc<Notify>,
+        wake_up: Arc<Notify>,
     ) -> Self {
         if config.sweep_per_minute > 0 {
             // That nothing was swept yet is to be seen as well.
@@ -149,12 +152,13 @@ impl Follower {
             sweep: Sweep::new(config.sweep_per_minute),
             config,
             source,
-            applier,
+            committer,
             watchlist,
             metrics,
             clock,
-            bell,
+            wake_up,
             cursor: None,
+            epoch: None,
             tracked: HashSet::new(),
             examined: HashMap::new(),
             assets_ready: false,
@@ -230,7 +234,11 @@ impl Follower {
                             }
                             HALTED_POLL
                         }
-                        TurnError::Store(StoreError::Unavailable(_) | StoreError::Collision(_)) => {
+                        TurnError::Store(
+                            StoreError::Unavailable(_)
+                            | StoreError::Collision(_)
+                            | StoreError::Stale(_),
+                        ) => {
                             if news {
                                 tracing::warn!(chain = %self.config.name, error = %text, "the store does not answer, trying again");
                             }
@@ -244,7 +252,7 @@ impl Follower {
             };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = self.bell.notified() => {}
+                () = self.wake_up.notified() => {}
                 () = announcement(&mut announced) => {}
             }
         }
@@ -258,7 +266,13 @@ impl Follower {
             self.config.name
         );
         self.gauge_halted(1);
-        self.applier.halt(reason).await
+        // Without a cursor there is nothing to halt: the next turn reads it and finds the same again.
+        let Some(cursor) = self.committer.cursor().await? else { return Ok(()) };
+        let epoch = self.epoch.unwrap_or(cursor.epoch);
+        if !self.committer.halt(cursor.no, epoch, reason).await? {
+            tracing::warn!(chain = %self.config.name, "somebody else follows this chain by now");
+        }
+        Ok(())
     }
 
     /// One round: take in what is new, open and close watches, settle; then, if nothing waits, sweep.
@@ -314,7 +328,7 @@ impl Follower {
 
     /// Reads where the chain stands and which addresses are watched; begins the chain if it never was.
     async fn load(&mut self) -> Result<Cursor, TurnError> {
-        let cursor = match self.applier.cursor().await? {
+        let mut cursor = match self.committer.cursor().await? {
             Some(cursor) => cursor,
             None => self.begin().await?,
         };
@@ -329,15 +343,16 @@ impl Follower {
             return Err(TurnError::Halted(reason.clone()));
         }
         self.gauge_halted(0);
-        let mut session = self.applier.db.read().await?;
-        let open = watch_store::open_addresses(&mut session.conn(), &self.config.name).await?;
+        let mut session = self.committer.db.read().await?;
+        let open = watch_store::open_addresses(&mut session.conn(), cursor.no).await?;
         drop(session);
         self.watchlist.insert(open);
         self.gauge_cursor(&cursor);
         if !self.assets_ready {
-            self.ready_assets(&cursor).await?;
+            cursor = self.ready_assets(&cursor).await?;
             self.assets_ready = true;
         }
+        self.epoch = Some(cursor.epoch);
         self.cursor = Some(cursor.clone());
         Ok(cursor)
     }
@@ -367,7 +382,7 @@ impl Follower {
             // Nothing is settled yet: the chain's first block is as safe as can be.
             None => self.at_or_below(0).await?,
         };
-        let cursor = self.applier.begin(&head, &settled).await?;
+        let cursor = self.committer.begin(&head, &settled).await?;
         tracing::info!(
             chain = %self.config.name,
             block.number = head.at.number,
@@ -437,12 +452,12 @@ impl Follower {
             .observe(started.elapsed().as_secs_f64());
         let mut figures = Figures::new();
         for _ in 0..=matched.len() {
-            match self.applier.connect(cursor, &matched, settled, &figures).await {
-                Ok((cursor, committed)) => {
-                    self.committed(cursor, &committed);
+            match self.committer.connect(cursor, &matched, settled, &figures).await {
+                Ok(committed) => {
+                    self.committed(&committed);
                     return Ok(());
                 }
-                Err(ApplyError::Short(short)) => {
+                Err(CommitError::Short(short)) => {
                     for (shortage, at) in short {
                         let query =
                             BalanceQuery { address: shortage.address, asset: shortage.asset };
@@ -496,12 +511,12 @@ impl Follower {
     }
 
     /// Takes over what was committed.
-    fn committed(&mut self, cursor: Cursor, committed: &Committed) {
+    fn committed(&mut self, committed: &Committed) {
         self.watchlist.insert(committed.opened.iter().copied());
-        self.gauge_cursor(&cursor);
-        self.cursor = Some(cursor);
+        self.gauge_cursor(&committed.cursor);
+        self.cursor = Some(committed.cursor.clone());
         if committed.wishes {
-            self.bell.notify_one();
+            self.wake_up.notify_one();
         }
     }
 
@@ -532,7 +547,7 @@ impl Follower {
             }
             let settled = settle::settled_in(&cursor, &blocks, said, head.at.number);
             self.connect(&cursor, blocks, settled).await?;
-            if self.bell.notified().now_or_never().is_some() {
+            if self.wake_up.notified().now_or_never().is_some() {
                 let at = self.current()?;
                 self.boundary(&at).await?;
             }

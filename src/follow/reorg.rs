@@ -4,12 +4,10 @@ use std::time::Instant;
 
 use super::{CONTRADICTIONS_TO_HALT, Follower, TurnError};
 use crate::{
-    apply::Committed,
     chain::Header,
-    store::{
-        chain::{self as chain_store, BlockPoint, Cursor},
-        watch as watch_store,
-    },
+    commit::Committed,
+    model::{BlockPoint, Cursor},
+    store::{chain as chain_store, watch as watch_store},
 };
 
 impl Follower {
@@ -19,10 +17,9 @@ impl Follower {
         cursor: &Cursor,
         head: &Header,
     ) -> Result<bool, TurnError> {
-        let mut session = self.applier.db.read().await?;
+        let mut session = self.committer.db.read().await?;
         let ours =
-            chain_store::block_at_or_below(&mut session.conn(), &self.config.name, head.at.number)
-                .await?;
+            chain_store::block_at_or_below(&mut session.conn(), cursor.no, head.at.number).await?;
         let Some(ours) = ours.filter(|ours| ours.at != head.at) else { return Ok(false) };
         // Above the settled block every applied block is known: a height that stayed empty here and holds
         // a block there is another branch, too.
@@ -31,13 +28,10 @@ impl Follower {
 
     /// Goes back to the newest applied block that the node still has. Never below the settled block.
     pub(super) async fn reorganize(&mut self, cursor: &Cursor) -> Result<(), TurnError> {
-        let mut session = self.applier.db.read().await?;
-        let ours = chain_store::blocks_from(
-            &mut session.conn(),
-            &self.config.name,
-            cursor.settled.at.number,
-        )
-        .await?;
+        let mut session = self.committer.db.read().await?;
+        let ours =
+            chain_store::blocks_from(&mut session.conn(), cursor.no, cursor.settled.at.number)
+                .await?;
         drop(session);
         let head = self.source.head().await?.at.number;
         if head < cursor.settled.at.number {
@@ -77,7 +71,7 @@ impl Follower {
         fork: BlockPoint,
     ) -> Result<(), TurnError> {
         let depth = cursor.head.at.number - fork.at.number;
-        let (next, committed) = self.applier.rollback(cursor, fork).await?;
+        let committed = self.committer.rollback(cursor, fork).await?;
         tracing::warn!(
             chain = %self.config.name,
             fork.number = fork.at.number,
@@ -89,9 +83,9 @@ impl Follower {
         #[expect(clippy::cast_precision_loss, reason = "a depth in blocks, for a histogram")]
         self.metrics.reorg_depth_blocks.with_label_values(&[name]).observe(depth as f64);
         self.forget(&committed).await?;
-        self.committed(next.clone(), &committed);
+        self.committed(&committed);
         // What was opened above the fork opens again at the fork, before the new branch is followed.
-        self.boundary(&next).await
+        self.boundary(&committed.cursor).await
     }
 
     /// A contradiction to settled blocks, seen once more; halts when it stands.
@@ -111,11 +105,14 @@ impl Follower {
 
     /// Drops addresses from memory that nobody watches any more.
     pub(super) async fn forget(&self, committed: &Committed) -> Result<(), TurnError> {
-        let mut session = self.applier.db.read().await?;
-        for address in &committed.closed {
-            if !watch_store::is_open(&mut session.conn(), &self.config.name, address).await? {
-                self.watchlist.remove(address);
-            }
+        if committed.closed.is_empty() {
+            return Ok(());
+        }
+        let mut session = self.committer.db.read().await?;
+        let (no, closed) = (committed.cursor.no, &committed.closed);
+        let still = watch_store::still_open(&mut session.conn(), no, closed).await?;
+        for address in closed.iter().filter(|address| !still.contains(address)) {
+            self.watchlist.remove(address);
         }
         Ok(())
     }

@@ -1,16 +1,14 @@
 //! What has become irreversible, by the chain's policy, and whether the chain itself says the same of it.
 
 use super::{
-    Committed, Follower, TurnError,
+    Follower, TurnError,
     decide::{self, SettleStep},
+    figures,
 };
 use crate::{
     chain::{Block, Holding, Settlement},
-    proof,
-    store::{
-        chain::{self as chain_store, BlockPoint, Cursor},
-        proof::{self as proof_store, Claim},
-    },
+    model::{BalanceRef, BlockPoint, Cursor},
+    store::{chain as chain_store, transfer},
 };
 
 /// Balances compared at one settlement; what is beyond, after a long stall of finality, the sweep finds.
@@ -31,20 +29,20 @@ impl Follower {
             },
             Settlement::Confirmations(depth) => {
                 let target = cursor.head.at.number.saturating_sub(depth);
-                match self.applied_at(target).await? {
+                match self.applied_at(cursor, target).await? {
                     Some(block) => block,
                     None => return Ok(()),
                 }
             }
         };
-        let ours = self.applied_at(said.at.number).await?;
+        let ours = self.applied_at(cursor, said.at.number).await?;
         match decide::settle_step(&cursor.settled, &cursor.head, &said, ours.as_ref()) {
             SettleStep::Stay => Ok(()),
             SettleStep::Advance(point) => {
                 self.contradictions = 0;
-                let figures = self.figures(point).await?;
-                let next = self.applier.settle(cursor, point, &figures).await?;
-                self.committed(next, &Committed::default());
+                let figures = self.figures(cursor, point).await?;
+                let committed = self.committer.settle(cursor, point, &figures).await?;
+                self.committed(&committed);
                 Ok(())
             }
             SettleStep::OtherBranch => self.reorganize(cursor).await,
@@ -56,20 +54,19 @@ impl Follower {
 
     /// What the chain has of the balances that settle with a block, after exactly that block. Nothing where
     /// the node no longer has that state, or tells no balances at all: money must not stay pending for that.
-    async fn figures(&mut self, point: BlockPoint) -> Result<Vec<(Claim, Holding)>, TurnError> {
-        let mut session = self.applier.db.read().await?;
-        let claims = proof_store::settling(
-            &mut session.conn(),
-            &self.config.name,
-            point.at.number,
-            PROVEN_AT_ONCE,
-        )
-        .await?;
+    async fn figures(
+        &mut self,
+        cursor: &Cursor,
+        point: BlockPoint,
+    ) -> Result<Vec<(BalanceRef, Holding)>, TurnError> {
+        let mut session = self.committer.db.read().await?;
+        let conn = &mut session.conn();
+        let balances = transfer::settling(conn, cursor.no, point.at.number, PROVEN_AT_ONCE).await?;
         drop(session);
-        if claims.is_empty() {
+        if balances.is_empty() {
             return Ok(Vec::new());
         }
-        match proof::read(self.source.as_ref(), point.at, &claims).await {
+        match figures::read(self.source.as_ref(), point.at, &balances).await {
             Ok(Some(figures)) => {
                 self.unproven = 0;
                 Ok(figures)
@@ -102,9 +99,13 @@ impl Follower {
         }
     }
 
-    pub(super) async fn applied_at(&self, number: u64) -> Result<Option<BlockPoint>, TurnError> {
-        let mut session = self.applier.db.read().await?;
-        Ok(chain_store::block_at_or_below(&mut session.conn(), &self.config.name, number).await?)
+    pub(super) async fn applied_at(
+        &self,
+        cursor: &Cursor,
+        number: u64,
+    ) -> Result<Option<BlockPoint>, TurnError> {
+        let mut session = self.committer.db.read().await?;
+        Ok(chain_store::block_at_or_below(&mut session.conn(), cursor.no, number).await?)
     }
 }
 

@@ -3,14 +3,14 @@
 //! It goes on only at the head, when nothing else is to be done, and inside a budget of addresses per minute.
 //! Where it stands is in memory: a new process begins anew.
 
-use super::{Follower, TurnError};
+use super::{Follower, TurnError, figures};
 use crate::{
     chain::Holding,
     clock::Millis,
-    proof,
+    model::{BalanceRef, Cursor, WalletNo},
     store::{
-        chain::Cursor,
-        proof::{self as proof_store, Claim, Watched},
+        asset, balance,
+        watch::{self, Watched},
     },
 };
 
@@ -60,25 +60,25 @@ impl Follower {
         if limit == 0 {
             return Ok(false);
         }
-        let name = self.config.name.clone();
         let settled = cursor.settled.at;
         let after = self.sweep.after;
         let rows = i64::try_from(limit).unwrap_or(i64::MAX);
-        let mut session = self.applier.db.read().await?;
+        let mut session = self.committer.db.read().await?;
         let mut conn = session.conn();
-        let page =
-            proof_store::watched_after(&mut conn, &name, after.as_ref(), settled.number, rows)
-                .await?;
-        let standings = proof_store::standings(&mut conn, &name, &page).await?;
+        let page = watch::watched_after(&mut conn, cursor.no, after.as_ref(), settled.number, rows)
+            .await?;
+        let wallets: Vec<WalletNo> = page.iter().map(|watched| watched.wallet).collect();
+        let held = balance::of_wallets(&mut conn, cursor.no, &wallets).await?;
+        let assets = asset::by_keys(&mut conn, cursor.no, &assets).await?;
         drop(session);
         let taken = u64::try_from(page.len()).unwrap_or(limit);
         // The end of the walk costs something too: without addresses it would be reached in every turn.
         self.sweep.spend(taken.max(1));
-        let claims: Vec<Claim> = page
+        let balances: Vec<BalanceRef> = page
             .iter()
-            .flat_map(|watched| assets.iter().map(|&asset| watched.claim(asset)))
+            .flat_map(|watched| assets.iter().map(|asset| watched.balance(asset)))
             .collect();
-        let figures = match proof::read(self.source.as_ref(), settled, &claims).await {
+        let figures = match figures::read(self.source.as_ref(), settled, &balances).await {
             Ok(Some(figures)) => figures,
             Ok(None) => {
                 self.stand_still("the node no longer has the state of the settled block");
@@ -90,14 +90,14 @@ impl Follower {
                 return Ok(false);
             }
         };
-        let same = |(claim, holding): &(Claim, Holding)| {
-            let standing = standings.get(&(claim.wallet_id, claim.asset)).copied();
-            let standing = standing.unwrap_or_default();
-            standing.position.settled == holding.total && standing.frozen == holding.frozen
+        let same = |(balance, figure): &(BalanceRef, Holding)| {
+            let held = held.get(&(balance.wallet, balance.asset)).copied().unwrap_or_default();
+            held.position.settled == figure.total && held.frozen == figure.frozen
         };
         let (equal, other): (Vec<_>, Vec<_>) = figures.into_iter().partition(same);
         if !other.is_empty() {
-            self.applier.prove(cursor, &other).await?;
+            let committed = self.committer.reconcile(cursor, &other).await?;
+            self.committed(&committed);
         }
         self.passed(&page, equal.len(), taken < limit);
         Ok(taken == limit && self.sweep.saved >= COST)

@@ -1,70 +1,45 @@
-//! The arithmetic of balances: pure, without I/O, clock or database.
+//! Every rule about money: pure and synchronous, without I/O, clock or database.
 //!
-//! A [`Position`] is what one wallet holds of one asset on one chain, split at the settled block. Movements
-//! change it by [`Effect`]s; the ledger's entries are those effects, and replaying them in any order that
-//! keeps each transfer's own order gives the same position. Nothing here can wrap: what does not fit in
-//! 256 bits, or would fall below zero, is a [`LedgerError`] and changes nothing.
+//! A commit is three steps: `commit` loads what is [`Known`], a function here decides, `commit` writes the
+//! [`Changes`]. There is one such function for each thing that can happen to a chain:
+//!
+//! | module | what happened |
+//! |---|---|
+//! | [`connect`] | blocks continue the chain; those that are settled already settle with them |
+//! | [`settle`] | blocks became irreversible |
+//! | [`rollback`] | blocks vanished |
+//! | [`opening`] | a watch begins |
+//! | [`reconcile`] | the chain's own figures are known |
+//! | [`backfill`] | the past of a watch is known |
+//! | [`deployments`] | more is known of a Safe's deployment |
+//!
+//! They share [`posting`], which keeps balances, entries and events together. This file is the arithmetic: a
+//! [`Position`] is changed by entries, and replaying them in any order that keeps each transfer's own order
+//! gives the same position. Nothing can wrap: what does not fit in 256 bits, or would fall below zero, is a
+//! [`LedgerError`] and changes nothing.
 
+pub mod backfill;
+pub mod changes;
+pub mod connect;
+pub mod deployments;
+pub mod known;
+pub mod opening;
+mod posting;
+pub mod reconcile;
+pub mod rollback;
+pub mod settle;
 #[cfg(test)]
 mod tests;
 
-use crate::{amount::Amount, chain::words};
+pub use changes::{Changes, Decision, Refused};
+pub use known::Known;
 
-words! {
-    /// Whether money comes to the wallet or leaves it.
-    Direction {
-        In = "in",
-        Out = "out",
-    }
-}
+use crate::{
+    amount::Amount,
+    model::{Buckets, Direction, EntryKind, Position},
+};
 
-words! {
-    /// Where a transfer stands.
-    Status {
-        /// In a block that could still vanish.
-        Pending = "pending",
-        /// In a block that this chain's policy calls irreversible.
-        Settled = "settled",
-        /// Its block vanished, and no other holds it so far.
-        Orphaned = "orphaned",
-    }
-}
-
-words! {
-    /// What an entry records. Entries are only ever added.
-    Effect {
-        /// A block with the transfer was connected.
-        Connect = "connect",
-        /// That block was disconnected again: the opposite of its `connect`.
-        Disconnect = "disconnect",
-        /// That block settled.
-        Settle = "settle",
-        /// The opposite of its `settle`: an opening whose watch begins anew, or a rewind by hand.
-        Unsettle = "unsettle",
-    }
-}
-
-/// What one wallet holds of one asset, in base units.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Position {
-    /// The balance at the settled block.
-    pub settled: Amount,
-    /// Sum of the deposits above the settled block.
-    pub incoming: Amount,
-    /// Sum of the withdrawals above the settled block.
-    pub outgoing: Amount,
-}
-
-/// What a user sees: `available + pending + frozen = total`, always.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Buckets {
-    pub available: Amount,
-    pub pending: Amount,
-    pub frozen: Amount,
-    pub total: Amount,
-}
-
-/// Why an effect cannot be booked. The position stays as it was.
+/// Why an entry cannot be booked. The position stays as it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LedgerError {
     /// A sum would not fit in 256 bits: no honest asset does that.
@@ -79,45 +54,42 @@ pub enum LedgerError {
 }
 
 impl Position {
-    /// The position after `effect` of a transfer of `amount`.
+    /// The position after an entry of a transfer of `amount`.
     ///
     /// # Errors
     /// See [`LedgerError`]. A shortfall is found where money leaves: when an outgoing transfer is
     /// connected, or an incoming one is disconnected.
     pub fn apply(
         self,
-        effect: Effect,
+        kind: EntryKind,
         direction: Direction,
         amount: Amount,
     ) -> Result<Self, LedgerError> {
+        use Direction::{In, Out};
         let Self { settled, incoming, outgoing } = self;
         let add = |sum: Amount| sum.checked_add(amount).ok_or(LedgerError::Overflow);
         let sub = |sum: Amount| sum.checked_sub(amount).ok_or(LedgerError::Inconsistent);
-        let next = match (effect, direction) {
-            (Effect::Connect, Direction::In) => Self { incoming: add(incoming)?, ..self },
-            (Effect::Connect, Direction::Out) => Self { outgoing: add(outgoing)?, ..self },
-            (Effect::Disconnect, Direction::In) => Self { incoming: sub(incoming)?, ..self },
-            (Effect::Disconnect, Direction::Out) => Self { outgoing: sub(outgoing)?, ..self },
-            (Effect::Settle, Direction::In) => {
+        let spend = |sum: Amount| {
+            let missing = amount.saturating_sub(sum);
+            sum.checked_sub(amount).ok_or(LedgerError::Shortfall { missing })
+        };
+        let next = match (kind, direction) {
+            (EntryKind::Connect, In) => Self { incoming: add(incoming)?, ..self },
+            (EntryKind::Connect, Out) => Self { outgoing: add(outgoing)?, ..self },
+            (EntryKind::Disconnect, In) => Self { incoming: sub(incoming)?, ..self },
+            (EntryKind::Disconnect, Out) => Self { outgoing: sub(outgoing)?, ..self },
+            (EntryKind::Settle, In) => {
                 Self { incoming: sub(incoming)?, settled: add(settled)?, ..self }
             }
-            (Effect::Unsettle, Direction::In) => Self {
-                incoming: add(incoming)?,
-                settled: settled
-                    .checked_sub(amount)
-                    .ok_or(LedgerError::Shortfall { missing: amount.saturating_sub(settled) })?,
-                ..self
-            },
-            (Effect::Unsettle, Direction::Out) => {
-                Self { outgoing: add(outgoing)?, settled: add(settled)?, ..self }
+            (EntryKind::Settle, Out) => {
+                Self { outgoing: sub(outgoing)?, settled: spend(settled)?, ..self }
             }
-            (Effect::Settle, Direction::Out) => Self {
-                outgoing: sub(outgoing)?,
-                settled: settled
-                    .checked_sub(amount)
-                    .ok_or(LedgerError::Shortfall { missing: amount.saturating_sub(settled) })?,
-                ..self
-            },
+            (EntryKind::ConnectSettled, In) | (EntryKind::DisconnectSettled, Out) => {
+                Self { settled: add(settled)?, ..self }
+            }
+            (EntryKind::ConnectSettled, Out) | (EntryKind::DisconnectSettled, In) => {
+                Self { settled: spend(settled)?, ..self }
+            }
         };
         next.total()?;
         Ok(next)
@@ -164,7 +136,7 @@ impl Position {
 pub struct Replay(Position);
 
 impl Replay {
-    pub fn add(&mut self, effect: Effect, direction: Direction, amount: Amount) {
+    pub fn add(&mut self, kind: EntryKind, direction: Direction, amount: Amount) {
         let Position { settled, incoming, outgoing } = &mut self.0;
         let open = match direction {
             Direction::In => incoming,
@@ -172,14 +144,17 @@ impl Replay {
         };
         let more = |sum: &mut Amount| *sum = Amount::new(sum.get().wrapping_add(amount.get()));
         let less = |sum: &mut Amount| *sum = Amount::new(sum.get().wrapping_sub(amount.get()));
-        match effect {
-            Effect::Connect | Effect::Unsettle => more(open),
-            Effect::Disconnect | Effect::Settle => less(open),
+        match kind {
+            EntryKind::Connect => more(open),
+            EntryKind::Disconnect | EntryKind::Settle => less(open),
+            EntryKind::ConnectSettled | EntryKind::DisconnectSettled => {}
         }
-        match (effect, direction) {
-            (Effect::Settle, Direction::In) | (Effect::Unsettle, Direction::Out) => more(settled),
-            (Effect::Settle, Direction::Out) | (Effect::Unsettle, Direction::In) => less(settled),
-            (Effect::Connect | Effect::Disconnect, _) => {}
+        match (kind, direction) {
+            (EntryKind::Settle | EntryKind::ConnectSettled, Direction::In)
+            | (EntryKind::DisconnectSettled, Direction::Out) => more(settled),
+            (EntryKind::Settle | EntryKind::ConnectSettled, Direction::Out)
+            | (EntryKind::DisconnectSettled, Direction::In) => less(settled),
+            (EntryKind::Connect | EntryKind::Disconnect, _) => {}
         }
     }
 

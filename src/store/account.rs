@@ -2,12 +2,12 @@
 
 use super::{Conn, StoreError, on};
 use crate::{
-    chain::words,
     clock::Millis,
     id::{AccountId, TenantId},
+    string_enum::string_enum,
 };
 
-words! {
+string_enum! {
     /// What names an account besides its external id; each value names one account of a tenant.
     LocatorKind {
         Email = "email",

@@ -1,4 +1,5 @@
-//! [`Amount`] in the store: 32 bytes big endian in SQLite, `NUMERIC(78,0)` in PostgreSQL.
+//! [`Amount`] in the store: big endian without leading zeros in SQLite (nothing for zero), `NUMERIC(78,0)` in
+//! PostgreSQL.
 //!
 //! The binary form of `NUMERIC` is documented only by the server's own `numeric_send`: four 16-bit fields
 //! (digit count, weight, sign, scale), then base-10000 digits, most significant first.
@@ -30,15 +31,15 @@ impl Type<Sqlite> for Amount {
 
 impl Encode<'_, Sqlite> for Amount {
     fn encode_by_ref(&self, buffer: &mut SqliteArgumentsBuffer) -> Result<IsNull, BoxDynError> {
-        Encode::<Sqlite>::encode(self.get().to_be_bytes::<32>().to_vec(), buffer)
+        Encode::<Sqlite>::encode(self.get().to_be_bytes_trimmed_vec(), buffer)
     }
 }
 
 impl Decode<'_, Sqlite> for Amount {
     fn decode(value: SqliteValueRef<'_>) -> Result<Self, BoxDynError> {
         let bytes = <&[u8] as Decode<Sqlite>>::decode(value)?;
-        let bytes: [u8; 32] = bytes.try_into().map_err(|_| "an amount is not 32 bytes long")?;
-        Ok(Self::new(U256::from_be_bytes(bytes)))
+        let value = U256::try_from_be_slice(bytes).ok_or("an amount is longer than 32 bytes")?;
+        Ok(Self::new(value))
     }
 }
 

@@ -1,20 +1,112 @@
-//! The balance read: wallet, watches, chain cursors and balances in one statement, so in one state.
+//! Balances: what the ledger's steps read and write in sets, and what a user reads of one wallet.
 
-use sqlx::{AssertSqlSafe, FromRow};
+use std::collections::HashMap;
+
+use sqlx::{AssertSqlSafe, FromRow, QueryBuilder};
 
 use super::{
-    Conn, StoreError,
-    chain::BlockPoint,
-    on,
+    Conn, StoreError, on,
+    set::{Ints, runs, sets},
     wallet::{MATCHES, WalletFilter, bind_filter},
 };
 use crate::{
     amount::Amount,
-    chain::{Address, AssetKey, BlockHash, BlockRef, ChainName, Family},
+    chain::{Address, BlockHash, BlockRef, ChainName, Family},
     clock::Millis,
     id::{TenantId, WalletId},
-    ledger::Position,
+    ledger::changes::BalanceChange,
+    model::{AssetNo, Balance, BlockPoint, ChainNo, Position, WalletNo},
 };
+
+#[derive(FromRow)]
+struct RawBalance {
+    wallet_no: i64,
+    asset_no: i64,
+    settled: Amount,
+    incoming: Amount,
+    outgoing: Amount,
+    held: Amount,
+    frozen: Amount,
+    version: i64,
+}
+
+/// All balances of some wallets on a chain.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn of_wallets(
+    conn: &mut Conn<'_>,
+    chain: ChainNo,
+    wallets: &[WalletNo],
+) -> Result<HashMap<(WalletNo, AssetNo), Balance>, StoreError> {
+    let wallets = Ints::of(wallets.iter().map(|wallet| wallet.0));
+    if wallets.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let (first, end) = AssetNo::of_chain(chain);
+    let sql = sets(
+        conn,
+        "SELECT wallet_no, asset_no, settled, incoming, outgoing, held, frozen, version FROM balance
+         WHERE wallet_no IN ints($1) AND asset_no >= $2 AND asset_no < $3",
+    );
+    let rows: Vec<RawBalance> = on!(conn, c => sqlx::query_as(sql)
+        .bind(&wallets)
+        .bind(first.0)
+        .bind(end.0)
+        .fetch_all(c)
+        .await)?;
+    let balance = |row: RawBalance| {
+        let RawBalance { settled, incoming, outgoing, held, frozen, version, .. } = row;
+        let position = Position { settled, incoming, outgoing };
+        let key = (WalletNo(row.wallet_no), AssetNo(row.asset_no));
+        (key, Balance { position, held, frozen, version })
+    };
+    Ok(rows.into_iter().map(balance).collect())
+}
+
+/// Writes balances, each over the version that it was read with; their versions grow by one.
+///
+/// # Errors
+/// [`StoreError::Stale`] if one of them has another version by now.
+pub async fn write(
+    conn: &mut Conn<'_>,
+    changes: &[BalanceChange],
+    now: Millis,
+) -> Result<(), StoreError> {
+    for run in runs(changes) {
+        let written = on!(conn, c => {
+            let mut query = QueryBuilder::new(
+                "INSERT INTO balance (wallet_no, asset_no, settled, incoming, outgoing, held, frozen, version,
+                                      block_number, updated_at) ",
+            );
+            query.push_values(run, |mut row, change| {
+                let Balance { position, held, frozen, version } = change.balance;
+                row.push_bind(change.wallet.0)
+                    .push_bind(change.asset.0)
+                    .push_bind(position.settled)
+                    .push_bind(position.incoming)
+                    .push_bind(position.outgoing)
+                    .push_bind(held)
+                    .push_bind(frozen)
+                    .push_bind(version.saturating_add(1))
+                    .push_bind(change.block.cast_signed())
+                    .push_bind(now);
+            });
+            query.push(
+                " ON CONFLICT (wallet_no, asset_no) DO UPDATE
+                 SET settled = excluded.settled, incoming = excluded.incoming, outgoing = excluded.outgoing,
+                     held = excluded.held, frozen = excluded.frozen, version = excluded.version,
+                     block_number = excluded.block_number, updated_at = excluded.updated_at
+                 WHERE balance.version = excluded.version - 1",
+            );
+            query.build().execute(c).await.map(|done| done.rows_affected())
+        })?;
+        if usize::try_from(written) != Ok(run.len()) {
+            return Err(StoreError::Stale("a balance changed meanwhile".to_owned()));
+        }
+    }
+    Ok(())
+}
 
 /// What one wallet holds.
 #[derive(Clone, Debug)]
@@ -33,13 +125,12 @@ pub struct ChainHoldings {
     pub chain: ChainName,
     pub head: BlockPoint,
     pub settled: BlockPoint,
-    /// By contract, the native coin first.
     pub assets: Vec<AssetHolding>,
 }
 
 #[derive(Clone, Debug)]
 pub struct AssetHolding {
-    pub asset: AssetKey,
+    pub asset: AssetNo,
     pub position: Position,
     /// The sum of the open holds, and what the asset's issuer has frozen.
     pub locked: Amount,
@@ -61,7 +152,7 @@ struct RawHolding {
     settled_number: Option<i64>,
     settled_hash: Option<Vec<u8>>,
     settled_time: Option<Millis>,
-    asset: Option<Vec<u8>>,
+    asset_no: Option<i64>,
     settled: Option<Amount>,
     incoming: Option<Amount>,
     outgoing: Option<Amount>,
@@ -91,22 +182,17 @@ impl RawHolding {
         Ok(Some(ChainHoldings { chain: ChainName::new(chain), head, settled, assets: Vec::new() }))
     }
 
-    fn asset(&self) -> Result<Option<AssetHolding>, StoreError> {
-        let Some(asset) = &self.asset else { return Ok(None) };
-        let (Some(settled), Some(incoming), Some(outgoing)) =
-            (self.settled, self.incoming, self.outgoing)
-        else {
-            return Ok(None);
-        };
-        let (Some(held), Some(frozen), Some(at)) = (self.held, self.frozen, self.updated_at) else {
-            return Ok(None);
-        };
-        Ok(Some(AssetHolding {
-            asset: AssetKey::from_bytes(asset).ok_or_else(|| StoreError::corrupt("an asset"))?,
-            position: Position { settled, incoming, outgoing },
-            locked: held.saturating_add(frozen),
-            updated_at: at,
-        }))
+    fn asset(&self) -> Option<AssetHolding> {
+        Some(AssetHolding {
+            asset: AssetNo(self.asset_no?),
+            position: Position {
+                settled: self.settled?,
+                incoming: self.incoming?,
+                outgoing: self.outgoing?,
+            },
+            locked: self.held?.saturating_add(self.frozen?),
+            updated_at: self.updated_at?,
+        })
     }
 }
 
@@ -114,13 +200,15 @@ impl RawHolding {
 macro_rules! select {
     ($wallets:literal, $rest:literal) => {
         concat!(
-            "SELECT w.id, w.family, w.address, w.is_primary, t.chain, c.head_number, c.head_hash,
-                    c.head_time, c.settled_number, c.settled_hash, c.settled_time, b.asset, b.settled,
+            "SELECT w.id, w.family, w.address, w.is_primary, n.name AS chain, c.head_number, c.head_hash,
+                    c.head_time, c.settled_number, c.settled_hash, c.settled_time, b.asset_no, b.settled,
                     b.incoming, b.outgoing, b.held, b.frozen, b.updated_at
              FROM ", $wallets, " w
-             LEFT JOIN watch t ON t.wallet_id = w.id AND t.status = 'open'
-             LEFT JOIN chain_cursor c ON c.chain = t.chain
-             LEFT JOIN balance b ON b.wallet_id = w.id AND b.chain = t.chain ",
+             LEFT JOIN watch t ON t.wallet_no = w.no AND t.status = 1
+             LEFT JOIN chain n ON n.no = t.chain_no
+             LEFT JOIN chain_cursor c ON c.chain_no = t.chain_no
+             LEFT JOIN balance b ON b.wallet_no = w.no AND b.asset_no >= (t.chain_no << 32)
+                                AND b.asset_no < ((t.chain_no + 1) << 32) ",
             $rest
         )
     };
@@ -139,7 +227,7 @@ pub async fn holdings(
         // The common case has a text of its own, which needs no building.
         on!(conn, c => sqlx::query_as(select!(
             "wallet",
-            "WHERE w.id = $1 AND w.tenant_id = $2 AND w.deleted_at IS NULL ORDER BY t.chain, b.asset"
+            "WHERE w.id = $1 AND w.tenant_id = $2 AND w.deleted_at IS NULL ORDER BY n.name, b.asset_no"
         ))
         .bind(id)
         .bind(tenant)
@@ -149,7 +237,7 @@ pub async fn holdings(
         let sql = format!(
             select!(
                 "(SELECT * FROM wallet w WHERE {} ORDER BY w.is_primary DESC, w.id DESC LIMIT $12)",
-                "ORDER BY w.id DESC, t.chain, b.asset"
+                "ORDER BY w.id DESC, n.name, b.asset_no"
             ),
             filter.conditions()
         );
@@ -182,7 +270,7 @@ fn fold(rows: &[RawHolding]) -> Result<Vec<Holdings>, StoreError> {
         {
             wallet.chains.push(chain);
         }
-        if let (Some(chain), Some(asset)) = (wallet.chains.last_mut(), row.asset()?) {
+        if let (Some(chain), Some(asset)) = (wallet.chains.last_mut(), row.asset()) {
             chain.assets.push(asset);
         }
     }

@@ -1,42 +1,19 @@
-//! Where each chain stands: cursor, recent blocks, assets.
+//! Where each chain stands: cursor and recent blocks.
 
-use sqlx::FromRow;
+use sqlx::{FromRow, QueryBuilder};
 
-use super::{Conn, StoreError, on};
+use super::{Conn, StoreError, on, set::runs};
 use crate::{
-    chain::{AssetKey, BlockHash, BlockRef, ChainName, Family, Header},
+    chain::{BlockHash, BlockRef, ChainName, Family, Header},
     clock::Millis,
+    model::{BlockPoint, ChainNo, Cursor},
 };
-
-/// A block and its time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BlockPoint {
-    pub at: BlockRef,
-    pub time: Millis,
-}
-
-impl From<&Header> for BlockPoint {
-    fn from(header: &Header) -> Self {
-        Self { at: header.at, time: Millis::from_seconds(header.time) }
-    }
-}
-
-/// How far a chain is applied and settled.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cursor {
-    pub chain: ChainName,
-    pub family: Family,
-    pub caip2: String,
-    pub head: BlockPoint,
-    pub settled: BlockPoint,
-    /// Why the chain stands still until a person acts.
-    pub halted: Option<String>,
-}
 
 #[derive(FromRow)]
 struct CursorRow {
+    chain_no: i64,
     #[sqlx(try_from = "String")]
-    chain: ChainName,
+    name: ChainName,
     #[sqlx(try_from = "String")]
     family: Family,
     caip2: String,
@@ -51,13 +28,19 @@ struct CursorRow {
     settled_hash: BlockHash,
     settled_time: Millis,
     halted: Option<String>,
+    epoch: i64,
+    #[sqlx(try_from = "i64")]
+    transfers: u64,
+    #[sqlx(try_from = "i64")]
+    assets: u64,
 }
 
 impl From<CursorRow> for Cursor {
     fn from(row: CursorRow) -> Self {
         let at = |number, hash| BlockRef { number, hash };
         Self {
-            chain: row.chain,
+            no: ChainNo(row.chain_no),
+            chain: row.name,
             family: row.family,
             caip2: row.caip2,
             head: BlockPoint { at: at(row.head_number, row.head_hash), time: row.head_time },
@@ -66,6 +49,9 @@ impl From<CursorRow> for Cursor {
                 time: row.settled_time,
             },
             halted: row.halted,
+            epoch: row.epoch,
+            transfers: row.transfers,
+            assets: row.assets,
         }
     }
 }
@@ -78,30 +64,52 @@ pub fn number(value: u64) -> Result<i64, StoreError> {
     i64::try_from(value).map_err(StoreError::corrupt)
 }
 
+/// The number of a chain, made if it has none.
+///
 /// # Errors
 /// [`StoreError`] of the engine.
-pub async fn cursor(conn: &mut Conn<'_>, chain: &ChainName) -> Result<Option<Cursor>, StoreError> {
-    let row: Option<CursorRow> = on!(conn, c => sqlx::query_as(
-        "SELECT chain, family, caip2, head_number, head_hash, head_time,
-                settled_number, settled_hash, settled_time, halted
-         FROM chain_cursor WHERE chain = $1",
-    )
-    .bind(chain.as_str())
-    .fetch_optional(c)
-    .await)?;
-    Ok(row.map(Cursor::from))
+pub async fn ensure(conn: &mut Conn<'_>, chain: &ChainName) -> Result<ChainNo, StoreError> {
+    on!(conn, c => sqlx::query("INSERT INTO chain (name) VALUES ($1) ON CONFLICT (name) DO NOTHING")
+        .bind(chain.as_str())
+        .execute(c)
+        .await
+        .map(|_| ()))?;
+    let no: Option<i64> = on!(conn, c => sqlx::query_scalar("SELECT no FROM chain WHERE name = $1")
+        .bind(chain.as_str())
+        .fetch_optional(c)
+        .await)?;
+    no.map(ChainNo).ok_or_else(|| StoreError::corrupt(format!("the chain {chain} vanished")))
+}
+
+macro_rules! select_cursor {
+    ($rest:literal) => {
+        concat!(
+            "SELECT c.chain_no, n.name, c.family, c.caip2, c.head_number, c.head_hash, c.head_time,
+                    c.settled_number, c.settled_hash, c.settled_time, c.halted, c.epoch, c.transfers,
+                    c.assets
+             FROM chain_cursor c JOIN chain n ON n.no = c.chain_no ",
+            $rest
+        )
+    };
 }
 
 /// # Errors
 /// [`StoreError`] of the engine.
+pub async fn cursor(conn: &mut Conn<'_>, chain: &ChainName) -> Result<Option<Cursor>, StoreError> {
+    let row: Option<CursorRow> = on!(conn, c => sqlx::query_as(select_cursor!("WHERE n.name = $1"))
+            .bind(chain.as_str())
+            .fetch_optional(c)
+            .await)?;
+    Ok(row.map(Cursor::from))
+}
+
+/// All cursors, by the names of the chains.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
 pub async fn cursors(conn: &mut Conn<'_>) -> Result<Vec<Cursor>, StoreError> {
-    let rows: Vec<CursorRow> = on!(conn, c => sqlx::query_as(
-        "SELECT chain, family, caip2, head_number, head_hash, head_time,
-                settled_number, settled_hash, settled_time, halted
-         FROM chain_cursor ORDER BY chain",
-    )
-    .fetch_all(c)
-    .await)?;
+    let rows: Vec<CursorRow> =
+        on!(conn, c => sqlx::query_as(select_cursor!("ORDER BY n.name")).fetch_all(c).await)?;
     Ok(rows.into_iter().map(Cursor::from).collect())
 }
 
@@ -115,11 +123,11 @@ pub async fn insert_cursor(
     now: Millis,
 ) -> Result<bool, StoreError> {
     let changed = on!(conn, c => sqlx::query(
-        "INSERT INTO chain_cursor (chain, family, caip2, head_number, head_hash, head_time,
+        "INSERT INTO chain_cursor (chain_no, family, caip2, head_number, head_hash, head_time,
                                    settled_number, settled_hash, settled_time, updated_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (chain) DO NOTHING",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (chain_no) DO NOTHING",
     )
-    .bind(cursor.chain.as_str())
+    .bind(cursor.no.0)
     .bind(cursor.family.as_str())
     .bind(&cursor.caip2)
     .bind(number(cursor.head.at.number)?)
@@ -135,9 +143,9 @@ pub async fn insert_cursor(
     Ok(changed == 1)
 }
 
-/// Moves head and settled block to those of `next`, if both still are those of `from`: the guard against a
-/// second writer, and against a commit whose outcome was not learned. `false` means that nothing was changed
-/// and the caller must read the cursor again.
+/// Moves a cursor to `next`, if it still is what `from` says, under the same epoch: the guard against a second
+/// writer, and against a commit whose outcome was not learned. `false` means that nothing was changed and the
+/// caller must read the cursor again.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
@@ -150,49 +158,59 @@ pub async fn move_cursor(
     let Cursor { head, settled, .. } = next;
     let changed = on!(conn, c => sqlx::query(
         "UPDATE chain_cursor
-         SET head_number = $6, head_hash = $7, head_time = $8,
-             settled_number = $9, settled_hash = $10, settled_time = $11, updated_at = $12
-         WHERE chain = $1 AND head_number = $2 AND head_hash = $3
-           AND settled_number = $4 AND settled_hash = $5 AND halted IS NULL",
+         SET head_number = $8, head_hash = $9, head_time = $10,
+             settled_number = $11, settled_hash = $12, settled_time = $13, transfers = $14, assets = $15,
+             halted = $16, updated_at = $17
+         WHERE chain_no = $1 AND head_number = $2 AND head_hash = $3
+           AND settled_number = $4 AND settled_hash = $5 AND epoch = $6 AND transfers = $7
+           AND (halted IS NULL) = (CAST($18 AS TEXT) IS NULL)",
     )
-    .bind(from.chain.as_str())
+    .bind(from.no.0)
     .bind(number(from.head.at.number)?)
     .bind(&from.head.at.hash.0[..])
     .bind(number(from.settled.at.number)?)
     .bind(&from.settled.at.hash.0[..])
+    .bind(from.epoch)
+    .bind(number(from.transfers)?)
     .bind(number(head.at.number)?)
     .bind(&head.at.hash.0[..])
     .bind(head.time)
     .bind(number(settled.at.number)?)
     .bind(&settled.at.hash.0[..])
     .bind(settled.time)
+    .bind(number(next.transfers)?)
+    .bind(number(next.assets)?)
+    .bind(&next.halted)
     .bind(now)
+    .bind(&from.halted)
     .execute(c)
     .await
     .map(|done| done.rows_affected()))?;
     Ok(changed == 1)
 }
 
-/// Stops a chain with a reason, or (`None`) lets it go on.
+/// Stops a chain with a reason, if its epoch still is the one of whoever says so; `false` if not.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
-pub async fn set_halted(
+pub async fn halt(
     conn: &mut Conn<'_>,
-    chain: &ChainName,
-    reason: Option<&str>,
+    chain: ChainNo,
+    epoch: i64,
+    reason: &str,
     now: Millis,
-) -> Result<(), StoreError> {
-    on!(conn, c => sqlx::query(
-        "UPDATE chain_cursor SET halted = $2, updated_at = $3 WHERE chain = $1",
+) -> Result<bool, StoreError> {
+    let changed = on!(conn, c => sqlx::query(
+        "UPDATE chain_cursor SET halted = $3, updated_at = $4 WHERE chain_no = $1 AND epoch = $2",
     )
-    .bind(chain.as_str())
+    .bind(chain.0)
+    .bind(epoch)
     .bind(reason)
     .bind(now)
     .execute(c)
     .await
-    .map(|_| ()))?;
-    Ok(())
+    .map(|done| done.rows_affected()))?;
+    Ok(changed == 1)
 }
 
 #[derive(FromRow)]
@@ -214,24 +232,27 @@ impl From<BlockRow> for BlockPoint {
 ///
 /// # Errors
 /// [`StoreError::Constraint`] if a height is taken: the caller skipped a rollback.
-pub async fn insert_block(
+pub async fn insert_blocks(
     conn: &mut Conn<'_>,
-    chain: &ChainName,
-    header: &Header,
+    chain: ChainNo,
+    headers: &[Header],
 ) -> Result<(), StoreError> {
-    on!(conn, c => sqlx::query(
-        "INSERT INTO block (chain, number, hash, parent_number, parent_hash, time)
-         VALUES ($1, $2, $3, $4, $5, $6)",
-    )
-    .bind(chain.as_str())
-    .bind(number(header.at.number)?)
-    .bind(&header.at.hash.0[..])
-    .bind(number(header.parent.number)?)
-    .bind(&header.parent.hash.0[..])
-    .bind(Millis::from_seconds(header.time))
-    .execute(c)
-    .await
-    .map(|_| ()))?;
+    for run in runs(headers) {
+        on!(conn, c => {
+            let mut query = QueryBuilder::new(
+                "INSERT INTO block (chain_no, number, hash, parent_number, parent_hash, time) ",
+            );
+            query.push_values(run, |mut row, header| {
+                row.push_bind(chain.0)
+                    .push_bind(header.at.number.cast_signed())
+                    .push_bind(&header.at.hash.0[..])
+                    .push_bind(header.parent.number.cast_signed())
+                    .push_bind(&header.parent.hash.0[..])
+                    .push_bind(Millis::from_seconds(header.time));
+            });
+            query.build().execute(c).await.map(|_| ())
+        })?;
+    }
     Ok(())
 }
 
@@ -241,14 +262,14 @@ pub async fn insert_block(
 /// [`StoreError`] of the engine.
 pub async fn block_at_or_below(
     conn: &mut Conn<'_>,
-    chain: &ChainName,
+    chain: ChainNo,
     at: u64,
 ) -> Result<Option<BlockPoint>, StoreError> {
     let row: Option<BlockRow> = on!(conn, c => sqlx::query_as(
-        "SELECT number, hash, time FROM block WHERE chain = $1 AND number <= $2
+        "SELECT number, hash, time FROM block WHERE chain_no = $1 AND number <= $2
          ORDER BY number DESC LIMIT 1",
     )
-    .bind(chain.as_str())
+    .bind(chain.0)
     .bind(number(at)?)
     .fetch_optional(c)
     .await)?;
@@ -261,13 +282,13 @@ pub async fn block_at_or_below(
 /// [`StoreError`] of the engine.
 pub async fn blocks_from(
     conn: &mut Conn<'_>,
-    chain: &ChainName,
+    chain: ChainNo,
     from: u64,
 ) -> Result<Vec<BlockPoint>, StoreError> {
     let rows: Vec<BlockRow> = on!(conn, c => sqlx::query_as(
-        "SELECT number, hash, time FROM block WHERE chain = $1 AND number >= $2 ORDER BY number",
+        "SELECT number, hash, time FROM block WHERE chain_no = $1 AND number >= $2 ORDER BY number",
     )
-    .bind(chain.as_str())
+    .bind(chain.0)
     .bind(number(from)?)
     .fetch_all(c)
     .await)?;
@@ -280,11 +301,11 @@ pub async fn blocks_from(
 /// [`StoreError`] of the engine.
 pub async fn delete_blocks_above(
     conn: &mut Conn<'_>,
-    chain: &ChainName,
+    chain: ChainNo,
     fork: u64,
 ) -> Result<(), StoreError> {
-    on!(conn, c => sqlx::query("DELETE FROM block WHERE chain = $1 AND number > $2")
-        .bind(chain.as_str())
+    on!(conn, c => sqlx::query("DELETE FROM block WHERE chain_no = $1 AND number > $2")
+        .bind(chain.0)
         .bind(number(fork)?)
         .execute(c)
         .await
@@ -298,139 +319,14 @@ pub async fn delete_blocks_above(
 /// [`StoreError`] of the engine.
 pub async fn delete_blocks_below(
     conn: &mut Conn<'_>,
-    chain: &ChainName,
+    chain: ChainNo,
     floor: u64,
 ) -> Result<(), StoreError> {
-    on!(conn, c => sqlx::query("DELETE FROM block WHERE chain = $1 AND number < $2")
-        .bind(chain.as_str())
+    on!(conn, c => sqlx::query("DELETE FROM block WHERE chain_no = $1 AND number < $2")
+        .bind(chain.0)
         .bind(number(floor)?)
         .execute(c)
         .await
         .map(|_| ()))?;
     Ok(())
-}
-
-/// An asset on one chain.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AssetRow {
-    pub chain: ChainName,
-    pub key: AssetKey,
-    pub caip19: String,
-    pub symbol: Option<String>,
-    pub name: Option<String>,
-    pub decimals: Option<u8>,
-    pub verified: bool,
-}
-
-#[derive(FromRow)]
-struct RawAsset {
-    #[sqlx(try_from = "String")]
-    chain: ChainName,
-    #[sqlx(try_from = "Vec<u8>")]
-    asset: AssetKey,
-    caip19: String,
-    symbol: Option<String>,
-    name: Option<String>,
-    decimals: Option<i32>,
-    verified: bool,
-}
-
-impl From<RawAsset> for AssetRow {
-    fn from(row: RawAsset) -> Self {
-        Self {
-            chain: row.chain,
-            key: row.asset,
-            caip19: row.caip19,
-            symbol: row.symbol,
-            name: row.name,
-            decimals: row.decimals.and_then(|decimals| u8::try_from(decimals).ok()),
-            verified: row.verified,
-        }
-    }
-}
-
-/// Writes what the configuration says of an asset over what the store has.
-///
-/// # Errors
-/// [`StoreError`] of the engine.
-pub async fn upsert_asset(
-    conn: &mut Conn<'_>,
-    asset: &AssetRow,
-    now: Millis,
-) -> Result<(), StoreError> {
-    on!(conn, c => sqlx::query(
-        "INSERT INTO asset (chain, asset, caip19, symbol, name, decimals, verified, created_at, updated_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8)
-         ON CONFLICT (chain, asset) DO UPDATE
-         SET caip19 = excluded.caip19, symbol = excluded.symbol, name = excluded.name,
-             decimals = excluded.decimals, verified = excluded.verified, updated_at = excluded.updated_at",
-    )
-    .bind(asset.chain.as_str())
-    .bind(asset.key.as_bytes())
-    .bind(&asset.caip19)
-    .bind(&asset.symbol)
-    .bind(&asset.name)
-    .bind(asset.decimals.map(i32::from))
-    .bind(asset.verified)
-    .bind(now)
-    .execute(c)
-    .await
-    .map(|_| ()))?;
-    Ok(())
-}
-
-/// Records an asset that nobody configured, once.
-///
-/// # Errors
-/// [`StoreError`] of the engine.
-pub async fn insert_unverified_asset(
-    conn: &mut Conn<'_>,
-    asset: &AssetRow,
-    now: Millis,
-) -> Result<(), StoreError> {
-    on!(conn, c => sqlx::query(
-        "INSERT INTO asset (chain, asset, caip19, verified, created_at, updated_at)
-         VALUES ($1, $2, $3, $4, $5, $5) ON CONFLICT (chain, asset) DO NOTHING",
-    )
-    .bind(asset.chain.as_str())
-    .bind(asset.key.as_bytes())
-    .bind(&asset.caip19)
-    .bind(false)
-    .bind(now)
-    .execute(c)
-    .await
-    .map(|_| ()))?;
-    Ok(())
-}
-
-/// # Errors
-/// [`StoreError`] of the engine.
-pub async fn asset(
-    conn: &mut Conn<'_>,
-    chain: &ChainName,
-    key: &AssetKey,
-) -> Result<Option<AssetRow>, StoreError> {
-    let row: Option<RawAsset> = on!(conn, c => sqlx::query_as(
-        "SELECT chain, asset, caip19, symbol, name, decimals, verified
-         FROM asset WHERE chain = $1 AND asset = $2",
-    )
-    .bind(chain.as_str())
-    .bind(key.as_bytes())
-    .fetch_optional(c)
-    .await)?;
-    Ok(row.map(AssetRow::from))
-}
-
-/// All verified assets, by chain and contract, the native coin first.
-///
-/// # Errors
-/// [`StoreError`] of the engine.
-pub async fn verified_assets(conn: &mut Conn<'_>) -> Result<Vec<AssetRow>, StoreError> {
-    let rows: Vec<RawAsset> = on!(conn, c => sqlx::query_as(
-        "SELECT chain, asset, caip19, symbol, name, decimals, verified
-         FROM asset WHERE verified ORDER BY chain, asset",
-    )
-    .fetch_all(c)
-    .await)?;
-    Ok(rows.into_iter().map(AssetRow::from).collect())
 }

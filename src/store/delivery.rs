@@ -1,22 +1,33 @@
-//! Deliveries on their way: what is due, who holds it, what came of it.
+//! Deliveries: what is due, who sends it, what came of it.
 //!
-//! A delivery is sent by whoever holds its lease, and only the holder's token may record what came of it.
-//! An endpoint's health is changed before its deliveries, in every transaction that does both, so that two
-//! of them never wait for each other.
+//! A delivery is sent by the holder of its lease, and only the lease's token may record what came of it.
+//! A transaction that changes an endpoint and its deliveries changes the endpoint first, so that two of them
+//! never wait for each other.
 
-use sqlx::FromRow;
+use sqlx::{FromRow, QueryBuilder};
 use uuid::Uuid;
 
-use super::{Conn, StoreError, on};
+use super::{
+    Conn, StoreError, endpoint,
+    feed::{self, EventRef},
+    on,
+};
 use crate::{
     clock::Millis,
-    id::{DeliveryId, EndpointId, EventId, LeaseToken, TenantId},
+    delivery::{Attempt, DeliveryOutcome, DeliveryStatus},
+    id::{DeliveryId, EndpointId, EventId, Ids, LeaseToken, TenantId},
 };
 
+mod list;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+
+pub use list::{DeliveryRow, list};
+
+/// Rows written by one statement; both engines take far more parameters.
+const CHUNK: usize = 500;
 
 /// An endpoint with at least one delivery that can be claimed now.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow)]
@@ -33,17 +44,18 @@ pub struct Lease {
     pub until: Millis,
 }
 
-/// A delivery that the holder of `token` may send.
+/// A delivery that the holder of its lease may send.
 #[derive(Clone, Debug)]
 pub struct Claimed {
     pub id: DeliveryId,
     pub endpoint: EndpointId,
     pub tenant: TenantId,
-    pub event: EventId,
+    /// The event's position in the tenant's feed.
+    pub event_position: i64,
     /// Attempts made before this one.
     pub attempts: i64,
     pub created_at: Millis,
-    pub token: LeaseToken,
+    pub lease: Lease,
 }
 
 #[derive(FromRow)]
@@ -51,43 +63,18 @@ struct RawClaimed {
     id: DeliveryId,
     endpoint_id: EndpointId,
     tenant_id: TenantId,
-    event_id: EventId,
+    event_position: i64,
     attempts: i64,
     created_at: Millis,
 }
 
 /// What is sent, and where to. Not printable: it holds secrets.
-pub struct Letter {
+pub struct WebhookRequest {
+    pub event: EventId,
     pub url: String,
     pub body: String,
     /// Those valid now, the newest first.
     pub secrets: Vec<String>,
-}
-
-/// One attempt, as it is listed to the tenant.
-#[derive(Clone, Debug)]
-pub struct AttemptRow {
-    pub started_at: Millis,
-    pub latency_ms: i64,
-    pub status_code: Option<i64>,
-    /// A short text without secrets or addresses.
-    pub error: Option<String>,
-}
-
-/// Where a delivery stands after an attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    Delivered,
-    Failed,
-    Again { at: Millis },
-}
-
-/// An endpoint's health as it stands after a failed attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromRow)]
-pub struct Health {
-    pub failing_since: Option<Millis>,
-    pub disabled_at: Option<Millis>,
-    pub deleted_at: Option<Millis>,
 }
 
 /// What waits for an attempt.
@@ -97,16 +84,60 @@ pub struct Backlog {
     pub oldest: Option<Millis>,
 }
 
+/// A delivery to be written.
+#[derive(Clone, Copy, Debug)]
+pub struct NewDelivery {
+    pub endpoint: EndpointId,
+    pub event: EventRef,
+}
+
+/// Puts events of one tenant on their way; the ids in the order of `deliveries`.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn insert(
+    conn: &mut Conn<'_>,
+    ids: &Ids,
+    now: Millis,
+    tenant: TenantId,
+    deliveries: &[NewDelivery],
+) -> Result<Vec<DeliveryId>, StoreError> {
+    let mut made = Vec::with_capacity(deliveries.len());
+    for chunk in deliveries.chunks(CHUNK) {
+        let rows: Vec<(DeliveryId, &NewDelivery)> =
+            chunk.iter().map(|delivery| (ids.next(), delivery)).collect();
+        on!(conn, c => {
+            let mut query = QueryBuilder::new(
+                "INSERT INTO delivery (id, endpoint_id, tenant_id, event_position, wallet_no, status,
+                                       next_attempt_at, created_at) ",
+            );
+            query.push_values(&rows, |mut row, (id, NewDelivery { endpoint, event })| {
+                row.push_bind(*id)
+                    .push_bind(*endpoint)
+                    .push_bind(tenant)
+                    .push_bind(event.position)
+                    .push_bind(event.wallet.map(|wallet| wallet.0))
+                    .push_bind(DeliveryStatus::Pending.as_str())
+                    .push_bind(now)
+                    .push_bind(now);
+            });
+            query.build().execute(c).await.map(|_| ())
+        })?;
+        made.extend(rows.into_iter().map(|(id, _)| id));
+    }
+    Ok(made)
+}
+
 /// The conditions under which delivery `d` to endpoint `e` can be claimed at the time `$1`.
 macro_rules! claimable {
     () => {
         "e.disabled_at IS NULL AND e.deleted_at IS NULL
          AND d.status = 'pending' AND d.next_attempt_at <= $1
          AND (d.lease_until IS NULL OR d.lease_until <= $1)
-         AND (NOT e.ordered OR d.wallet_id IS NULL OR NOT EXISTS (
+         AND (NOT e.ordered OR d.wallet_no IS NULL OR NOT EXISTS (
              SELECT 1 FROM delivery p
-             WHERE p.endpoint_id = d.endpoint_id AND p.wallet_id = d.wallet_id AND p.status = 'pending'
-               AND (p.sequence, p.id) < (d.sequence, d.id)))"
+             WHERE p.endpoint_id = d.endpoint_id AND p.wallet_no = d.wallet_no AND p.status = 'pending'
+               AND (p.event_position, p.id) < (d.event_position, d.id)))"
     };
 }
 
@@ -125,7 +156,7 @@ macro_rules! claim_sql {
              UPDATE delivery SET lease_token = $3, lease_until = $4
              WHERE id IN (SELECT id FROM due)
                AND status = 'pending' AND (lease_until IS NULL OR lease_until <= $1)
-             RETURNING id, endpoint_id, tenant_id, event_id, attempts, created_at"
+             RETURNING id, endpoint_id, tenant_id, event_position, attempts, created_at"
         )
     };
 }
@@ -182,10 +213,10 @@ pub async fn claim(
         id: row.id,
         endpoint: row.endpoint_id,
         tenant: row.tenant_id,
-        event: row.event_id,
+        event_position: row.event_position,
         attempts: row.attempts,
         created_at: row.created_at,
-        token: lease.token,
+        lease,
     });
     Ok(claimed.collect())
 }
@@ -194,30 +225,18 @@ pub async fn claim(
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
-pub async fn letter(
+pub async fn request(
     conn: &mut Conn<'_>,
     claimed: &Claimed,
     now: Millis,
-) -> Result<Option<Letter>, StoreError> {
-    let found: Option<(String, String)> = on!(conn, c => sqlx::query_as(
-        "SELECT e.url, v.body FROM webhook_endpoint e JOIN event v ON v.id = $2
-         WHERE e.id = $1 AND e.disabled_at IS NULL AND e.deleted_at IS NULL",
-    )
-    .bind(claimed.endpoint)
-    .bind(claimed.event)
-    .fetch_optional(c)
-    .await)?;
-    let Some((url, body)) = found else { return Ok(None) };
-    let secrets = on!(conn, c => sqlx::query_scalar(
-        "SELECT secret FROM webhook_secret
-         WHERE endpoint_id = $1 AND (expires_at IS NULL OR expires_at > $2)
-         ORDER BY created_at DESC, secret",
-    )
-    .bind(claimed.endpoint)
-    .bind(now)
-    .fetch_all(c)
-    .await)?;
-    Ok(Some(Letter { url, body, secrets }))
+) -> Result<Option<WebhookRequest>, StoreError> {
+    let target = endpoint::target(conn, claimed.endpoint, now).await?;
+    let Some((url, secrets)) = target else { return Ok(None) };
+    let position = claimed.event_position;
+    let mut told = feed::bodies(conn, claimed.tenant, &[position]).await?;
+    let Some(told) = told.remove(&position) else { return Ok(None) };
+    let (event, body) = (told.event.id, told.body.get().to_owned());
+    Ok(Some(WebhookRequest { event, url, body, secrets }))
 }
 
 /// Records an attempt and ends its lease; `false`, and nothing changed, if the lease is not the delivery's
@@ -228,36 +247,38 @@ pub async fn letter(
 pub async fn record(
     conn: &mut Conn<'_>,
     claimed: &Claimed,
-    attempt: &AttemptRow,
-    standing: Standing,
+    attempt: &Attempt,
+    outcome: DeliveryOutcome,
     now: Millis,
 ) -> Result<bool, StoreError> {
-    let (status, next, finished) = match standing {
-        Standing::Delivered => ("delivered", None, Some(now)),
-        Standing::Failed => ("failed", None, Some(now)),
-        Standing::Again { at } => ("pending", Some(at), None),
+    let (next, finished) = match outcome {
+        DeliveryOutcome::Delivered | DeliveryOutcome::Failed => (None, Some(now)),
+        DeliveryOutcome::Retry { at } => (Some(at), None),
     };
-    let number: Option<i64> = on!(conn, c => sqlx::query_scalar(
+    let changed = on!(conn, c => sqlx::query(
         "UPDATE delivery
-         SET status = $3, attempts = attempts + 1, next_attempt_at = COALESCE($4, next_attempt_at),
-             finished_at = $5, lease_token = NULL, lease_until = NULL
-         WHERE id = $1 AND lease_token = $2 AND status = 'pending'
-         RETURNING attempts",
+         SET status = $3, attempts = $4, next_attempt_at = COALESCE($5, next_attempt_at),
+             finished_at = $6, lease_token = NULL, lease_until = NULL
+         WHERE id = $1 AND lease_token = $2 AND status = 'pending'",
     )
     .bind(claimed.id)
-    .bind(claimed.token)
-    .bind(status)
+    .bind(claimed.lease.token)
+    .bind(outcome.status().as_str())
+    .bind(attempt.number)
     .bind(next)
     .bind(finished)
-    .fetch_optional(c)
-    .await)?;
-    let Some(number) = number else { return Ok(false) };
+    .execute(c)
+    .await
+    .map(|done| done.rows_affected()))?;
+    if changed != 1 {
+        return Ok(false);
+    }
     on!(conn, c => sqlx::query(
         "INSERT INTO delivery_attempt (delivery_id, attempt, started_at, latency_ms, status_code, error)
          VALUES ($1, $2, $3, $4, $5, $6)",
     )
     .bind(claimed.id)
-    .bind(number)
+    .bind(attempt.number)
     .bind(attempt.started_at)
     .bind(attempt.latency_ms)
     .bind(attempt.status_code)
@@ -278,7 +299,7 @@ pub async fn release(conn: &mut Conn<'_>, claimed: &Claimed) -> Result<bool, Sto
          WHERE id = $1 AND lease_token = $2 AND status = 'pending'",
     )
     .bind(claimed.id)
-    .bind(claimed.token)
+    .bind(claimed.lease.token)
     .execute(c)
     .await
     .map(|done| done.rows_affected()))?;
@@ -299,63 +320,6 @@ pub async fn release_all(conn: &mut Conn<'_>) -> Result<(), StoreError> {
     .await
     .map(|_| ()))?;
     Ok(())
-}
-
-/// Notes a success of an endpoint; writes only if it was failing.
-///
-/// # Errors
-/// [`StoreError`] of the engine.
-pub async fn note_success(conn: &mut Conn<'_>, endpoint: EndpointId) -> Result<(), StoreError> {
-    on!(conn, c => sqlx::query(
-        "UPDATE webhook_endpoint SET failing_since = NULL WHERE id = $1 AND failing_since IS NOT NULL",
-    )
-    .bind(endpoint)
-    .execute(c)
-    .await
-    .map(|_| ()))?;
-    Ok(())
-}
-
-/// Notes a failure of an endpoint; `None` if there is no such endpoint.
-///
-/// # Errors
-/// [`StoreError`] of the engine.
-pub async fn note_failure(
-    conn: &mut Conn<'_>,
-    endpoint: EndpointId,
-    now: Millis,
-) -> Result<Option<Health>, StoreError> {
-    Ok(on!(conn, c => sqlx::query_as(
-        "UPDATE webhook_endpoint SET failing_since = COALESCE(failing_since, $2) WHERE id = $1
-         RETURNING failing_since, disabled_at, deleted_at",
-    )
-    .bind(endpoint)
-    .bind(now)
-    .fetch_optional(c)
-    .await)?)
-}
-
-/// Disables an endpoint; `false` if it already was, so that only one caller tells it.
-///
-/// # Errors
-/// [`StoreError`] of the engine.
-pub async fn disable_endpoint(
-    conn: &mut Conn<'_>,
-    endpoint: EndpointId,
-    reason: &str,
-    now: Millis,
-) -> Result<bool, StoreError> {
-    let changed = on!(conn, c => sqlx::query(
-        "UPDATE webhook_endpoint SET disabled_at = $2, disabled_reason = $3, updated_at = $2
-         WHERE id = $1 AND disabled_at IS NULL AND deleted_at IS NULL",
-    )
-    .bind(endpoint)
-    .bind(now)
-    .bind(reason)
-    .execute(c)
-    .await
-    .map(|done| done.rows_affected()))?;
-    Ok(changed == 1)
 }
 
 /// Ends what waits for an endpoint that is disabled or deleted; returns how many. What is being sent now ends

@@ -1,13 +1,12 @@
-//! Webhook endpoints, their secrets, and the deliveries to them as a tenant sees them. Sending is the
-//! dispatcher's work.
+//! Webhook endpoints: where a tenant wants its events, the secrets that sign them, and how the endpoint fares.
 
-use sqlx::{AssertSqlSafe, FromRow};
+use sqlx::FromRow;
 
 use super::{Conn, StoreError, on};
 use crate::{
-    chain::words,
     clock::Millis,
-    id::{DeliveryId, EndpointId, EventId, TenantId, WalletId},
+    delivery::{DisabledReason, EndpointHealth},
+    id::{EndpointId, TenantId},
 };
 
 /// Where a tenant wants its events.
@@ -21,7 +20,7 @@ pub struct EndpointRow {
     pub ordered: bool,
     pub failing_since: Option<Millis>,
     pub disabled_at: Option<Millis>,
-    pub disabled_reason: Option<String>,
+    pub disabled_reason: Option<DisabledReason>,
     pub created_at: Millis,
     pub updated_at: Millis,
 }
@@ -45,6 +44,7 @@ impl TryFrom<RawEndpoint> for EndpointRow {
     type Error = StoreError;
 
     fn try_from(row: RawEndpoint) -> Result<Self, StoreError> {
+        let disabled_reason = row.disabled_reason.map(DisabledReason::try_from);
         Ok(Self {
             id: row.id,
             tenant_id: row.tenant_id,
@@ -54,7 +54,7 @@ impl TryFrom<RawEndpoint> for EndpointRow {
             ordered: row.ordered,
             failing_since: row.failing_since,
             disabled_at: row.disabled_at,
-            disabled_reason: row.disabled_reason,
+            disabled_reason: disabled_reason.transpose().map_err(StoreError::corrupt)?,
             created_at: row.created_at,
             updated_at: row.updated_at,
         })
@@ -124,6 +124,31 @@ pub async fn expire_secrets(
     Ok(())
 }
 
+/// Where to send to, and the secrets valid at `now`, the newest first; `None` if the endpoint is disabled or
+/// deleted.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn target(
+    conn: &mut Conn<'_>,
+    endpoint: EndpointId,
+    now: Millis,
+) -> Result<Option<(String, Vec<String>)>, StoreError> {
+    let rows: Vec<(String, Option<String>)> = on!(conn, c => sqlx::query_as(
+        "SELECT e.url, s.secret FROM webhook_endpoint e
+         LEFT JOIN webhook_secret s
+             ON s.endpoint_id = e.id AND (s.expires_at IS NULL OR s.expires_at > $2)
+         WHERE e.id = $1 AND e.disabled_at IS NULL AND e.deleted_at IS NULL
+         ORDER BY s.created_at DESC, s.secret",
+    )
+    .bind(endpoint)
+    .bind(now)
+    .fetch_all(c)
+    .await)?;
+    let (urls, secrets): (Vec<String>, Vec<Option<String>>) = rows.into_iter().unzip();
+    Ok(urls.into_iter().next().map(|url| (url, secrets.into_iter().flatten().collect())))
+}
+
 /// A page of the tenant's endpoints, newest first, those before `before`.
 ///
 /// # Errors
@@ -168,7 +193,7 @@ pub async fn by_id(
     row.map(EndpointRow::try_from).transpose()
 }
 
-/// Deletes an endpoint; `false` if it is gone. What was on its way to it is not sent any more.
+/// Deletes an endpoint; `false` if it is gone. What waits for it is for `delivery::fail_pending` to end.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
@@ -188,154 +213,63 @@ pub async fn delete(
     .execute(c)
     .await
     .map(|done| done.rows_affected()))?;
-    if changed != 1 {
-        return Ok(false);
-    }
+    Ok(changed == 1)
+}
+
+/// Notes that an attempt succeeded; writes only if the endpoint was failing.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn note_success(conn: &mut Conn<'_>, endpoint: EndpointId) -> Result<(), StoreError> {
     on!(conn, c => sqlx::query(
-        "UPDATE delivery SET status = 'failed', finished_at = $2
-         WHERE endpoint_id = $1 AND status = 'pending'",
+        "UPDATE webhook_endpoint SET failing_since = NULL WHERE id = $1 AND failing_since IS NOT NULL",
     )
-    .bind(id)
-    .bind(now)
+    .bind(endpoint)
     .execute(c)
     .await
     .map(|_| ()))?;
-    Ok(true)
+    Ok(())
 }
 
-words! {
-    DeliveryStatus {
-        Pending = "pending",
-        Delivered = "delivered",
-        Failed = "failed",
-    }
-}
-
-/// One attempt to deliver.
-#[derive(Clone, Debug)]
-pub struct AttemptRow {
-    pub attempt: i64,
-    pub started_at: Millis,
-    pub latency_ms: i64,
-    pub status_code: Option<i64>,
-    pub error: Option<String>,
-}
-
-/// One event on its way to one endpoint, with all attempts so far.
-#[derive(Clone, Debug)]
-pub struct DeliveryRow {
-    pub id: DeliveryId,
-    pub event_id: EventId,
-    pub event_type: String,
-    pub wallet_id: Option<WalletId>,
-    pub sequence: Option<i64>,
-    pub status: DeliveryStatus,
-    pub next_attempt_at: Millis,
-    pub created_at: Millis,
-    pub finished_at: Option<Millis>,
-    pub attempts: Vec<AttemptRow>,
-}
-
-#[derive(FromRow)]
-struct RawDelivery {
-    id: DeliveryId,
-    event_id: EventId,
-    event_type: String,
-    wallet_id: Option<WalletId>,
-    sequence: Option<i64>,
-    #[sqlx(try_from = "String")]
-    status: DeliveryStatus,
-    next_attempt_at: Millis,
-    created_at: Millis,
-    finished_at: Option<Millis>,
-    attempt: Option<i64>,
-    started_at: Option<Millis>,
-    latency_ms: Option<i64>,
-    status_code: Option<i64>,
-    error: Option<String>,
-}
-
-/// A page of the deliveries to an endpoint, newest first, those before `before`.
+/// Notes that an attempt failed; `None` if there is no such endpoint.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
-pub async fn deliveries(
+pub async fn note_failure(
     conn: &mut Conn<'_>,
-    tenant: TenantId,
     endpoint: EndpointId,
-    status: Option<DeliveryStatus>,
-    before: Option<DeliveryId>,
-    limit: i64,
-) -> Result<Vec<DeliveryRow>, StoreError> {
-    let sql = format!(
-        "SELECT d.id, d.event_id, e.type AS event_type, d.wallet_id, d.sequence, d.status,
-                d.next_attempt_at, d.created_at, d.finished_at,
-                a.attempt, a.started_at, a.latency_ms, a.status_code, a.error
-         FROM (SELECT * FROM delivery WHERE tenant_id = $1 AND endpoint_id = $2 {} {}
-               ORDER BY id DESC LIMIT $5) d
-         JOIN event e ON e.id = d.event_id
-         LEFT JOIN delivery_attempt a ON a.delivery_id = d.id
-         ORDER BY d.id DESC, a.attempt",
-        if status.is_some() { "AND status = $3" } else { "" },
-        if before.is_some() { "AND id < $4" } else { "" },
-    );
-    let rows: Vec<RawDelivery> = on!(conn, c => sqlx::query_as(AssertSqlSafe(sql))
-        .bind(tenant)
-        .bind(endpoint)
-        .bind(status.map(DeliveryStatus::as_str))
-        .bind(before)
-        .bind(limit)
-        .fetch_all(c)
-        .await)?;
-    let mut deliveries: Vec<DeliveryRow> = Vec::new();
-    for row in rows {
-        let attempt = row.attempt.zip(row.started_at).zip(row.latency_ms).map(
-            |((attempt, started_at), latency_ms)| AttemptRow {
-                attempt,
-                started_at,
-                latency_ms,
-                status_code: row.status_code,
-                error: row.error,
-            },
-        );
-        if deliveries.last().is_none_or(|last| last.id != row.id) {
-            deliveries.push(DeliveryRow {
-                id: row.id,
-                event_id: row.event_id,
-                event_type: row.event_type,
-                wallet_id: row.wallet_id,
-                sequence: row.sequence,
-                status: row.status,
-                next_attempt_at: row.next_attempt_at,
-                created_at: row.created_at,
-                finished_at: row.finished_at,
-                attempts: Vec::new(),
-            });
-        }
-        if let Some(delivery) = deliveries.last_mut() {
-            delivery.attempts.extend(attempt);
-        }
-    }
-    Ok(deliveries)
+    now: Millis,
+) -> Result<Option<EndpointHealth>, StoreError> {
+    let health: Option<(Option<Millis>, bool)> = on!(conn, c => sqlx::query_as(
+        "UPDATE webhook_endpoint SET failing_since = COALESCE(failing_since, $2) WHERE id = $1
+         RETURNING failing_since, disabled_at IS NOT NULL OR deleted_at IS NOT NULL",
+    )
+    .bind(endpoint)
+    .bind(now)
+    .fetch_optional(c)
+    .await)?;
+    Ok(health.map(|(failing_since, closed)| EndpointHealth { failing_since, closed }))
 }
 
-/// The delivery of an event that the same transaction appended, to this endpoint and to no other.
+/// Disables an endpoint; `false` if it already was, so that only one caller appends the event.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
-pub async fn keep_only(
+pub async fn disable(
     conn: &mut Conn<'_>,
-    event: EventId,
     endpoint: EndpointId,
-) -> Result<Option<DeliveryId>, StoreError> {
-    on!(conn, c => sqlx::query("DELETE FROM delivery WHERE event_id = $1 AND endpoint_id <> $2")
-        .bind(event)
-        .bind(endpoint)
-        .execute(c)
-        .await
-        .map(|_| ()))?;
-    Ok(on!(conn, c => sqlx::query_scalar("SELECT id FROM delivery WHERE event_id = $1")
-        .bind(event)
-        .fetch_optional(c)
-        .await)?)
+    reason: DisabledReason,
+    now: Millis,
+) -> Result<bool, StoreError> {
+    let changed = on!(conn, c => sqlx::query(
+        "UPDATE webhook_endpoint SET disabled_at = $2, disabled_reason = $3, updated_at = $2
+         WHERE id = $1 AND disabled_at IS NULL AND deleted_at IS NULL",
+    )
+    .bind(endpoint)
+    .bind(now)
+    .bind(reason.as_str())
+    .execute(c)
+    .await
+    .map(|done| done.rows_affected()))?;
+    Ok(changed == 1)
 }

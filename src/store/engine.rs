@@ -1,13 +1,15 @@
-//! The two engines: connecting, migrating, transactions, and the macro that runs one text on both.
+//! The two engines: connecting, migrating, and the macro that runs one text on both.
 
 use std::{
+    fmt,
     fs::{File, TryLockError},
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use prometheus::HistogramVec;
 use sqlx::{
-    PgConnection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool,
+    PgConnection, PgPool, Postgres, SqliteConnection, SqlitePool,
     migrate::{MigrateError, Migrator},
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -18,6 +20,7 @@ use super::{
     StoreError,
     reader::{Reader, Readers},
 };
+use crate::metrics::Metrics;
 
 static SQLITE_SCHEMA: Migrator = sqlx::migrate!("migrations/sqlite");
 static POSTGRES_SCHEMA: Migrator = sqlx::migrate!("migrations/postgres");
@@ -29,9 +32,16 @@ const READERS: u32 = 4;
 const SNAPSHOTS: u32 = 2;
 const POSTGRES_CONNECTIONS: u32 = 16;
 
-/// The store: SQLite in a file, or a PostgreSQL server.
-#[derive(Clone, Debug)]
-pub enum Db {
+/// The store: SQLite in a file, or a PostgreSQL server. Cloning shares its connections.
+#[derive(Clone)]
+pub struct Db {
+    pub(super) engine: Engine,
+    /// How long write transactions took, by name.
+    pub(super) durations: HistogramVec,
+}
+
+#[derive(Clone)]
+pub(super) enum Engine {
     /// One connection writes, several read; WAL lets them work side by side.
     Sqlite {
         readers: Readers,
@@ -41,6 +51,12 @@ pub enum Db {
         path: PathBuf,
     },
     Postgres(PgPool),
+}
+
+impl fmt::Debug for Db {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Db")
+    }
 }
 
 /// A borrowed connection, inside a transaction or not. What every store function takes.
@@ -53,12 +69,6 @@ pub enum Conn<'c> {
 pub enum ReadSession {
     Sqlite(Reader),
     Postgres(PoolConnection<Postgres>),
-}
-
-/// A transaction; dropping it without [`Tx::commit`] undoes it.
-pub enum Tx {
-    Sqlite(sqlx::Transaction<'static, Sqlite>),
-    Postgres(sqlx::Transaction<'static, Postgres>),
 }
 
 /// Runs one expression against the connection of either engine: `on!(conn, c => query.execute(c).await)`.
@@ -87,28 +97,6 @@ impl ReadSession {
     }
 }
 
-impl Tx {
-    pub fn conn(&mut self) -> Conn<'_> {
-        match self {
-            Self::Sqlite(tx) => Conn::Sqlite(tx),
-            Self::Postgres(tx) => Conn::Postgres(tx),
-        }
-    }
-
-    /// Makes everything since [`Db::begin`] durable.
-    ///
-    /// # Errors
-    /// A [`StoreError::Collision`] where the engine found out only now; the transaction is undone then.
-    /// After any other error the outcome is unknown: read before you write again.
-    pub async fn commit(self) -> Result<(), StoreError> {
-        match self {
-            Self::Sqlite(tx) => tx.commit().await?,
-            Self::Postgres(tx) => tx.commit().await?,
-        }
-        Ok(())
-    }
-}
-
 /// Held while a daemon runs on a SQLite file, so that no second one follows the same chains beside it.
 #[derive(Debug)]
 pub struct ProcessLock {
@@ -117,34 +105,35 @@ pub struct ProcessLock {
 
 impl Db {
     /// Opens the store at `url` (`sqlite://path` or `postgres://…`) and brings its schema up to date,
-    /// under a lock, so that several daemons may start at once.
+    /// under a lock, so that several daemons may start at once. `metrics` tell how long its transactions take.
     ///
     /// # Errors
     /// [`StoreError::Unusable`] with what to do: an unknown scheme, a folder that cannot be written, a
-    /// database made by a newer version. [`StoreError::Unavailable`] if the server does not answer.
-    pub async fn open(url: &str) -> Result<Self, StoreError> {
-        let db = if let Some(path) = url.strip_prefix("sqlite://") {
-            Self::open_sqlite(Path::new(path)).await?
+    /// database made by a version with another schema. [`StoreError::Unavailable`] if the server does not answer.
+    pub async fn open(url: &str, metrics: &Metrics) -> Result<Self, StoreError> {
+        let engine = if let Some(path) = url.strip_prefix("sqlite://") {
+            Engine::open_sqlite(Path::new(path)).await?
         } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            Self::open_postgres(url).await?
+            Engine::open_postgres(url).await?
         } else {
             return Err(StoreError::Unusable(
                 "database.url must begin with sqlite:// or postgres://".to_owned(),
             ));
         };
-        let migrated = match &db {
-            Self::Sqlite { write, .. } => SQLITE_SCHEMA.run(write).await,
-            Self::Postgres(pool) => POSTGRES_SCHEMA.run(pool).await,
+        let migrated = match &engine {
+            Engine::Sqlite { write, .. } => SQLITE_SCHEMA.run(write).await,
+            Engine::Postgres(pool) => POSTGRES_SCHEMA.run(pool).await,
         };
         migrated.map_err(|error| match error {
-            MigrateError::VersionMissing(version) => StoreError::Unusable(format!(
-                "the database was made by a newer version of tidemark (it has migration {version}, which \
-                 this version does not know): start that version or newer, or point database.url elsewhere"
-            )),
-            MigrateError::VersionMismatch(version) => StoreError::Unusable(format!(
-                "migration {version} in the database is not the one of this version: the database was \
-                 made by a modified tidemark; restore a backup or point database.url elsewhere"
-            )),
+            // The hash of the text that made the database is stored in it.
+            MigrateError::VersionMissing(_) | MigrateError::VersionMismatch(_) => {
+                StoreError::Unusable(
+                    "the database was made by another version of tidemark, with another schema. Until 1.0.0 \
+                     there is no way from one to the other: start the version that made it, or point \
+                     database.url at an empty database and register the wallets again"
+                        .to_owned(),
+                )
+            }
             MigrateError::Dirty(version) => StoreError::Unusable(format!(
                 "migration {version} was interrupted half-way: restore the database from a backup"
             )),
@@ -153,9 +142,75 @@ impl Db {
             }
             other => StoreError::Unusable(format!("the schema cannot be brought up to date: {other}")),
         })?;
-        Ok(db)
+        Ok(Self { engine, durations: metrics.db_transaction_duration_seconds.clone() })
     }
 
+    /// Takes a connection for reading.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when no connection is to be had.
+    pub async fn read(&self) -> Result<ReadSession, StoreError> {
+        Ok(match &self.engine {
+            Engine::Sqlite { readers, .. } => ReadSession::Sqlite(readers.lend().await?),
+            Engine::Postgres(pool) => ReadSession::Postgres(pool.acquire().await?),
+        })
+    }
+
+    /// Makes this process the only daemon on a SQLite file. PostgreSQL needs none.
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`] while another daemon runs on the same file.
+    pub fn lock(&self) -> Result<Option<ProcessLock>, StoreError> {
+        let Engine::Sqlite { path, .. } = &self.engine else { return Ok(None) };
+        let mut name = path.as_os_str().to_owned();
+        name.push(".lock");
+        let path = PathBuf::from(name);
+        let file = File::create(&path).map_err(|error| unwritable(&path, &error))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(ProcessLock { _file: file })),
+            Err(TryLockError::WouldBlock) => Err(StoreError::Unusable(format!(
+                "another tidemark daemon runs on this database ({} is locked): stop it first, or use \
+                 PostgreSQL, which several daemons can share",
+                path.display()
+            ))),
+            Err(TryLockError::Error(error)) => Err(unwritable(&path, &error)),
+        }
+    }
+
+    /// A database of its own on a PostgreSQL server.
+    #[cfg(test)]
+    pub async fn create_for_test(server: &str, name: &str) -> Self {
+        use sqlx::{AssertSqlSafe, Connection as _};
+        let mut admin = PgConnection::connect(server).await.expect("the test server");
+        let sql = format!("CREATE DATABASE {name}");
+        sqlx::query(AssertSqlSafe(sql)).execute(&mut admin).await.expect("a database");
+        let (server, _) = server.rsplit_once('/').expect("a URL with a database");
+        Self::open(&format!("{server}/{name}"), &Metrics::new()).await.expect("a store")
+    }
+
+    /// Ends what [`Db::create_for_test`] made, with its connections.
+    #[cfg(test)]
+    pub async fn drop_for_test(server: &str, name: &str) {
+        use sqlx::{AssertSqlSafe, Connection as _};
+        let mut admin = PgConnection::connect(server).await.expect("the test server");
+        let sql = format!("DROP DATABASE {name} WITH (FORCE)");
+        sqlx::query(AssertSqlSafe(sql)).execute(&mut admin).await.expect("it is dropped");
+    }
+
+    /// Closes the connections; what was committed stays.
+    pub async fn close(&self) {
+        match &self.engine {
+            Engine::Sqlite { readers, snapshots, write, .. } => {
+                readers.close();
+                snapshots.close().await;
+                write.close().await;
+            }
+            Engine::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+impl Engine {
     async fn open_sqlite(path: &Path) -> Result<Self, StoreError> {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         if let Some(folder) = folder {
@@ -217,95 +272,6 @@ impl Db {
             .connect_with(options)
             .await?;
         Ok(Self::Postgres(pool))
-    }
-
-    /// Begins a transaction that may write.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`] when no connection is to be had.
-    pub async fn begin(&self) -> Result<Tx, StoreError> {
-        Ok(match self {
-            // IMMEDIATE: a write lock that cannot be had is found out here, not half-way.
-            Self::Sqlite { write, .. } => Tx::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
-            Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
-        })
-    }
-
-    /// Takes a connection for reading.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`] when no connection is to be had.
-    pub async fn read(&self) -> Result<ReadSession, StoreError> {
-        Ok(match self {
-            Self::Sqlite { readers, .. } => ReadSession::Sqlite(readers.lend().await?),
-            Self::Postgres(pool) => ReadSession::Postgres(pool.acquire().await?),
-        })
-    }
-
-    /// Begins a transaction for several reads that must see one state.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`] when no connection is to be had.
-    pub async fn snapshot(&self) -> Result<Tx, StoreError> {
-        Ok(match self {
-            Self::Sqlite { snapshots, .. } => Tx::Sqlite(snapshots.begin().await?),
-            Self::Postgres(pool) => Tx::Postgres(
-                pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?,
-            ),
-        })
-    }
-
-    /// Makes this process the only daemon on a SQLite file. PostgreSQL needs none.
-    ///
-    /// # Errors
-    /// [`StoreError::Unusable`] while another daemon runs on the same file.
-    pub fn lock(&self) -> Result<Option<ProcessLock>, StoreError> {
-        let Self::Sqlite { path, .. } = self else { return Ok(None) };
-        let mut name = path.as_os_str().to_owned();
-        name.push(".lock");
-        let path = PathBuf::from(name);
-        let file = File::create(&path).map_err(|error| unwritable(&path, &error))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(ProcessLock { _file: file })),
-            Err(TryLockError::WouldBlock) => Err(StoreError::Unusable(format!(
-                "another tidemark daemon runs on this database ({} is locked): stop it first, or use \
-                 PostgreSQL, which several daemons can share",
-                path.display()
-            ))),
-            Err(TryLockError::Error(error)) => Err(unwritable(&path, &error)),
-        }
-    }
-
-    /// A database of its own on a PostgreSQL server.
-    #[cfg(test)]
-    pub async fn create_for_test(server: &str, name: &str) -> Self {
-        use sqlx::{AssertSqlSafe, Connection as _};
-        let mut admin = PgConnection::connect(server).await.expect("the test server");
-        let sql = format!("CREATE DATABASE {name}");
-        sqlx::query(AssertSqlSafe(sql)).execute(&mut admin).await.expect("a database");
-        let (server, _) = server.rsplit_once('/').expect("a URL with a database");
-        Self::open(&format!("{server}/{name}")).await.expect("a store")
-    }
-
-    /// Ends what [`Db::create_for_test`] made, with its connections.
-    #[cfg(test)]
-    pub async fn drop_for_test(server: &str, name: &str) {
-        use sqlx::{AssertSqlSafe, Connection as _};
-        let mut admin = PgConnection::connect(server).await.expect("the test server");
-        let sql = format!("DROP DATABASE {name} WITH (FORCE)");
-        sqlx::query(AssertSqlSafe(sql)).execute(&mut admin).await.expect("it is dropped");
-    }
-
-    /// Closes the connections; what was committed stays.
-    pub async fn close(&self) {
-        match self {
-            Self::Sqlite { readers, snapshots, write, .. } => {
-                readers.close();
-                snapshots.close().await;
-                write.close().await;
-            }
-            Self::Postgres(pool) => pool.close().await,
-        }
     }
 }
 

@@ -1,26 +1,31 @@
-//! Appending events: ids, positions, sequences and deliveries, all in the caller's transaction.
+//! Appending events: positions, sequences and deliveries, all in the caller's transaction.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use sqlx::{FromRow, QueryBuilder};
 
-use super::{Conn, StoreError, on};
+use super::{
+    Conn, StoreError, code,
+    delivery::{self, NewDelivery},
+    feed::EventRef,
+    on,
+    set::{Blobs, runs, sets},
+};
 use crate::{
     clock::Millis,
-    event::{self, NewEvent},
-    id::{DeliveryId, EndpointId, EventId, Ids, TenantId, WalletId},
+    event::{self, EventType, EventWallet, NewEvent, Told},
+    id::{EndpointId, Ids, TenantId, WalletId},
+    model::{TenantNo, WalletNo},
 };
 
-/// Events written by one statement; both engines take far more parameters.
-const CHUNK: usize = 100;
-
-/// A row of the table `event`, but for what all rows of one call share.
+/// A row of the table `event`.
 struct NewRow<'a> {
+    /// Of its last event, like the sequence.
     position: i64,
-    id: EventId,
-    event: &'a NewEvent,
     sequence: Option<i64>,
-    body: String,
+    wallet: Option<WalletNo>,
+    events: i16,
+    event: &'a NewEvent,
 }
 
 #[derive(FromRow)]
@@ -29,8 +34,20 @@ struct Subscription {
     events: String,
 }
 
+/// The number of a tenant.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] if there is no such tenant.
+pub async fn tenant_no(conn: &mut Conn<'_>, tenant: TenantId) -> Result<TenantNo, StoreError> {
+    let no: Option<i64> = on!(conn, c => sqlx::query_scalar("SELECT no FROM tenant WHERE id = $1")
+        .bind(tenant)
+        .fetch_optional(c)
+        .await)?;
+    no.map(TenantNo).ok_or_else(|| StoreError::corrupt(format!("no tenant {tenant}")))
+}
+
 /// Appends `events` in their order and a delivery of each to every endpoint that takes it. Holds the rows of
-/// the tenants concerned until commit, in the order of their ids, so that feeds grow in commit order.
+/// the tenants concerned until commit, in the order of their numbers, so that feeds grow in commit order.
 /// Call it last in a transaction, and once.
 ///
 /// # Errors
@@ -40,107 +57,186 @@ pub async fn append(
     ids: &Ids,
     now: Millis,
     events: &[NewEvent],
-) -> Result<Vec<EventId>, StoreError> {
-    let mut made: Vec<Option<EventId>> = vec![None; events.len()];
-    let mut by_tenant: BTreeMap<TenantId, Vec<usize>> = BTreeMap::new();
-    for (index, event) in events.iter().enumerate() {
-        by_tenant.entry(event.tenant).or_default().push(index);
+) -> Result<(), StoreError> {
+    if events.is_empty() {
+        return Ok(());
     }
-    for (tenant, indices) in by_tenant {
-        let count = i64::try_from(indices.len()).map_err(StoreError::corrupt)?;
-        let last = advance_feed(conn, tenant, count).await?;
-        let mut sequences = advance_sequences(conn, events, &indices).await?;
-        let subscriptions = subscriptions(conn, tenant).await?;
-        let mut rows = Vec::with_capacity(indices.len());
-        for (position, index) in (last - count + 1..).zip(indices) {
-            let event = &events[index];
-            let id: EventId = ids.next();
-            let sequence = event.wallet.and_then(|wallet| {
-                let next = sequences.get_mut(&wallet)?;
-                *next += 1;
-                Some(*next)
-            });
-            let body = event::body(id, event, sequence, now);
-            rows.push(NewRow { position, id, event, sequence, body });
-            made[index] = Some(id);
-        }
-        for chunk in rows.chunks(CHUNK) {
-            insert_events(conn, tenant, now, chunk).await?;
-        }
-        for NewRow { id, event, sequence, .. } in rows {
-            for (endpoint, patterns) in &subscriptions {
-                if patterns.iter().any(|pattern| event::matches(pattern, event.kind)) {
-                    insert_delivery(conn, ids, now, *endpoint, tenant, id, event.wallet, sequence)
-                        .await?;
-                }
+    let wallets = wallet_numbers(conn, events).await?;
+    let mut by_tenant: BTreeMap<TenantNo, Vec<&NewEvent>> = BTreeMap::new();
+    for event in events {
+        by_tenant.entry(event.tenant).or_default().push(event);
+    }
+    for (tenant, events) in by_tenant {
+        let count: usize = events.iter().map(|event| event.kinds().count()).sum();
+        let count = i64::try_from(count).map_err(StoreError::corrupt)?;
+        let (tenant_id, last) = advance_feed(conn, tenant, count).await?;
+        let mut position = last - count;
+        let wallet_of = |event: &NewEvent| match event.wallet {
+            Some(EventWallet::No(no)) => Some(no),
+            Some(EventWallet::Id(id)) => wallets.get(&id).copied(),
+            None => None,
+        };
+        let mut counts: BTreeMap<WalletNo, i64> = BTreeMap::new();
+        for event in &events {
+            if let Some(wallet) = wallet_of(event) {
+                *counts.entry(wallet).or_default() += i64::from(told(event));
             }
         }
+        let mut sequences = advance_sequences(conn, counts).await?;
+        let rows: Vec<NewRow<'_>> = events
+            .into_iter()
+            .map(|event| {
+                let events = told(event);
+                position += i64::from(events);
+                let wallet = wallet_of(event);
+                let sequence = wallet.and_then(|wallet| {
+                    let next = sequences.get_mut(&wallet)?;
+                    *next += i64::from(events);
+                    Some(*next)
+                });
+                NewRow { position, sequence, wallet, events, event }
+            })
+            .collect();
+        insert_events(conn, tenant, now, &rows).await?;
+        let deliveries = deliveries(conn, tenant_id, &rows).await?;
+        delivery::insert(conn, ids, now, tenant_id, &deliveries).await?;
     }
-    Ok(made.into_iter().flatten().collect())
-}
-
-/// Writes events of one tenant in one statement.
-async fn insert_events(
-    conn: &mut Conn<'_>,
-    tenant: TenantId,
-    now: Millis,
-    rows: &[NewRow<'_>],
-) -> Result<(), StoreError> {
-    on!(conn, c => {
-        let mut query = QueryBuilder::new(
-            "INSERT INTO event (tenant_id, position, id, type, wallet_id, sequence, body, created_at) ",
-        );
-        query.push_values(rows, |mut row, new| {
-            row.push_bind(tenant)
-                .push_bind(new.position)
-                .push_bind(new.id)
-                .push_bind(new.event.kind.as_str())
-                .push_bind(new.event.wallet)
-                .push_bind(new.sequence)
-                .push_bind(&new.body)
-                .push_bind(now);
-        });
-        query.build().execute(c).await.map(|_| ())
-    })?;
     Ok(())
 }
 
-async fn advance_feed(conn: &mut Conn<'_>, tenant: TenantId, by: i64) -> Result<i64, StoreError> {
-    on!(conn, c => sqlx::query_scalar(
-        "UPDATE tenant SET feed_position = feed_position + $2 WHERE id = $1 RETURNING feed_position",
+/// How many events a row tells.
+fn told(event: &NewEvent) -> i16 {
+    if event.kinds().count() == 2 { 2 } else { 1 }
+}
+
+/// The numbers of the wallets that events name by their ids.
+async fn wallet_numbers(
+    conn: &mut Conn<'_>,
+    events: &[NewEvent],
+) -> Result<HashMap<WalletId, WalletNo>, StoreError> {
+    let named: Vec<WalletId> = events
+        .iter()
+        .filter_map(|event| match event.wallet {
+            Some(EventWallet::Id(id)) => Some(id),
+            _ => None,
+        })
+        .collect();
+    numbers(conn, &named).await
+}
+
+/// The numbers of wallets by their ids.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn numbers(
+    conn: &mut Conn<'_>,
+    ids: &[WalletId],
+) -> Result<HashMap<WalletId, WalletNo>, StoreError> {
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    // PostgreSQL compares UUIDs with UUIDs.
+    let sql = match conn {
+        Conn::Sqlite(_) => sets(conn, "SELECT id, no FROM wallet WHERE id IN blobs($1)"),
+        Conn::Postgres(_) => sets(
+            conn,
+            "SELECT id, no FROM wallet WHERE id IN (SELECT encode(b, 'hex')::uuid FROM unnest($1) AS b)",
+        ),
+    };
+    let list = Blobs::of(ids.iter().map(|id| &id.0.as_bytes()[..]));
+    let rows: Vec<(WalletId, i64)> =
+        on!(conn, c => sqlx::query_as(sql).bind(&list).fetch_all(c).await)?;
+    Ok(rows.into_iter().map(|(id, no)| (id, WalletNo(no))).collect())
+}
+
+/// Writes events of one tenant.
+async fn insert_events(
+    conn: &mut Conn<'_>,
+    tenant: TenantNo,
+    now: Millis,
+    rows: &[NewRow<'_>],
+) -> Result<(), StoreError> {
+    for run in runs(rows) {
+        on!(conn, c => {
+            let mut query = QueryBuilder::new(
+                "INSERT INTO event (tenant_no, position, events, kind, wallet_no, sequence, time, transfer_no,
+                                    status, settled, incoming, outgoing, locked, head_number, asset_version, id,
+                                    data, created_at) ",
+            );
+            query.push_values(run, |mut row, new| {
+                let (transfer, kind, data) = match &new.event.told {
+                    Told::Transfer(told) => (Some(told), told.kind, None),
+                    Told::Data { kind, id, data } => (None, *kind, Some((*id, data.as_str()))),
+                };
+                row.push_bind(tenant.0)
+                    .push_bind(new.position)
+                    .push_bind(new.events)
+                    .push_bind(kind.code())
+                    .push_bind(new.wallet.map(|wallet| wallet.0))
+                    .push_bind(new.sequence)
+                    .push_bind(new.event.time)
+                    .push_bind(transfer.map(|told| told.transfer.0))
+                    .push_bind(transfer.map(|told| code::status(told.status)))
+                    .push_bind(transfer.map(|told| told.position.settled))
+                    .push_bind(transfer.map(|told| told.position.incoming))
+                    .push_bind(transfer.map(|told| told.position.outgoing))
+                    .push_bind(transfer.map(|told| told.locked))
+                    .push_bind(transfer.map(|told| told.head.cast_signed()))
+                    .push_bind(transfer.map(|told| told.asset_version))
+                    .push_bind(data.map(|(id, _)| id))
+                    .push_bind(data.map(|(_, data)| data))
+                    .push_bind(now);
+            });
+            query.build().execute(c).await.map(|_| ())
+        })?;
+    }
+    Ok(())
+}
+
+async fn advance_feed(
+    conn: &mut Conn<'_>,
+    tenant: TenantNo,
+    by: i64,
+) -> Result<(TenantId, i64), StoreError> {
+    on!(conn, c => sqlx::query_as(
+        "UPDATE tenant SET feed_position = feed_position + $2 WHERE no = $1 RETURNING id, feed_position",
     )
-    .bind(tenant)
+    .bind(tenant.0)
     .bind(by)
     .fetch_optional(c)
     .await)?
-    .ok_or_else(|| StoreError::corrupt(format!("an event for the unknown tenant {tenant}")))
+    .ok_or_else(|| StoreError::corrupt(format!("an event for the unknown tenant no. {}", tenant.0)))
 }
 
 /// Takes the sequences that the wallets' events need; gives the last one taken before each.
 async fn advance_sequences(
     conn: &mut Conn<'_>,
-    events: &[NewEvent],
-    indices: &[usize],
-) -> Result<BTreeMap<WalletId, i64>, StoreError> {
-    let mut counts: BTreeMap<WalletId, i64> = BTreeMap::new();
-    for wallet in indices.iter().filter_map(|&index| events[index].wallet) {
-        *counts.entry(wallet).or_default() += 1;
-    }
-    for (wallet, count) in &mut counts {
-        let last: Option<i64> = on!(conn, c => sqlx::query_scalar(
-            "UPDATE wallet SET event_sequence = event_sequence + $2 WHERE id = $1
-             RETURNING event_sequence",
-        )
-        .bind(*wallet)
-        .bind(*count)
-        .fetch_optional(c)
-        .await)?;
-        let last = last.ok_or_else(|| {
-            StoreError::corrupt(format!("an event for the unknown wallet {wallet}"))
+    counts: BTreeMap<WalletNo, i64>,
+) -> Result<HashMap<WalletNo, i64>, StoreError> {
+    let counts: Vec<(WalletNo, i64)> = counts.into_iter().collect();
+    let mut before = HashMap::with_capacity(counts.len());
+    for run in runs(&counts) {
+        let rows: Vec<(i64, i64)> = on!(conn, c => {
+            let mut query = QueryBuilder::new("INSERT INTO wallet_sequence (wallet_no, sequence) ");
+            query.push_values(run, |mut row, (wallet, count)| {
+                row.push_bind(wallet.0).push_bind(*count);
+            });
+            query.push(
+                " ON CONFLICT (wallet_no) DO UPDATE
+                 SET sequence = wallet_sequence.sequence + excluded.sequence
+                 RETURNING wallet_no, sequence",
+            );
+            query.build_query_as().fetch_all(c).await
         })?;
-        *count = last - *count;
+        before.extend(rows.into_iter().map(|(wallet, last)| (WalletNo(wallet), last)));
     }
-    Ok(counts)
+    for (wallet, count) in counts {
+        let last = before.get_mut(&wallet).ok_or_else(|| {
+            StoreError::corrupt(format!("no sequence of wallet no. {}", wallet.0))
+        })?;
+        *last -= count;
+    }
+    Ok(before)
 }
 
 async fn subscriptions(
@@ -159,36 +255,37 @@ async fn subscriptions(
         .collect()
 }
 
-/// Puts one event on its way to one endpoint.
-///
-/// # Errors
-/// [`StoreError`] of the engine.
-#[expect(clippy::too_many_arguments, reason = "the columns of one row")]
-pub async fn insert_delivery(
+/// Who gets what; a test event goes only to the endpoint that it is for. Endpoints are read under the tenant's lock:
+/// one that was made before takes part.
+async fn deliveries(
     conn: &mut Conn<'_>,
-    ids: &Ids,
-    now: Millis,
-    endpoint: EndpointId,
     tenant: TenantId,
-    event: EventId,
-    wallet: Option<WalletId>,
-    sequence: Option<i64>,
-) -> Result<DeliveryId, StoreError> {
-    let id: DeliveryId = ids.next();
-    on!(conn, c => sqlx::query(
-        "INSERT INTO delivery (id, endpoint_id, tenant_id, event_id, wallet_id, sequence, status,
-                               next_attempt_at, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, 'pending', $7, $7)",
-    )
-    .bind(id)
-    .bind(endpoint)
-    .bind(tenant)
-    .bind(event)
-    .bind(wallet)
-    .bind(sequence)
-    .bind(now)
-    .execute(c)
-    .await
-    .map(|_| ()))?;
-    Ok(id)
+    rows: &[NewRow<'_>],
+) -> Result<Vec<NewDelivery>, StoreError> {
+    let subscriptions = subscriptions(conn, tenant).await?;
+    let mut deliveries = Vec::new();
+    if subscriptions.is_empty() {
+        return Ok(deliveries);
+    }
+    for row in rows {
+        // The first of two events stands one place before the row's own.
+        let last = i64::from(row.events) - 1;
+        let told = row.event.kinds().zip(row.event.ids()).zip((0..=last).rev());
+        for ((kind, id), back) in told.filter(|((kind, _), _)| *kind != EventType::Test) {
+            let event = EventRef {
+                id,
+                kind,
+                position: row.position - back,
+                wallet: row.wallet,
+                sequence: row.sequence.map(|sequence| sequence - back),
+            };
+            let takes = |patterns: &Vec<String>| {
+                patterns.iter().any(|pattern| event::matches(pattern, kind))
+            };
+            let subscribed = subscriptions.iter().filter(|(_, patterns)| takes(patterns));
+            deliveries
+                .extend(subscribed.map(|(endpoint, _)| NewDelivery { endpoint: *endpoint, event }));
+        }
+    }
+    Ok(deliveries)
 }

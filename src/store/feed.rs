@@ -1,52 +1,347 @@
-//! Reading events back: the feed, and what a replay sends again.
+//! Reading events back: the feed, what a replay sends again, and the JSON that consumers get.
+//!
+//! A row holds facts; the JSON is made of them and of rows that never change, so an event is always the same
+//! bytes. One row can tell two events, at neighbouring positions.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use serde_json::value::RawValue;
 use sqlx::{AssertSqlSafe, FromRow};
 
-use super::{Conn, StoreError, on};
+use super::{
+    Conn, StoreError, asset, code, on,
+    set::{Ints, sets},
+    transfer::{RawTransfer, select_transfer},
+};
 use crate::{
+    amount::Amount,
+    chain::{Address, Family},
     clock::Millis,
-    event::EventType,
-    id::{EventId, TenantId, WalletId},
+    event::{Body, EventType, TransferFacts, transfer_event_id},
+    id::{AccountId, EventId, TenantId, WalletId},
+    model::{AssetNo, Position, Status, Transfer, TransferNo, WalletNo},
+    view::Seen,
 };
 
-/// One event as the feed lists it.
-#[derive(Clone, Debug, FromRow)]
-pub struct FeedRow {
-    pub id: EventId,
-    /// The JSON that consumers get.
-    pub body: String,
-}
-
 /// What a delivery of an event needs to know of it.
-#[derive(Clone, Copy, Debug, FromRow)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventRef {
     pub id: EventId,
-    pub wallet_id: Option<WalletId>,
+    pub kind: EventType,
+    pub position: i64,
+    pub wallet: Option<WalletNo>,
     pub sequence: Option<i64>,
 }
 
-/// The place of an event in its tenant's feed.
+/// One event as the feed lists it.
+#[derive(Clone, Debug)]
+pub struct FeedRow {
+    pub event: EventRef,
+    /// The JSON that consumers get.
+    pub body: Box<RawValue>,
+}
+
+/// Where a tenant's feed begins and ends by now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromRow)]
+pub struct FeedSpan {
+    /// The newest position whose event was deleted by its age.
+    pub feed_floor: i64,
+    pub feed_position: i64,
+}
+
+#[derive(Clone, Debug, FromRow)]
+struct RawEvent {
+    position: i64,
+    events: i16,
+    kind: i16,
+    wallet_no: Option<i64>,
+    sequence: Option<i64>,
+    time: Millis,
+    transfer_no: Option<i64>,
+    status: Option<i16>,
+    settled: Option<Amount>,
+    incoming: Option<Amount>,
+    outgoing: Option<Amount>,
+    locked: Option<Amount>,
+    head_number: Option<i64>,
+    asset_version: Option<i64>,
+    id: Option<EventId>,
+    data: Option<String>,
+    created_at: Millis,
+}
+
+macro_rules! select_event {
+    ($rest:literal) => {
+        concat!(
+            "SELECT position, events, kind, wallet_no, sequence, time, transfer_no, status, settled, incoming,
+                    outgoing, locked, head_number, asset_version, id, data, created_at
+             FROM event ",
+            $rest
+        )
+    };
+}
+
+/// What an event says of a wallet.
+#[derive(Clone, Debug, FromRow)]
+struct RawWallet {
+    no: i64,
+    id: WalletId,
+    #[sqlx(try_from = "String")]
+    family: Family,
+    #[sqlx(try_from = "Vec<u8>")]
+    address: Address,
+    account_id: Option<AccountId>,
+    client_reference_id: Option<String>,
+}
+
+#[derive(Clone, Debug, FromRow)]
+struct RawPast {
+    wallet_no: i64,
+    until_position: i64,
+    account_id: Option<AccountId>,
+    client_reference_id: Option<String>,
+}
+
+/// Everything that the events of one call are made of.
+struct Facts {
+    transfers: HashMap<TransferNo, Transfer>,
+    wallets: HashMap<WalletNo, RawWallet>,
+    /// By wallet and position.
+    past: BTreeMap<(WalletNo, i64), RawPast>,
+    assets: BTreeMap<AssetNo, crate::model::Asset>,
+    past_assets: BTreeMap<(AssetNo, i64), crate::model::Asset>,
+}
+
+async fn facts(conn: &mut Conn<'_>, rows: &[RawEvent]) -> Result<Facts, StoreError> {
+    let transfers: Vec<RawTransfer> = {
+        let numbers = Ints::of(rows.iter().filter_map(|row| row.transfer_no));
+        if numbers.is_empty() {
+            Vec::new()
+        } else {
+            let sql = sets(conn, select_transfer!("WHERE no IN ints($1)"));
+            on!(conn, c => sqlx::query_as(sql).bind(&numbers).fetch_all(c).await)?
+        }
+    };
+    let mut by_no = HashMap::with_capacity(transfers.len());
+    for row in transfers {
+        let transfer = Transfer::try_from(row)?;
+        by_no.insert(transfer.no, transfer);
+    }
+    let told = rows.iter().filter(|row| row.transfer_no.is_some());
+    let numbers = Ints::of(told.filter_map(|row| row.wallet_no));
+    let (mut wallets, mut past) = (Vec::<RawWallet>::new(), Vec::<RawPast>::new());
+    if !numbers.is_empty() {
+        let sql = sets(
+            conn,
+            "SELECT no, id, family, address, account_id, client_reference_id FROM wallet
+             WHERE no IN ints($1)",
+        );
+        wallets = on!(conn, c => sqlx::query_as(sql).bind(&numbers).fetch_all(c).await)?;
+        let sql = sets(
+            conn,
+            "SELECT wallet_no, until_position, account_id, client_reference_id FROM wallet_past
+             WHERE wallet_no IN ints($1)",
+        );
+        past = on!(conn, c => sqlx::query_as(sql).bind(&numbers).fetch_all(c).await)?;
+    }
+    let assets: Vec<AssetNo> = by_no.values().map(|transfer| transfer.asset).collect();
+    let past_of = |row: RawPast| ((WalletNo(row.wallet_no), row.until_position), row);
+    let facts = Facts {
+        transfers: by_no,
+        wallets: wallets.into_iter().map(|row| (WalletNo(row.no), row)).collect(),
+        past: past.into_iter().map(past_of).collect(),
+        assets: asset::by_numbers(conn, &assets).await?,
+        past_assets: asset::past(conn, &assets).await?,
+    };
+    Ok(facts)
+}
+
+/// One event of a row.
+#[derive(Clone, Copy)]
+struct Told {
+    position: i64,
+    sequence: Option<i64>,
+    kind: EventType,
+    /// Whether it is the second of two.
+    settled: bool,
+}
+
+impl RawEvent {
+    /// The events of the row, in order.
+    fn told(&self) -> Result<Vec<Told>, StoreError> {
+        let unknown = || StoreError::corrupt(format!("the event type {}", self.kind));
+        let kind = EventType::from_code(self.kind).ok_or_else(unknown)?;
+        let Self { position, sequence, .. } = *self;
+        if self.events == 1 {
+            return Ok(vec![Told { position, sequence, kind, settled: false }]);
+        }
+        let second = kind.once_settled().ok_or_else(unknown)?;
+        let before = sequence.map(|sequence| sequence - 1);
+        Ok(vec![
+            Told { position: position - 1, sequence: before, kind, settled: false },
+            Told { position, sequence, kind: second, settled: true },
+        ])
+    }
+
+    fn row(&self, told: Told, facts: &Facts) -> Result<FeedRow, StoreError> {
+        let Told { position, sequence, kind, settled } = told;
+        let (id, body) = match (self.id, &self.data) {
+            (Some(id), Some(data)) => {
+                let data: &RawValue = serde_json::from_str(data).map_err(StoreError::corrupt)?;
+                let body = Body { id, kind, timestamp: self.created_at, sequence, data };
+                (id, body.json().map_err(StoreError::corrupt)?)
+            }
+            _ => self.transfer(told, settled, facts)?,
+        };
+        let wallet = self.wallet_no.map(WalletNo);
+        Ok(FeedRow { event: EventRef { id, kind, position, wallet, sequence }, body })
+    }
+
+    /// The event as it tells of a transfer.
+    fn transfer(
+        &self,
+        told: Told,
+        settled: bool,
+        facts: &Facts,
+    ) -> Result<(EventId, Box<RawValue>), StoreError> {
+        let gone =
+            || StoreError::corrupt(format!("an event without its facts at {}", self.position));
+        let no = TransferNo(self.transfer_no.ok_or_else(gone)?);
+        let transfer = facts.transfers.get(&no).ok_or_else(gone)?;
+        let wallet = facts.wallets.get(&transfer.wallet).ok_or_else(gone)?;
+        let asset = facts.assets.get(&transfer.asset).ok_or_else(gone)?;
+        let version = self.asset_version.unwrap_or(0);
+        let asset = if asset.version == version {
+            asset
+        } else {
+            facts.past_assets.get(&(asset.no, version)).ok_or_else(gone)?
+        };
+        let first = Position {
+            settled: self.settled.ok_or_else(gone)?,
+            incoming: self.incoming.ok_or_else(gone)?,
+            outgoing: self.outgoing.ok_or_else(gone)?,
+        };
+        let (status, position) = if settled {
+            (Status::Settled, Position::of(first.total().map_err(StoreError::corrupt)?))
+        } else {
+            (code::read_status(self.status.ok_or_else(gone)?)?, first)
+        };
+        let at = |wanted| (status == wanted).then_some(self.created_at);
+        let transfer = Transfer {
+            status,
+            settled_at: at(Status::Settled),
+            orphaned_at: at(Status::Orphaned),
+            ..transfer.clone()
+        };
+        let id = transfer_event_id(transfer.id, transfer.connection, told.kind, status, self.time);
+        // What events up to a position said of the wallet, if it has changed since.
+        let mut past = facts.past.range((transfer.wallet, told.position)..);
+        let (account_id, reference) = match past.next() {
+            Some(((no, _), past)) if *no == transfer.wallet => {
+                (past.account_id, past.client_reference_id.as_deref())
+            }
+            _ => (wallet.account_id, wallet.client_reference_id.as_deref()),
+        };
+        let facts = TransferFacts {
+            transfer: &transfer,
+            seen: Seen { wallet: wallet.id, address: &wallet.address, family: wallet.family },
+            account_id,
+            client_reference_id: reference,
+            asset,
+            position,
+            locked: self.locked.ok_or_else(gone)?,
+            head: self.head_number.and_then(|head| u64::try_from(head).ok()).ok_or_else(gone)?,
+        };
+        let data = facts.data().map_err(StoreError::corrupt)?;
+        let (kind, sequence) = (told.kind, told.sequence);
+        let body = Body { id, kind, timestamp: self.created_at, sequence, data };
+        Ok((id, body.json().map_err(StoreError::corrupt)?))
+    }
+}
+
+/// The events of some rows, in their order.
+async fn write_out(conn: &mut Conn<'_>, rows: &[RawEvent]) -> Result<Vec<FeedRow>, StoreError> {
+    let facts = facts(conn, rows).await?;
+    let mut out = Vec::with_capacity(rows.len());
+    for row in rows {
+        for told in row.told()? {
+            out.push(row.row(told, &facts)?);
+        }
+    }
+    Ok(out)
+}
+
+/// Where a tenant's feed begins and ends by now.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
-pub async fn position(
+pub async fn span(conn: &mut Conn<'_>, tenant: TenantId) -> Result<Option<FeedSpan>, StoreError> {
+    Ok(on!(conn, c => sqlx::query_as("SELECT feed_floor, feed_position FROM tenant WHERE id = $1")
+        .bind(tenant)
+        .fetch_optional(c)
+        .await)?)
+}
+
+/// An event of a tenant by its id: the time in front of it says where to look.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn event(
     conn: &mut Conn<'_>,
     tenant: TenantId,
     id: EventId,
-) -> Result<Option<i64>, StoreError> {
-    Ok(on!(conn, c => sqlx::query_scalar(
-        "SELECT position FROM event WHERE id = $1 AND tenant_id = $2",
-    )
-    .bind(id)
+) -> Result<Option<FeedRow>, StoreError> {
+    let rows: Vec<RawEvent> = on!(conn, c => sqlx::query_as(select_event!(
+        "WHERE tenant_no = (SELECT no FROM tenant WHERE id = $1) AND time = $2 ORDER BY position"
+    ))
     .bind(tenant)
-    .fetch_optional(c)
-    .await)?)
+    .bind(id.time())
+    .fetch_all(c)
+    .await)?;
+    let found = write_out(conn, &rows).await?;
+    Ok(found.into_iter().find(|row| row.event.id == id))
 }
 
-/// The types as a list for `IN`: they are words of this program, never input.
-fn type_list(types: &[EventType]) -> String {
-    let words: Vec<String> = types.iter().map(|kind| format!("'{}'", kind.as_str())).collect();
-    words.join(", ")
+/// The JSON of a tenant's events at some positions; one that is gone is left out.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn bodies(
+    conn: &mut Conn<'_>,
+    tenant: TenantId,
+    positions: &[i64],
+) -> Result<BTreeMap<i64, FeedRow>, StoreError> {
+    // The first of two events stands in the row of the second.
+    let list = Ints::of(positions.iter().flat_map(|&position| [position, position + 1]));
+    if list.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let sql = sets(
+        conn,
+        select_event!(
+            "WHERE tenant_no = (SELECT no FROM tenant WHERE id = $1) AND position IN ints($2)
+             ORDER BY position"
+        ),
+    );
+    let rows: Vec<RawEvent> =
+        on!(conn, c => sqlx::query_as(sql).bind(tenant).bind(&list).fetch_all(c).await)?;
+    let found = write_out(conn, &rows).await?;
+    let wanted: BTreeSet<i64> = positions.iter().copied().collect();
+    let wanted = |row: &FeedRow| wanted.contains(&row.event.position);
+    Ok(found.into_iter().filter(wanted).map(|row| (row.event.position, row)).collect())
+}
+
+/// The types as a list for `IN`, with those whose row tells them as the second event.
+fn type_list(types: &[EventType]) -> (String, String) {
+    let list = |types: &mut dyn Iterator<Item = EventType>| {
+        let codes: Vec<String> = types.map(|kind| kind.code().to_string()).collect();
+        if codes.is_empty() { "0".to_owned() } else { codes.join(", ") }
+    };
+    let firsts = EventType::ALL
+        .iter()
+        .copied()
+        .filter(|kind| kind.once_settled().is_some_and(|second| types.contains(&second)));
+    (list(&mut types.iter().copied()), list(&mut firsts.into_iter()))
 }
 
 /// The tenant's events after `position` in commit order, of all types if `types` is empty.
@@ -63,34 +358,25 @@ pub async fn after(
     let of_types = if types.is_empty() {
         String::new()
     } else {
-        format!("AND type IN ({})", type_list(types))
+        let (firsts, seconds) = type_list(types);
+        format!("AND (kind IN ({firsts}) OR (events = 2 AND kind IN ({seconds})))")
     };
     let sql = format!(
-        "SELECT id, body FROM event WHERE tenant_id = $1 AND position > $2 {of_types}
-         ORDER BY position LIMIT $3"
+        "{} {of_types} ORDER BY position LIMIT $3",
+        select_event!("WHERE tenant_no = (SELECT no FROM tenant WHERE id = $1) AND position > $2")
     );
-    Ok(on!(conn, c => sqlx::query_as(AssertSqlSafe(sql))
+    let rows: Vec<RawEvent> = on!(conn, c => sqlx::query_as(AssertSqlSafe(sql))
         .bind(tenant)
         .bind(position)
         .bind(limit)
         .fetch_all(c)
-        .await)?)
-}
-
-/// # Errors
-/// [`StoreError`] of the engine.
-pub async fn event(
-    conn: &mut Conn<'_>,
-    tenant: TenantId,
-    id: EventId,
-) -> Result<Option<EventRef>, StoreError> {
-    Ok(on!(conn, c => sqlx::query_as(
-        "SELECT id, wallet_id, sequence FROM event WHERE id = $1 AND tenant_id = $2",
-    )
-    .bind(id)
-    .bind(tenant)
-    .fetch_optional(c)
-    .await)?)
+        .await)?;
+    let mut found = write_out(conn, &rows).await?;
+    found.retain(|row| {
+        row.event.position > position && (types.is_empty() || types.contains(&row.event.kind))
+    });
+    found.truncate(usize::try_from(limit).unwrap_or(0));
+    Ok(found)
 }
 
 /// The tenant's events of those types with `from <= time < to`, in commit order.
@@ -105,17 +391,21 @@ pub async fn between(
     types: &[EventType],
     limit: i64,
 ) -> Result<Vec<EventRef>, StoreError> {
+    let (firsts, seconds) = type_list(types);
     let sql = format!(
-        "SELECT id, wallet_id, sequence FROM event
-         WHERE tenant_id = $1 AND created_at >= $2 AND created_at < $3 AND type IN ({})
-         ORDER BY position LIMIT $4",
-        type_list(types)
+        "{} AND (kind IN ({firsts}) OR (events = 2 AND kind IN ({seconds}))) ORDER BY position LIMIT $4",
+        select_event!(
+            "WHERE tenant_no = (SELECT no FROM tenant WHERE id = $1) AND created_at >= $2 AND created_at < $3"
+        )
     );
-    Ok(on!(conn, c => sqlx::query_as(AssertSqlSafe(sql))
+    let rows: Vec<RawEvent> = on!(conn, c => sqlx::query_as(AssertSqlSafe(sql))
         .bind(tenant)
         .bind(from)
         .bind(to)
         .bind(limit)
         .fetch_all(c)
-        .await)?)
+        .await)?;
+    let found = write_out(conn, &rows).await?;
+    let wanted = found.into_iter().map(|row| row.event).filter(|event| types.contains(&event.kind));
+    Ok(wanted.take(usize::try_from(limit).unwrap_or(0)).collect())
 }

@@ -3,17 +3,20 @@
 //! One SQL text serves SQLite and PostgreSQL: `$1` placeholders, `ON CONFLICT`, `RETURNING`, and no
 //! arithmetic on amounts (that is the ledger's work). What must differ stands in `engine`.
 //!
-//! Store functions borrow a [`Conn`] and never begin or commit. Not found is `Ok(None)`; an update of one
+//! Store functions borrow a [`Conn`] and never begin or commit: [`Db::run_tx`] does. Not found is `Ok(None)`; an update of one
 //! row that changes no row is an error or a `false`, never ignored.
 
 mod amount;
+mod code;
 mod engine;
 mod reader;
 mod scalar;
+mod set;
+pub mod tx;
 
 pub mod account;
+pub mod asset;
 pub mod audit;
-pub mod backfill;
 pub mod balance;
 pub mod chain;
 pub mod delivery;
@@ -24,7 +27,6 @@ pub mod history;
 pub mod idempotency;
 pub mod key;
 pub mod ownership;
-pub mod proof;
 pub mod safe;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -33,7 +35,8 @@ pub mod wallet;
 pub mod watch;
 
 pub(crate) use engine::on;
-pub use engine::{Conn, Db, ReadSession, Tx};
+pub use engine::{Conn, Db, ReadSession};
+pub use tx::{Tx, TxError};
 
 /// Why the store could not do what was asked, by what the caller can do about it.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +44,9 @@ pub enum StoreError {
     /// The transaction lost against another one (SQLSTATE 40001, 40P01, `SQLITE_BUSY`): do it again.
     #[error("the transaction collided with another one: {0}")]
     Collision(String),
+    /// What was read has changed meanwhile: read it again and decide again.
+    #[error("what was read has changed meanwhile: {0}")]
+    Stale(String),
     /// A constraint refused the row. `constraint` is its name where the engine gives one.
     #[error("refused by the constraint {constraint}: {detail}")]
     Constraint { constraint: String, detail: String },
@@ -59,6 +65,13 @@ impl StoreError {
     /// A value that does not fit its column's meaning.
     pub(crate) fn corrupt(what: impl std::fmt::Display) -> Self {
         Self::Corrupt(what.to_string())
+    }
+
+    /// Whether the same may succeed a little later, without anybody's doing: the store did not answer, or the
+    /// transaction lost against another one.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Collision(_) | Self::Unavailable(_))
     }
 
     /// Whether a unique constraint refused a row that is already there.

@@ -2,68 +2,24 @@
 
 use sqlx::{AssertSqlSafe, FromRow};
 
-use super::{Conn, StoreError, chain::number, on};
+use super::{
+    Conn, StoreError,
+    chain::number,
+    on,
+    set::{Blobs, sets},
+};
 use crate::{
-    chain::{Address, BlockHash, BlockRef, ChainName, SafeProof, TxId, words},
+    chain::{Address, BlockHash, BlockRef, ChainName, SafeProof, TxId},
     clock::Millis,
     id::{SafeDeploymentId, TenantId, WalletId},
+    ledger::changes::DeploymentChange,
+    model::{ChainNo, Deployment, DeploymentStatus, TenantNo},
 };
-
-words! {
-    /// Where a deployment stands.
-    DeploymentStatus {
-        /// Not seen in a block.
-        Pending = "pending",
-        /// In a block that could still vanish.
-        Processing = "processing",
-        /// Proven at a settled block.
-        Completed = "completed",
-        Failed = "failed",
-    }
-}
-
-/// A Safe on its way to being deployed.
-#[derive(Clone, Debug)]
-pub struct Deployment {
-    pub id: SafeDeploymentId,
-    pub tenant_id: TenantId,
-    pub chain: ChainName,
-    pub tx: TxId,
-    pub found_by_owner: bool,
-    pub status: DeploymentStatus,
-    /// In a word, why it failed.
-    pub reason: Option<String>,
-    pub address: Option<Address>,
-    pub wallet_id: Option<WalletId>,
-    /// The registered owner's wallet that led to it.
-    pub owner_wallet: Option<WalletId>,
-    pub version: Option<String>,
-    pub singleton: Option<Address>,
-    pub owners: Vec<Address>,
-    pub threshold: Option<u64>,
-    pub block: Option<BlockRef>,
-    pub sender: Option<Address>,
-    pub nonce: Option<u64>,
-    /// Since when no node knows the transaction.
-    pub missing_since: Option<Millis>,
-    pub created_at: Millis,
-    pub updated_at: Millis,
-}
-
-impl Deployment {
-    /// Takes over what the chain's state proved.
-    pub fn prove(&mut self, address: Address, proof: &SafeProof) {
-        self.address = Some(address);
-        self.version = Some(proof.version.to_owned());
-        self.singleton = Some(proof.singleton);
-        self.owners.clone_from(&proof.owners);
-        self.threshold = Some(proof.threshold);
-    }
-}
 
 #[derive(FromRow)]
 struct Raw {
     id: SafeDeploymentId,
+    tenant_no: i64,
     tenant_id: TenantId,
     #[sqlx(try_from = "String")]
     chain: ChainName,
@@ -85,6 +41,7 @@ struct Raw {
     sender: Option<Vec<u8>>,
     nonce: Option<i64>,
     missing_since: Option<Millis>,
+    revision: i64,
     created_at: Millis,
     updated_at: Millis,
 }
@@ -124,6 +81,7 @@ impl TryFrom<Raw> for Deployment {
         });
         Ok(Self {
             id: row.id,
+            tenant: TenantNo(row.tenant_no),
             tenant_id: row.tenant_id,
             chain: row.chain,
             tx: row.tx,
@@ -141,36 +99,59 @@ impl TryFrom<Raw> for Deployment {
             sender: address(row.sender),
             nonce: row.nonce.and_then(|value| u64::try_from(value).ok()),
             missing_since: row.missing_since,
+            revision: row.revision,
             created_at: row.created_at,
             updated_at: row.updated_at,
         })
     }
 }
 
-macro_rules! columns {
-    () => {
-        "id, tenant_id, chain, tx, found_by, status, reason, address, wallet_id, owner_wallet, version,
-         singleton, owners, threshold, block_number, block_hash, sender, nonce, missing_since, created_at,
-         updated_at"
+macro_rules! select_deployment {
+    ($rest:literal) => {
+        concat!(
+            "SELECT d.id, t.no AS tenant_no, d.tenant_id, n.name AS chain, d.tx, d.found_by, d.status, d.reason,
+                    d.address, d.wallet_id, d.owner_wallet, d.version, d.singleton, d.owners, d.threshold,
+                    d.block_number, d.block_hash, d.sender, d.nonce, d.missing_since, d.revision, d.created_at,
+                    d.updated_at
+             FROM safe_deployment d JOIN tenant t ON t.id = d.tenant_id JOIN chain n ON n.no = d.chain_no ",
+            $rest
+        )
     };
+}
+
+fn all(rows: Vec<Raw>) -> Result<Vec<Deployment>, StoreError> {
+    rows.into_iter().map(Deployment::try_from).collect()
 }
 
 /// The deployments that a chain's follower still has to judge.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
-pub async fn undecided(
-    conn: &mut Conn<'_>,
-    chain: &ChainName,
-) -> Result<Vec<Deployment>, StoreError> {
-    let rows: Vec<Raw> = on!(conn, c => sqlx::query_as(concat!(
-        "SELECT ", columns!(), " FROM safe_deployment
-         WHERE chain = $1 AND status IN ('pending', 'processing') ORDER BY id",
+pub async fn undecided(conn: &mut Conn<'_>, chain: ChainNo) -> Result<Vec<Deployment>, StoreError> {
+    all(on!(conn, c => sqlx::query_as(select_deployment!(
+        "WHERE d.chain_no = $1 AND d.status IN ('pending', 'processing') ORDER BY d.id"
     ))
-    .bind(chain.as_str())
+    .bind(chain.0)
     .fetch_all(c)
-    .await)?;
-    rows.into_iter().map(Deployment::try_from).collect()
+    .await)?)
+}
+
+/// What all tenants track of some transactions.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn of_transactions(
+    conn: &mut Conn<'_>,
+    chain: ChainNo,
+    txs: &[TxId],
+) -> Result<Vec<Deployment>, StoreError> {
+    let txs = Blobs::of(txs.iter().map(TxId::as_slice));
+    if txs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql =
+        sets(conn, select_deployment!("WHERE d.chain_no = $1 AND d.tx IN blobs($2) ORDER BY d.id"));
+    all(on!(conn, c => sqlx::query_as(sql).bind(chain.0).bind(&txs).fetch_all(c).await)?)
 }
 
 /// Begins to track a deployment by its transaction.
@@ -186,8 +167,8 @@ pub async fn insert_by_hash(
     now: Millis,
 ) -> Result<(), StoreError> {
     on!(conn, c => sqlx::query(
-        "INSERT INTO safe_deployment (id, tenant_id, chain, tx, found_by, status, created_at, updated_at)
-         VALUES ($1, $2, $3, $4, 'hash', 'pending', $5, $5)",
+        "INSERT INTO safe_deployment (id, tenant_id, chain_no, tx, found_by, status, created_at, updated_at)
+         VALUES ($1, $2, (SELECT no FROM chain WHERE name = $3), $4, 'hash', 'pending', $5, $5)",
     )
     .bind(id)
     .bind(tenant)
@@ -209,8 +190,8 @@ pub async fn get(
     tenant: TenantId,
     id: SafeDeploymentId,
 ) -> Result<Option<Deployment>, StoreError> {
-    let row: Option<Raw> = on!(conn, c => sqlx::query_as(concat!(
-        "SELECT ", columns!(), " FROM safe_deployment WHERE tenant_id = $1 AND id = $2",
+    let row: Option<Raw> = on!(conn, c => sqlx::query_as(select_deployment!(
+        "WHERE d.tenant_id = $1 AND d.id = $2"
     ))
     .bind(tenant)
     .bind(id)
@@ -229,16 +210,16 @@ pub async fn by_tx(
     chain: &ChainName,
     tx: &TxId,
 ) -> Result<Vec<Deployment>, StoreError> {
-    let rows: Vec<Raw> = on!(conn, c => sqlx::query_as(concat!(
-        "SELECT ", columns!(), " FROM safe_deployment
-         WHERE tenant_id = $1 AND chain = $2 AND tx = $3 ORDER BY id",
+    let rows: Vec<Raw> = on!(conn, c => sqlx::query_as(select_deployment!(
+        "WHERE d.chain_no = (SELECT no FROM chain WHERE name = $2) AND d.tx = $3 AND d.tenant_id = $1
+         ORDER BY d.id"
     ))
     .bind(tenant)
     .bind(chain.as_str())
     .bind(tx.as_slice())
     .fetch_all(c)
     .await)?;
-    rows.into_iter().map(Deployment::try_from).collect()
+    all(rows)
 }
 
 /// A page of the tenant's deployments, newest first, those before `before`.
@@ -253,18 +234,17 @@ pub async fn list(
     before: Option<SafeDeploymentId>,
     limit: i64,
 ) -> Result<Vec<Deployment>, StoreError> {
-    let mut sql =
-        concat!("SELECT ", columns!(), " FROM safe_deployment WHERE tenant_id = $1").to_owned();
+    let mut sql = select_deployment!("WHERE d.tenant_id = $1").to_owned();
     if chain.is_some() {
-        sql.push_str(" AND chain = $2");
+        sql.push_str(" AND n.name = $2");
     }
     if status.is_some() {
-        sql.push_str(" AND status = $3");
+        sql.push_str(" AND d.status = $3");
     }
     if before.is_some() {
-        sql.push_str(" AND id < $4");
+        sql.push_str(" AND d.id < $4");
     }
-    sql.push_str(" ORDER BY id DESC LIMIT $5");
+    sql.push_str(" ORDER BY d.id DESC LIMIT $5");
     let rows: Vec<Raw> = on!(conn, c => sqlx::query_as(AssertSqlSafe(sql))
         .bind(tenant)
         .bind(chain.map(ChainName::as_str))
@@ -282,100 +262,80 @@ pub async fn list(
 /// [`StoreError`] of the engine.
 pub async fn processing_above(
     conn: &mut Conn<'_>,
-    chain: &ChainName,
+    chain: ChainNo,
     fork: u64,
 ) -> Result<Vec<Deployment>, StoreError> {
-    let rows: Vec<Raw> = on!(conn, c => sqlx::query_as(concat!(
-        "SELECT ", columns!(), " FROM safe_deployment
-         WHERE chain = $1 AND status = 'processing' AND block_number > $2 ORDER BY id",
+    all(on!(conn, c => sqlx::query_as(select_deployment!(
+        "WHERE d.chain_no = $1 AND d.status = 'processing' AND d.block_number > $2 ORDER BY d.id"
     ))
-    .bind(chain.as_str())
+    .bind(chain.0)
     .bind(number(fork)?)
     .fetch_all(c)
-    .await)?;
-    rows.into_iter().map(Deployment::try_from).collect()
+    .await)?)
 }
 
-/// Writes a new deployment, or all of an old one that may change. `seen` is the `updated_at` that it was
-/// read with (`None` for a new one): [`StoreError::Collision`] if it has another by now.
+/// Writes a new deployment, or all of an old one that may change. [`StoreError::Stale`] if it is not the
+/// revision that was read.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
 pub async fn write(
     conn: &mut Conn<'_>,
-    row: &Deployment,
-    seen: Option<(DeploymentStatus, Millis)>,
+    chain: ChainNo,
+    change: &DeploymentChange,
 ) -> Result<(), StoreError> {
+    let DeploymentChange { seen, now: row } = change;
     let (block_number, block_hash) = match row.block {
         Some(block) => (Some(number(block.number)?), Some(block.hash.0.to_vec())),
         None => (None, None),
     };
-    let changed = if let Some((status, updated_at)) = seen {
-        on!(conn, c => sqlx::query(
-            "UPDATE safe_deployment
-             SET status = $4, reason = $5, address = $6, wallet_id = $7, owner_wallet = $8, version = $9,
-                 singleton = $10, owners = $11, threshold = $12, block_number = $13, block_hash = $14,
-                 sender = $15, nonce = $16, missing_since = $17, updated_at = $18
-             WHERE id = $1 AND status = $2 AND updated_at = $3",
-        )
-        .bind(row.id)
-        .bind(status.as_str())
-        .bind(updated_at)
-        .bind(row.status.as_str())
-        .bind(&row.reason)
-        .bind(row.address.as_ref().map(Address::as_slice))
-        .bind(row.wallet_id)
-        .bind(row.owner_wallet)
-        .bind(&row.version)
-        .bind(row.singleton.as_ref().map(Address::as_slice))
-        .bind(write_addresses(&row.owners))
-        .bind(row.threshold.map(number).transpose()?)
-        .bind(block_number)
-        .bind(&block_hash)
-        .bind(row.sender.as_ref().map(Address::as_slice))
-        .bind(row.nonce.map(number).transpose()?)
-        .bind(row.missing_since)
-        .bind(row.updated_at)
-        .execute(c)
-        .await
-        .map(|done| done.rows_affected()))?
-    } else {
-        on!(conn, c => sqlx::query(
-            "INSERT INTO safe_deployment (id, tenant_id, chain, tx, found_by, status, reason, address,
-                 wallet_id, owner_wallet, version, singleton, owners, threshold, block_number, block_hash,
-                 sender, nonce, missing_since, created_at, updated_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
-                     $20, $21)",
-        )
-        .bind(row.id)
-        .bind(row.tenant_id)
-        .bind(row.chain.as_str())
-        .bind(row.tx.as_slice())
-        .bind(if row.found_by_owner { "owner" } else { "hash" })
-        .bind(row.status.as_str())
-        .bind(&row.reason)
-        .bind(row.address.as_ref().map(Address::as_slice))
-        .bind(row.wallet_id)
-        .bind(row.owner_wallet)
-        .bind(&row.version)
-        .bind(row.singleton.as_ref().map(Address::as_slice))
-        .bind(write_addresses(&row.owners))
-        .bind(row.threshold.map(number).transpose()?)
-        .bind(block_number)
-        .bind(&block_hash)
-        .bind(row.sender.as_ref().map(Address::as_slice))
-        .bind(row.nonce.map(number).transpose()?)
-        .bind(row.missing_since)
-        .bind(row.created_at)
-        .bind(row.updated_at)
-        .execute(c)
-        .await
-        .map(|done| done.rows_affected()))?
-    };
+    let changed = on!(conn, c => sqlx::query(
+        "INSERT INTO safe_deployment (id, tenant_id, chain_no, tx, found_by, status, reason, address,
+             wallet_id, owner_wallet, version, singleton, owners, threshold, block_number, block_hash,
+             sender, nonce, missing_since, revision, created_at, updated_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
+                 $20, $21, $22)
+         ON CONFLICT (id) DO UPDATE
+         SET status = excluded.status, reason = excluded.reason, address = excluded.address,
+             wallet_id = excluded.wallet_id, owner_wallet = excluded.owner_wallet,
+             version = excluded.version, singleton = excluded.singleton, owners = excluded.owners,
+             threshold = excluded.threshold, block_number = excluded.block_number,
+             block_hash = excluded.block_hash, sender = excluded.sender, nonce = excluded.nonce,
+             missing_since = excluded.missing_since, revision = excluded.revision,
+             updated_at = excluded.updated_at
+         WHERE safe_deployment.revision = $23",
+    )
+    .bind(row.id)
+    .bind(row.tenant_id)
+    .bind(chain.0)
+    .bind(row.tx.as_slice())
+    .bind(if row.found_by_owner { "owner" } else { "hash" })
+    .bind(row.status.as_str())
+    .bind(&row.reason)
+    .bind(row.address.as_ref().map(Address::as_slice))
+    .bind(row.wallet_id)
+    .bind(row.owner_wallet)
+    .bind(&row.version)
+    .bind(row.singleton.as_ref().map(Address::as_slice))
+    .bind(write_addresses(&row.owners))
+    .bind(row.threshold.map(number).transpose()?)
+    .bind(block_number)
+    .bind(&block_hash)
+    .bind(row.sender.as_ref().map(Address::as_slice))
+    .bind(row.nonce.map(number).transpose()?)
+    .bind(row.missing_since)
+    .bind(row.revision)
+    .bind(row.created_at)
+    .bind(row.updated_at)
+    // No revision is below zero: a deployment that is new to the caller is not to be there.
+    .bind(seen.unwrap_or(-1))
+    .execute(c)
+    .await
+    .map(|done| done.rows_affected()))?;
     if changed == 1 {
         Ok(())
     } else {
-        Err(StoreError::Collision(format!("the deployment {} changed meanwhile", row.id)))
+        Err(StoreError::Stale(format!("the deployment {} changed meanwhile", row.id)))
     }
 }
 

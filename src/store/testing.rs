@@ -6,13 +6,18 @@ use std::{collections::BTreeMap, env};
 use sqlx::{AssertSqlSafe, Connection as _, FromRow, PgConnection};
 use tempfile::TempDir;
 
-use super::{Db, audit, chain, on, transfer};
+use super::{Db, StoreError, audit, balance, chain, code, event, feed, on};
 use crate::{
     amount::Amount,
-    chain::{Address, AssetKey, ChainName},
-    clock::Clock,
+    chain::{Address, AssetKey, ChainName, Kind},
+    clock::{Clock, Millis},
     id::{Ids, TenantId, WalletId},
-    ledger::Position,
+    ledger::changes::BalanceChange,
+    metrics::Metrics,
+    model::{
+        AssetNo, Balance, BalanceRef, Cursor, Direction, NewWallet, Position, Status, WalletKind,
+        WalletNo, read_ordinal,
+    },
 };
 
 pub(crate) struct TestStore {
@@ -23,24 +28,57 @@ pub(crate) struct TestStore {
 }
 
 /// A transfer by what it is and how it stands; ids and times differ between runs of one history.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Standing {
     pub tx: Vec<u8>,
     pub ordinal: String,
-    pub direction: String,
+    pub direction: Direction,
     pub asset: Vec<u8>,
-    pub kind: String,
-    pub status: String,
+    pub kind: Kind,
+    pub status: Status,
     pub amount: Amount,
     pub counted: bool,
     pub block_number: i64,
+}
+
+#[derive(FromRow)]
+struct RawStanding {
+    tx: Vec<u8>,
+    ordinal: Vec<u8>,
+    direction: i16,
+    asset: Vec<u8>,
+    kind: i16,
+    status: i16,
+    amount: Amount,
+    counted: bool,
+    block_number: i64,
+}
+
+impl TryFrom<RawStanding> for Standing {
+    type Error = StoreError;
+
+    fn try_from(row: RawStanding) -> Result<Self, StoreError> {
+        Ok(Self {
+            tx: row.tx,
+            ordinal: read_ordinal(&row.ordinal).expect("an ordinal").to_string(),
+            direction: code::read_direction(row.direction)?,
+            asset: row.asset,
+            kind: code::read_kind(row.kind)?,
+            status: code::read_status(row.status)?,
+            amount: row.amount,
+            counted: row.counted,
+            block_number: row.block_number,
+        })
+    }
 }
 
 impl TestStore {
     /// One store per engine that can be tested here.
     pub async fn all() -> Vec<Self> {
         let folder = tempfile::tempdir().unwrap();
-        let db = Db::open(&format!("sqlite://{}/t.db", folder.path().display())).await.unwrap();
+        let db = Db::open(&format!("sqlite://{}/t.db", folder.path().display()), &Metrics::new())
+            .await
+            .unwrap();
         let ids = Ids::new(Clock::System);
         let mut stores = vec![Self { db, ids: ids.clone(), _folder: Some(folder), server: None }];
         if let Ok(server) = env::var("TIDEMARK_TEST_POSTGRES_URL") {
@@ -50,7 +88,7 @@ impl TestStore {
             sqlx::query(create).execute(&mut admin).await.unwrap();
             let mut url: url::Url = server.parse().unwrap();
             url.set_path(&name);
-            let db = Db::open(url.as_str()).await.unwrap();
+            let db = Db::open(url.as_str(), &Metrics::new()).await.unwrap();
             stores.push(Self { db, ids, _folder: None, server: Some((server, name)) });
         }
         stores
@@ -78,16 +116,58 @@ impl TestStore {
     }
 
     pub async fn wallet(&self, tenant: TenantId, address: &[u8]) -> WalletId {
-        let id: WalletId = self.ids.next();
         let mut tx = self.db.begin().await.unwrap();
-        on!(&mut tx.conn(), c => sqlx::query(
-            "INSERT INTO wallet (id, tenant_id, family, address, kind, created_at, updated_at)
-             VALUES ($1, $2, 'evm', $3, 'eoa', 0, 0)",
-        )
-        .bind(id).bind(tenant).bind(address).execute(c).await.map(|_| ()))
-        .unwrap();
+        let wallet = NewWallet {
+            id: self.ids.next(),
+            tenant: event::tenant_no(&mut tx.conn(), tenant).await.unwrap(),
+            tenant_id: tenant,
+            account_id: None,
+            family: crate::chain::Family::Evm,
+            address: Address::from_slice(address).unwrap(),
+            kind: WalletKind::Eoa,
+            client_reference_id: None,
+            nickname: None,
+            is_primary: false,
+        };
+        super::wallet::insert(&mut tx.conn(), &wallet, Millis(0)).await.unwrap();
         tx.commit().await.unwrap();
-        id
+        wallet.id
+    }
+
+    /// The number of a wallet.
+    pub async fn wallet_no(&self, wallet: WalletId) -> WalletNo {
+        let mut session = self.db.read().await.unwrap();
+        event::numbers(&mut session.conn(), &[wallet]).await.unwrap()[&wallet]
+    }
+
+    /// The number of an asset, if the chain has it.
+    pub async fn asset_no(&self, name: &ChainName, asset: AssetKey) -> Option<AssetNo> {
+        let cursor = self.cursor(name).await?;
+        let mut session = self.db.read().await.unwrap();
+        let found = super::asset::by_keys(&mut session.conn(), cursor.no, &[asset]).await.unwrap();
+        found.into_iter().find(|found| found.key == asset).map(|found| found.no)
+    }
+
+    /// Which balance of a tenant's wallet.
+    pub async fn balance_ref(
+        &self,
+        tenant: TenantId,
+        wallet: WalletId,
+        address: Address,
+        name: &ChainName,
+        key: AssetKey,
+    ) -> BalanceRef {
+        let mut session = self.db.read().await.unwrap();
+        let tenant = event::tenant_no(&mut session.conn(), tenant).await.unwrap();
+        drop(session);
+        BalanceRef {
+            wallet: self.wallet_no(wallet).await,
+            tenant,
+            wallet_id: wallet,
+            address,
+            asset: self.asset_no(name, key).await.unwrap(),
+            key,
+        }
     }
 
     /// Registers an address as the API does: a wallet, and the wish to watch it.
@@ -111,12 +191,14 @@ impl TestStore {
         let id = self.wallet(tenant, address.as_slice()).await;
         let from = from.map(|block| i64::try_from(block).unwrap());
         let mut tx = self.db.begin().await.unwrap();
+        let chain_no = chain::ensure(&mut tx.conn(), chain).await.unwrap();
         on!(&mut tx.conn(), c => sqlx::query(
-            "INSERT INTO watch (chain, address, wallet_id, tenant_id, status, from_block, history, created_at,
-                                updated_at)
-             VALUES ($1, $2, $3, $4, 'requested', $5, $6, 0, 0)",
+            "INSERT INTO watch (chain_no, address, wallet_no, tenant_no, status, from_block, history,
+                                created_at, updated_at)
+             VALUES ($1, $2, (SELECT no FROM wallet WHERE id = $3), (SELECT no FROM tenant WHERE id = $4), 0,
+                     $5, $6, 0, 0)",
         )
-        .bind(chain.as_str()).bind(address.as_slice()).bind(id).bind(tenant)
+        .bind(chain_no.0).bind(address.as_slice()).bind(id).bind(tenant)
         .bind(from).bind(from.map(|_| "wanted")).execute(c).await.map(|_| ()))
         .unwrap();
         tx.commit().await.unwrap();
@@ -127,32 +209,61 @@ impl TestStore {
     pub async fn ask_to_close(&self, wallet: WalletId) {
         let mut tx = self.db.begin().await.unwrap();
         on!(&mut tx.conn(), c => sqlx::query(
-            "UPDATE watch SET status = 'closing' WHERE wallet_id = $1 AND status = 'open'",
+            "UPDATE watch SET status = 2
+             WHERE wallet_no = (SELECT no FROM wallet WHERE id = $1) AND status = 1",
         )
         .bind(wallet).execute(c).await.map(|_| ()))
         .unwrap();
         tx.commit().await.unwrap();
     }
 
-    pub async fn cursor(&self, name: &ChainName) -> Option<chain::Cursor> {
+    pub async fn cursor(&self, name: &ChainName) -> Option<Cursor> {
         let mut session = self.db.read().await.unwrap();
         chain::cursor(&mut session.conn(), name).await.unwrap()
     }
 
     pub async fn position(&self, wallet: WalletId, name: &ChainName, asset: AssetKey) -> Position {
+        self.balance(wallet, name, asset).await.position
+    }
+
+    pub async fn balance(&self, wallet: WalletId, name: &ChainName, asset: AssetKey) -> Balance {
+        let Some(asset) = self.asset_no(name, asset).await else { return Balance::default() };
+        let wallet = self.wallet_no(wallet).await;
         let mut session = self.db.read().await.unwrap();
-        transfer::balance(&mut session.conn(), wallet, name, &asset).await.unwrap().position
+        let conn = &mut session.conn();
+        let all = balance::of_wallets(conn, asset.chain(), &[wallet]).await.unwrap();
+        all.get(&(wallet, asset)).copied().unwrap_or_default()
+    }
+
+    /// Writes a balance behind the ledger's back.
+    pub async fn set_balance(
+        &self,
+        wallet: WalletId,
+        name: &ChainName,
+        asset: AssetKey,
+        balance: Balance,
+    ) {
+        let asset = self.asset_no(name, asset).await.unwrap();
+        let wallet = self.wallet_no(wallet).await;
+        let change = BalanceChange { wallet, asset, balance, block: 0 };
+        let mut tx = self.db.begin().await.unwrap();
+        balance::write(&mut tx.conn(), &[change], Millis(0)).await.unwrap();
+        tx.commit().await.unwrap();
     }
 
     /// A wallet's transfers, in a stable order.
     pub async fn transfers(&self, wallet: WalletId) -> Vec<Standing> {
         let mut session = self.db.read().await.unwrap();
-        let mut rows: Vec<Standing> = on!(&mut session.conn(), c => sqlx::query_as(
-            "SELECT tx, ordinal, direction, asset, kind, status, amount, counted, block_number
-             FROM transfer WHERE wallet_id = $1",
+        let rows: Vec<RawStanding> = on!(&mut session.conn(), c => sqlx::query_as(
+            "SELECT t.tx, t.ordinal, t.direction, a.asset, t.kind, t.status, t.amount, t.counted,
+                    t.block_number
+             FROM transfer t JOIN asset a ON a.no = t.asset_no
+             WHERE t.wallet_no = (SELECT no FROM wallet WHERE id = $1) AND t.status <> 3",
         )
         .bind(wallet).fetch_all(c).await)
         .unwrap();
+        let mut rows: Vec<Standing> =
+            rows.into_iter().map(|row| Standing::try_from(row).unwrap()).collect();
         rows.sort();
         rows
     }
@@ -163,21 +274,29 @@ impl TestStore {
         wallet: WalletId,
         name: &ChainName,
     ) -> BTreeMap<AssetKey, Position> {
+        let Some(cursor) = self.cursor(name).await else { return BTreeMap::new() };
+        let wallet = self.wallet_no(wallet).await;
         let mut session = self.db.read().await.unwrap();
-        audit::replayed(&mut session.conn(), name, wallet).await.unwrap()
+        let conn = &mut session.conn();
+        let books = audit::replayed(conn, cursor.no, wallet).await.unwrap();
+        assert_eq!((books.altered, books.doubled), (0, 0));
+        let numbers: Vec<AssetNo> = books.positions.keys().copied().collect();
+        let assets = super::asset::by_numbers(conn, &numbers).await.unwrap();
+        books.positions.into_iter().map(|(no, position)| (assets[&no].key, position)).collect()
     }
 
-    /// What was told of a tenant, in order: type, wallet, and the transfer's id if it is of one.
+    /// What was told of a tenant, in order: type, the wallet's sequence, and the JSON that consumers get.
     pub async fn events(&self, tenant: TenantId) -> Vec<(String, Option<i64>, serde_json::Value)> {
         let mut session = self.db.read().await.unwrap();
-        let rows: Vec<(String, Option<i64>, String)> =
-            on!(&mut session.conn(), c => sqlx::query_as(
-            "SELECT type, sequence, body FROM event WHERE tenant_id = $1 ORDER BY position",
-        )
-        .bind(tenant).fetch_all(c).await)
-            .unwrap();
+        let rows = feed::after(&mut session.conn(), tenant, 0, &[], i64::MAX).await.unwrap();
+        let positions: Vec<i64> = rows.iter().map(|row| row.event.position).collect();
+        let expected: Vec<i64> = (1..=i64::try_from(rows.len()).unwrap()).collect();
+        assert_eq!(positions, expected, "the feed has no gaps");
         rows.into_iter()
-            .map(|(kind, sequence, body)| (kind, sequence, serde_json::from_str(&body).unwrap()))
+            .map(|row| {
+                let body = serde_json::from_str(row.body.get()).unwrap();
+                (row.event.kind.to_string(), row.event.sequence, body)
+            })
             .collect()
     }
 }

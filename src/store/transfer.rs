@@ -1,89 +1,49 @@
-//! Transfers, entries and balances: what the ledger's transactions read and write.
+//! Transfers and entries: what the ledger's steps read and write, in sets.
 
-use sqlx::FromRow;
+use std::collections::BTreeSet;
 
-use super::{Conn, StoreError, chain::number, on};
+use sqlx::{FromRow, QueryBuilder};
+
+use super::{
+    Conn, StoreError,
+    chain::number,
+    code, on,
+    set::{Ints, runs, sets},
+};
 use crate::{
     amount::Amount,
-    chain::{Address, AssetKey, BlockHash, BlockRef, ChainName, Kind, TxId},
+    chain::{Address, AssetKey, BlockHash, BlockRef, TxId},
     clock::Millis,
-    id::{TenantId, TransferId, WalletId},
-    ledger::{Direction, Effect, Position, Status},
+    id::{TransferId, WalletId},
+    ledger::changes::TransferUpdate,
+    model::{
+        AssetNo, BalanceRef, ChainNo, Entry, Reason, Status, TenantNo, Transfer, TransferNo,
+        WalletNo, ordinal_bytes, read_ordinal,
+    },
 };
-
-/// One movement as one wallet sees it, as it stands now.
-#[derive(Clone, Debug)]
-pub struct TransferRow {
-    pub id: TransferId,
-    pub wallet_id: WalletId,
-    pub tenant_id: TenantId,
-    pub chain: ChainName,
-    /// The transaction; the block's hash for what belongs to no transaction.
-    pub tx: TxId,
-    pub ordinal: String,
-    pub direction: Direction,
-    pub asset: AssetKey,
-    pub kind: Kind,
-    pub status: Status,
-    pub amount: Amount,
-    pub from: Option<Address>,
-    pub to: Option<Address>,
-    /// Whether it is in the balances: a verified asset and more than nothing.
-    pub counted: bool,
-    pub block: BlockRef,
-    pub block_time: Millis,
-    pub connections: i64,
-    pub reason: Option<String>,
-    pub memo: Option<String>,
-    pub seen_at: Millis,
-    pub settled_at: Option<Millis>,
-    pub orphaned_at: Option<Millis>,
-}
-
-impl TransferRow {
-    /// Whether `tx` is a transaction rather than a block.
-    #[must_use]
-    pub fn has_transaction(&self) -> bool {
-        !matches!(self.kind, Kind::Opening | Kind::Adjustment | Kind::Reward)
-            && !self.ordinal.starts_with("withdrawal:")
-            && !self.ordinal.starts_with("reward:")
-    }
-
-    /// Whether the chain's state at a settled block proved it, so that it never was pending.
-    #[must_use]
-    pub fn is_proven(&self) -> bool {
-        self.kind == Kind::Adjustment && self.ordinal.starts_with("proof:")
-    }
-}
 
 #[derive(FromRow)]
 pub(super) struct RawTransfer {
+    no: i64,
     id: TransferId,
-    wallet_id: WalletId,
-    tenant_id: TenantId,
-    #[sqlx(try_from = "String")]
-    chain: ChainName,
+    wallet_no: i64,
+    tenant_no: i64,
+    asset_no: i64,
+    status: i16,
+    direction: i16,
+    kind: i16,
+    counted: bool,
+    connection: i64,
+    amount: Amount,
+    counterparty: Option<Vec<u8>>,
     #[sqlx(try_from = "Vec<u8>")]
     tx: TxId,
-    ordinal: String,
-    #[sqlx(try_from = "String")]
-    direction: Direction,
-    #[sqlx(try_from = "Vec<u8>")]
-    asset: AssetKey,
-    #[sqlx(try_from = "String")]
-    kind: Kind,
-    #[sqlx(try_from = "String")]
-    status: Status,
-    amount: Amount,
-    from_address: Option<Vec<u8>>,
-    to_address: Option<Vec<u8>>,
-    counted: bool,
+    ordinal: Vec<u8>,
     #[sqlx(try_from = "i64")]
     block_number: u64,
     #[sqlx(try_from = "Vec<u8>")]
     block_hash: BlockHash,
     block_time: Millis,
-    connections: i64,
     reason: Option<String>,
     memo: Option<String>,
     seen_at: Millis,
@@ -91,142 +51,80 @@ pub(super) struct RawTransfer {
     orphaned_at: Option<Millis>,
 }
 
-impl From<RawTransfer> for TransferRow {
-    fn from(row: RawTransfer) -> Self {
-        let address = |bytes: Option<Vec<u8>>| bytes.as_deref().and_then(Address::from_slice);
-        Self {
+impl TryFrom<RawTransfer> for Transfer {
+    type Error = StoreError;
+
+    fn try_from(row: RawTransfer) -> Result<Self, StoreError> {
+        Ok(Self {
+            no: TransferNo(row.no),
             id: row.id,
-            wallet_id: row.wallet_id,
-            tenant_id: row.tenant_id,
-            chain: row.chain,
+            wallet: WalletNo(row.wallet_no),
+            tenant: TenantNo(row.tenant_no),
             tx: row.tx,
-            ordinal: row.ordinal,
-            direction: row.direction,
-            asset: row.asset,
-            kind: row.kind,
-            status: row.status,
+            ordinal: read_ordinal(&row.ordinal)
+                .ok_or_else(|| StoreError::corrupt(format!("the ordinal of {}", row.id)))?,
+            direction: code::read_direction(row.direction)?,
+            asset: AssetNo(row.asset_no),
+            kind: code::read_kind(row.kind)?,
+            status: code::read_status(row.status)?,
             amount: row.amount,
-            from: address(row.from_address),
-            to: address(row.to_address),
+            counterparty: row.counterparty.as_deref().and_then(Address::from_slice),
             counted: row.counted,
             block: BlockRef { number: row.block_number, hash: row.block_hash },
             block_time: row.block_time,
-            connections: row.connections,
-            reason: row.reason,
+            connection: u32::try_from(row.connection).map_err(StoreError::corrupt)?,
+            reason: code::read_reason(row.reason)?,
             memo: row.memo,
             seen_at: row.seen_at,
             settled_at: row.settled_at,
             orphaned_at: row.orphaned_at,
-        }
+        })
     }
 }
 
-/// The columns of [`TransferRow`], for every statement that reads one.
-macro_rules! transfer_columns {
-    () => {
-        "id, wallet_id, tenant_id, chain, tx, ordinal, direction, asset, kind, status, amount,
-         from_address, to_address, counted, block_number, block_hash, block_time, connections, reason, memo,
-         seen_at, settled_at, orphaned_at"
+/// The start of every statement that reads [`RawTransfer`]s.
+macro_rules! select_transfer {
+    ($rest:literal) => {
+        concat!(
+            "SELECT no, id, wallet_no, tenant_no, asset_no, status, direction, kind, counted, connection,
+                    amount, counterparty, tx, ordinal, block_number, block_hash, block_time, reason, memo,
+                    seen_at, settled_at, orphaned_at
+             FROM transfer ",
+            $rest
+        )
     };
 }
-pub(super) use transfer_columns;
+pub(super) use select_transfer;
 
-/// The transfer that a movement is to a wallet, if it was ever connected.
+fn all(rows: Vec<RawTransfer>) -> Result<Vec<Transfer>, StoreError> {
+    rows.into_iter().map(Transfer::try_from).collect()
+}
+
+/// Transfers that a block may hold again, by their marks.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
-pub async fn same_movement(
-    conn: &mut Conn<'_>,
-    transfer: &TransferRow,
-) -> Result<Option<TransferRow>, StoreError> {
-    let row: Option<RawTransfer> = on!(conn, c => sqlx::query_as(concat!(
-        "SELECT ", transfer_columns!(), " FROM transfer
-         WHERE wallet_id = $1 AND chain = $2 AND tx = $3 AND ordinal = $4 AND direction = $5
-           AND asset = $6",
-    ))
-    .bind(transfer.wallet_id)
-    .bind(transfer.chain.as_str())
-    .bind(transfer.tx.as_slice())
-    .bind(&transfer.ordinal)
-    .bind(transfer.direction.as_str())
-    .bind(transfer.asset.as_bytes())
-    .fetch_optional(c)
-    .await)?;
-    Ok(row.map(TransferRow::from))
+pub async fn marked(conn: &mut Conn<'_>, marks: Vec<i64>) -> Result<Vec<Transfer>, StoreError> {
+    let marks = Ints::of(marks);
+    if marks.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = sets(conn, select_transfer!("WHERE mark IN ints($1) AND status IN (1, 2)"));
+    all(on!(conn, c => sqlx::query_as(sql).bind(&marks).fetch_all(c).await)?)
 }
 
-/// # Errors
-/// [`StoreError::Constraint`] if the movement is booked already.
-pub async fn insert_transfer(conn: &mut Conn<'_>, row: &TransferRow) -> Result<(), StoreError> {
-    on!(conn, c => sqlx::query(
-        "INSERT INTO transfer (id, wallet_id, tenant_id, chain, tx, ordinal, direction, asset, kind, status,
-                               amount, from_address, to_address, counted, block_number, block_hash,
-                               block_time, connections, reason, memo, seen_at, settled_at, orphaned_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
-                 $21, $22, $23)",
-    )
-    .bind(row.id)
-    .bind(row.wallet_id)
-    .bind(row.tenant_id)
-    .bind(row.chain.as_str())
-    .bind(row.tx.as_slice())
-    .bind(&row.ordinal)
-    .bind(row.direction.as_str())
-    .bind(row.asset.as_bytes())
-    .bind(row.kind.as_str())
-    .bind(row.status.as_str())
-    .bind(row.amount)
-    .bind(row.from.as_ref().map(Address::as_slice))
-    .bind(row.to.as_ref().map(Address::as_slice))
-    .bind(row.counted)
-    .bind(number(row.block.number)?)
-    .bind(&row.block.hash.0[..])
-    .bind(row.block_time)
-    .bind(row.connections)
-    .bind(&row.reason)
-    .bind(&row.memo)
-    .bind(row.seen_at)
-    .bind(row.settled_at)
-    .bind(row.orphaned_at)
-    .execute(c)
-    .await
-    .map(|_| ()))?;
-    Ok(())
-}
-
-/// Writes where a transfer stands now. What names it never changes; what it moves can: a fee, or what a swap
-/// pays out, depends on the block that holds the transaction.
+/// Whether a chain has transfers that a block may hold again. While catching up there are none, and nothing has
+/// to be looked up.
 ///
 /// # Errors
-/// [`StoreError::Corrupt`] if there is no such transfer.
-pub async fn update_transfer(conn: &mut Conn<'_>, row: &TransferRow) -> Result<(), StoreError> {
-    let changed = on!(conn, c => sqlx::query(
-        "UPDATE transfer
-         SET status = $3, block_number = $4, block_hash = $5, block_time = $6, connections = $7,
-             settled_at = $8, orphaned_at = $9, kind = $10, amount = $11, from_address = $12,
-             to_address = $13, counted = $14, reason = $15, memo = $16
-         WHERE wallet_id = $1 AND id = $2",
+/// [`StoreError`] of the engine.
+pub async fn has_unsettled(conn: &mut Conn<'_>) -> Result<bool, StoreError> {
+    let row: Option<i64> = on!(conn, c => sqlx::query_scalar(
+        "SELECT CAST(1 AS BIGINT) FROM transfer WHERE mark IS NOT NULL AND status IN (1, 2) LIMIT 1",
     )
-    .bind(row.wallet_id)
-    .bind(row.id)
-    .bind(row.status.as_str())
-    .bind(number(row.block.number)?)
-    .bind(&row.block.hash.0[..])
-    .bind(row.block_time)
-    .bind(row.connections)
-    .bind(row.settled_at)
-    .bind(row.orphaned_at)
-    .bind(row.kind.as_str())
-    .bind(row.amount)
-    .bind(row.from.as_ref().map(Address::as_slice))
-    .bind(row.to.as_ref().map(Address::as_slice))
-    .bind(row.counted)
-    .bind(&row.reason)
-    .bind(&row.memo)
-    .execute(c)
-    .await
-    .map(|done| done.rows_affected()))?;
-    if changed == 1 { Ok(()) } else { Err(StoreError::corrupt(format!("no transfer {}", row.id))) }
+    .fetch_optional(c)
+    .await)?;
+    Ok(row.is_some())
 }
 
 /// The pending transfers of blocks up to `upto`, in chain order: what settles with that block.
@@ -235,18 +133,16 @@ pub async fn update_transfer(conn: &mut Conn<'_>, row: &TransferRow) -> Result<(
 /// [`StoreError`] of the engine.
 pub async fn pending_up_to(
     conn: &mut Conn<'_>,
-    chain: &ChainName,
+    chain: ChainNo,
     upto: u64,
-) -> Result<Vec<TransferRow>, StoreError> {
-    let rows: Vec<RawTransfer> = on!(conn, c => sqlx::query_as(concat!(
-        "SELECT ", transfer_columns!(), " FROM transfer
-         WHERE chain = $1 AND status = 'pending' AND block_number <= $2 ORDER BY block_number, id",
+) -> Result<Vec<Transfer>, StoreError> {
+    all(on!(conn, c => sqlx::query_as(select_transfer!(
+        "WHERE chain_no = $1 AND status = 1 AND block_number <= $2 ORDER BY block_number, no"
     ))
-    .bind(chain.as_str())
+    .bind(chain.0)
     .bind(number(upto)?)
     .fetch_all(c)
-    .await)?;
-    Ok(rows.into_iter().map(TransferRow::from).collect())
+    .await)?)
 }
 
 /// The pending transfers of blocks above `fork`, newest first: what a rollback takes back.
@@ -255,19 +151,16 @@ pub async fn pending_up_to(
 /// [`StoreError`] of the engine.
 pub async fn pending_above(
     conn: &mut Conn<'_>,
-    chain: &ChainName,
+    chain: ChainNo,
     fork: u64,
-) -> Result<Vec<TransferRow>, StoreError> {
-    let rows: Vec<RawTransfer> = on!(conn, c => sqlx::query_as(concat!(
-        "SELECT ", transfer_columns!(), " FROM transfer
-         WHERE chain = $1 AND status = 'pending' AND block_number > $2
-         ORDER BY block_number DESC, id DESC",
+) -> Result<Vec<Transfer>, StoreError> {
+    all(on!(conn, c => sqlx::query_as(select_transfer!(
+        "WHERE chain_no = $1 AND status = 1 AND block_number > $2 ORDER BY block_number DESC, no DESC"
     ))
-    .bind(chain.as_str())
+    .bind(chain.0)
     .bind(number(fork)?)
     .fetch_all(c)
-    .await)?;
-    Ok(rows.into_iter().map(TransferRow::from).collect())
+    .await)?)
 }
 
 /// The settled transfers of blocks above `fork`, newest first: only for a rewind by hand, it reads all of
@@ -277,193 +170,332 @@ pub async fn pending_above(
 /// [`StoreError`] of the engine.
 pub async fn settled_above(
     conn: &mut Conn<'_>,
-    chain: &ChainName,
+    chain: ChainNo,
     fork: u64,
-) -> Result<Vec<TransferRow>, StoreError> {
-    let rows: Vec<RawTransfer> = on!(conn, c => sqlx::query_as(concat!(
-        "SELECT ", transfer_columns!(), " FROM transfer
-         WHERE chain = $1 AND status = 'settled' AND block_number > $2
-         ORDER BY block_number DESC, id DESC",
+) -> Result<Vec<Transfer>, StoreError> {
+    all(on!(conn, c => sqlx::query_as(select_transfer!(
+        "WHERE chain_no = $1 AND status = 0 AND block_number > $2 ORDER BY block_number DESC, no DESC"
     ))
-    .bind(chain.as_str())
+    .bind(chain.0)
     .bind(number(fork)?)
     .fetch_all(c)
-    .await)?;
-    Ok(rows.into_iter().map(TransferRow::from).collect())
+    .await)?)
 }
 
-/// What of a wallet has settled on a chain: for a watch that begins anew.
+/// What of some wallets has settled on a chain: for watches that begin anew.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
 pub async fn settled_of(
     conn: &mut Conn<'_>,
-    wallet: WalletId,
-    chain: &ChainName,
-) -> Result<Vec<TransferRow>, StoreError> {
-    let rows: Vec<RawTransfer> = on!(conn, c => sqlx::query_as(concat!(
-        "SELECT ", transfer_columns!(), " FROM transfer
-         WHERE wallet_id = $1 AND chain = $2 AND status = 'settled' ORDER BY id DESC",
-    ))
-    .bind(wallet)
-    .bind(chain.as_str())
-    .fetch_all(c)
-    .await)?;
-    Ok(rows.into_iter().map(TransferRow::from).collect())
+    chain: ChainNo,
+    wallets: &[WalletNo],
+) -> Result<Vec<Transfer>, StoreError> {
+    let wallets = Ints::of(wallets.iter().map(|wallet| wallet.0));
+    if wallets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = sets(
+        conn,
+        select_transfer!(
+            "WHERE wallet_no IN ints($1) AND chain_no = $2 AND status = 0 ORDER BY no DESC"
+        ),
+    );
+    all(on!(conn, c => sqlx::query_as(sql).bind(&wallets).bind(chain.0).fetch_all(c).await)?)
 }
 
-/// The openings of a wallet on a chain that stand.
+/// The openings of some wallets on a chain that stand.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
 pub async fn openings(
     conn: &mut Conn<'_>,
-    wallet: WalletId,
-    chain: &ChainName,
-) -> Result<Vec<TransferRow>, StoreError> {
-    let rows: Vec<RawTransfer> = on!(conn, c => sqlx::query_as(concat!(
-        "SELECT ", transfer_columns!(), " FROM transfer
-         WHERE wallet_id = $1 AND chain = $2 AND kind = 'opening' AND status <> 'orphaned'",
-    ))
-    .bind(wallet)
-    .bind(chain.as_str())
-    .fetch_all(c)
-    .await)?;
-    Ok(rows.into_iter().map(TransferRow::from).collect())
-}
-
-/// Adds one effect of a transfer to the ledger.
-///
-/// # Errors
-/// [`StoreError::Constraint`] if this effect of this connection is booked already.
-pub async fn insert_entry(
-    conn: &mut Conn<'_>,
-    transfer: &TransferRow,
-    effect: Effect,
-    now: Millis,
-) -> Result<(), StoreError> {
-    on!(conn, c => sqlx::query(
-        "INSERT INTO entry (wallet_id, chain, asset, transfer_id, connection, effect, direction, amount,
-                            block_number, block_hash, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-    )
-    .bind(transfer.wallet_id)
-    .bind(transfer.chain.as_str())
-    .bind(transfer.asset.as_bytes())
-    .bind(transfer.id)
-    .bind(transfer.connections)
-    .bind(effect.as_str())
-    .bind(transfer.direction.as_str())
-    .bind(transfer.amount)
-    .bind(number(transfer.block.number)?)
-    .bind(&transfer.block.hash.0[..])
-    .bind(now)
-    .execute(c)
-    .await
-    .map(|_| ()))?;
-    Ok(())
-}
-
-/// A balance with what guards its next write.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct BalanceRow {
-    pub position: Position,
-    /// The sum of the open holds.
-    pub held: Amount,
-    /// What the asset's issuer has frozen.
-    pub frozen: Amount,
-    /// 0 while there is no row.
-    pub version: i64,
+    chain: ChainNo,
+    wallets: &[WalletNo],
+) -> Result<Vec<Transfer>, StoreError> {
+    let wallets = Ints::of(wallets.iter().map(|wallet| wallet.0));
+    if wallets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = sets(
+        conn,
+        select_transfer!(
+            "WHERE wallet_no IN ints($1) AND kind = 9 AND status IN (0, 1) AND chain_no = $2"
+        ),
+    );
+    all(on!(conn, c => sqlx::query_as(sql).bind(&wallets).bind(chain.0).fetch_all(c).await)?)
 }
 
 #[derive(FromRow)]
-struct RawBalance {
-    settled: Amount,
-    incoming: Amount,
-    outgoing: Amount,
-    held: Amount,
-    frozen: Amount,
-    version: i64,
+struct RawPair {
+    wallet_no: i64,
+    asset_no: i64,
 }
 
-impl BalanceRow {
-    /// What cannot be spent though it is there, by our holds or by the issuer.
-    #[must_use]
-    pub fn locked(&self) -> Amount {
-        self.held.saturating_add(self.frozen)
-    }
-}
-
-/// The balance of one asset; an empty one of version 0 where there is none.
+/// The balances, among those of `wallets`, that a block above `settled` has begun or corrected: their settled part
+/// is not what the chain had at the settled block; it is when that block settles.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
-pub async fn balance(
+pub async fn unfinished(
     conn: &mut Conn<'_>,
-    wallet: WalletId,
-    chain: &ChainName,
-    asset: &AssetKey,
-) -> Result<BalanceRow, StoreError> {
-    let row: Option<RawBalance> = on!(conn, c => sqlx::query_as(
-        "SELECT settled, incoming, outgoing, held, frozen, version FROM balance
-         WHERE wallet_id = $1 AND chain = $2 AND asset = $3",
-    )
-    .bind(wallet)
-    .bind(chain.as_str())
-    .bind(asset.as_bytes())
-    .fetch_optional(c)
-    .await)?;
-    Ok(row.map_or_else(BalanceRow::default, |row| BalanceRow {
-        position: Position { settled: row.settled, incoming: row.incoming, outgoing: row.outgoing },
-        held: row.held,
-        frozen: row.frozen,
-        version: row.version,
-    }))
+    chain: ChainNo,
+    wallets: &[WalletNo],
+    settled: u64,
+) -> Result<BTreeSet<(WalletNo, AssetNo)>, StoreError> {
+    let wallets = Ints::of(wallets.iter().map(|wallet| wallet.0));
+    if wallets.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    // Openings are found by their wallet, corrections among what is pending.
+    let sql = sets(
+        conn,
+        "SELECT wallet_no, asset_no FROM transfer
+         WHERE wallet_no IN ints($1) AND kind = 9 AND status IN (0, 1) AND chain_no = $2 AND block_number > $3
+         UNION
+         SELECT wallet_no, asset_no FROM transfer
+         WHERE chain_no = $2 AND status = 1 AND block_number > $3 AND kind = 10 AND wallet_no IN ints($1)",
+    );
+    let rows: Vec<RawPair> = on!(conn, c => sqlx::query_as(sql)
+        .bind(&wallets)
+        .bind(chain.0)
+        .bind(number(settled)?)
+        .fetch_all(c)
+        .await)?;
+    Ok(rows.into_iter().map(|row| (WalletNo(row.wallet_no), AssetNo(row.asset_no))).collect())
 }
 
-/// Writes a balance that was read as `row.version`; its version grows by one.
+/// The adjustments of some wallets in blocks of one time.
 ///
 /// # Errors
-/// [`StoreError::Collision`] if it has another version by now.
-pub async fn write_balance(
+/// [`StoreError`] of the engine.
+pub async fn adjustments_at(
     conn: &mut Conn<'_>,
-    wallet: WalletId,
-    chain: &ChainName,
-    asset: &AssetKey,
-    row: &BalanceRow,
-    block: u64,
+    wallets: &[WalletNo],
+    time: Millis,
+) -> Result<Vec<Transfer>, StoreError> {
+    let wallets = Ints::of(wallets.iter().map(|wallet| wallet.0));
+    if wallets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (first, last) = TransferId::range(time);
+    let sql = sets(
+        conn,
+        select_transfer!(
+            "WHERE wallet_no IN ints($1) AND id >= $2 AND id <= $3 AND kind = 10 AND status <> 3"
+        ),
+    );
+    all(on!(conn, c => sqlx::query_as(sql)
+        .bind(&wallets)
+        .bind(first)
+        .bind(last)
+        .fetch_all(c)
+        .await)?)
+}
+
+#[derive(FromRow)]
+struct RawSettling {
+    wallet_no: i64,
+    tenant_no: i64,
+    wallet_id: WalletId,
+    #[sqlx(try_from = "Vec<u8>")]
+    address: Address,
+    #[sqlx(try_from = "i64")]
+    opened_number: u64,
+    asset_no: i64,
+    #[sqlx(try_from = "Vec<u8>")]
+    asset: AssetKey,
+}
+
+/// The balances whose settled part changes when the blocks up to `upto` settle, of watches that are open and
+/// began there or before: below its beginning a watch does not know the whole balance.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn settling(
+    conn: &mut Conn<'_>,
+    chain: ChainNo,
+    upto: u64,
+    limit: i64,
+) -> Result<Vec<BalanceRef>, StoreError> {
+    // How far a watch reaches back is judged here: in the statement, SQLite would look each watch up by it.
+    let rows: Vec<RawSettling> = on!(conn, c => sqlx::query_as(
+        "SELECT DISTINCT w.wallet_no, w.tenant_no, v.id AS wallet_id, w.address, w.opened_number,
+                t.asset_no, a.asset
+         FROM transfer t
+         JOIN watch w ON w.wallet_no = t.wallet_no AND w.chain_no = t.chain_no
+         JOIN wallet v ON v.no = w.wallet_no
+         JOIN asset a ON a.no = t.asset_no
+         WHERE t.chain_no = $1 AND t.status = 1 AND t.block_number <= $2 AND t.counted AND w.status = 1
+         ORDER BY w.address, w.wallet_no, t.asset_no LIMIT $3",
+    )
+    .bind(chain.0)
+    .bind(number(upto)?)
+    .bind(limit)
+    .fetch_all(c)
+    .await)?;
+    let balance = |row: RawSettling| BalanceRef {
+        wallet: WalletNo(row.wallet_no),
+        tenant: TenantNo(row.tenant_no),
+        wallet_id: row.wallet_id,
+        address: row.address,
+        asset: AssetNo(row.asset_no),
+        key: row.asset,
+    };
+    Ok(rows.into_iter().filter(|row| row.opened_number <= upto).map(balance).collect())
+}
+
+/// Writes new transfers.
+///
+/// # Errors
+/// [`StoreError::Constraint`] if a number is taken: somebody else has moved the cursor.
+pub async fn insert(
+    conn: &mut Conn<'_>,
+    chain: ChainNo,
+    transfers: &[Transfer],
+) -> Result<(), StoreError> {
+    for run in runs(transfers) {
+        on!(conn, c => {
+            let mut query = QueryBuilder::new(
+                "INSERT INTO transfer (no, id, mark, wallet_no, tenant_no, chain_no, asset_no, status, direction,
+                                       kind, counted, connection, amount, counterparty, tx, ordinal,
+                                       block_number, block_hash, block_time, reason, memo, seen_at, settled_at) ",
+            );
+            query.push_values(run, |mut row, transfer| {
+                let unsettled = transfer.status != Status::Settled;
+                row.push_bind(transfer.no.0)
+                    .push_bind(transfer.id)
+                    .push_bind(unsettled.then(|| transfer.id.mark()))
+                    .push_bind(transfer.wallet.0)
+                    .push_bind(transfer.tenant.0)
+                    .push_bind(chain.0)
+                    .push_bind(transfer.asset.0)
+                    .push_bind(code::status(transfer.status))
+                    .push_bind(code::direction(transfer.direction))
+                    .push_bind(code::kind(transfer.kind))
+                    .push_bind(transfer.counted)
+                    .push_bind(i64::from(transfer.connection))
+                    .push_bind(transfer.amount)
+                    .push_bind(transfer.counterparty.as_ref().map(Address::as_slice))
+                    .push_bind(transfer.tx.as_slice())
+                    .push_bind(ordinal_bytes(&transfer.ordinal))
+                    .push_bind(transfer.block.number.cast_signed())
+                    .push_bind(&transfer.block.hash.0[..])
+                    .push_bind(transfer.block_time)
+                    .push_bind(transfer.reason.map(Reason::as_str))
+                    .push_bind(transfer.memo.as_deref())
+                    .push_bind(transfer.seen_at)
+                    .push_bind(transfer.settled_at);
+            });
+            query.build().execute(c).await.map(|_| ())
+        })?;
+    }
+    Ok(())
+}
+
+/// Writes how transfers stand now.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] if one of them is not there.
+pub async fn update(
+    conn: &mut Conn<'_>,
+    updates: &[TransferUpdate],
     now: Millis,
 ) -> Result<(), StoreError> {
-    let Position { settled, incoming, outgoing } = row.position;
-    let changed = on!(conn, c => sqlx::query(
-        "INSERT INTO balance (wallet_id, chain, asset, settled, incoming, outgoing, held, frozen,
-                              version, block_number, updated_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $11, 1, $9, $10)
-         ON CONFLICT (wallet_id, chain, asset) DO UPDATE
-         SET settled = excluded.settled, incoming = excluded.incoming, outgoing = excluded.outgoing,
-             held = excluded.held, frozen = excluded.frozen, version = balance.version + 1, block_number = excluded.block_number,
-             updated_at = excluded.updated_at
-         WHERE balance.version = $8",
-    )
-    .bind(wallet)
-    .bind(chain.as_str())
-    .bind(asset.as_bytes())
-    .bind(settled)
-    .bind(incoming)
-    .bind(outgoing)
-    .bind(row.held)
-    .bind(row.version)
-    .bind(number(block)?)
-    .bind(now)
-    .bind(row.frozen)
-    .execute(c)
-    .await
-    .map(|done| done.rows_affected()))?;
-    if changed == 1 {
-        Ok(())
-    } else {
-        Err(StoreError::Collision(format!("the balance of {wallet} changed meanwhile")))
+    let of = |wanted: fn(&TransferUpdate) -> Option<i64>| -> Vec<i64> {
+        updates.iter().filter_map(wanted).collect()
+    };
+    let settled = of(|update| match update {
+        TransferUpdate::Settled(no) => Some(no.0),
+        _ => None,
+    });
+    let replaced = of(|update| match update {
+        TransferUpdate::Replaced(no) => Some(no.0),
+        _ => None,
+    });
+    if !settled.is_empty() {
+        let sql = sets(
+            conn,
+            "UPDATE transfer SET status = 0, settled_at = $2 WHERE no IN ints($1) AND status = 1",
+        );
+        let list = Ints::of(settled.iter().copied());
+        let changed = on!(conn, c => sqlx::query(sql)
+            .bind(&list)
+            .bind(now)
+            .execute(c)
+            .await
+            .map(|done| done.rows_affected()))?;
+        all_changed(changed, settled.len())?;
     }
+    if !replaced.is_empty() {
+        let sql = sets(conn, "UPDATE transfer SET status = 3, mark = NULL WHERE no IN ints($1)");
+        let list = Ints::of(replaced.iter().copied());
+        let changed = on!(conn, c => sqlx::query(sql)
+            .bind(&list)
+            .execute(c)
+            .await
+            .map(|done| done.rows_affected()))?;
+        all_changed(changed, replaced.len())?;
+    }
+    let orphaned: Vec<_> = updates
+        .iter()
+        .filter_map(|update| match update {
+            TransferUpdate::Orphaned { no, mark, reason } => Some((no.0, *mark, *reason)),
+            _ => None,
+        })
+        .collect();
+    for run in runs(&orphaned) {
+        let changed = on!(conn, c => {
+            let mut query = QueryBuilder::new("WITH gone (no, mark, reason) AS (");
+            query.push_values(run, |mut row, (no, mark, reason)| {
+                row.push_bind(*no).push_bind(*mark).push_bind(reason.map(Reason::as_str));
+            });
+            query.push(
+                ") UPDATE transfer
+                 SET status = 2, mark = gone.mark, settled_at = NULL, orphaned_at = ",
+            );
+            query.push_bind(now);
+            query.push(
+                ", reason = COALESCE(gone.reason, transfer.reason)
+                 FROM gone WHERE transfer.no = gone.no AND transfer.status IN (0, 1)",
+            );
+            query.build().execute(c).await.map(|done| done.rows_affected())
+        })?;
+        all_changed(changed, run.len())?;
+    }
+    Ok(())
+}
+
+fn all_changed(changed: u64, expected: usize) -> Result<(), StoreError> {
+    if usize::try_from(changed) == Ok(expected) {
+        return Ok(());
+    }
+    Err(StoreError::corrupt(format!("{changed} of {expected} transfers stand as they were read")))
+}
+
+/// Adds entries to the ledger.
+///
+/// # Errors
+/// [`StoreError::Constraint`] if one of them is booked already.
+pub async fn insert_entries(
+    conn: &mut Conn<'_>,
+    entries: &[Entry],
+    now: Millis,
+) -> Result<(), StoreError> {
+    for run in runs(entries) {
+        on!(conn, c => {
+            let mut query =
+                QueryBuilder::new("INSERT INTO entry (transfer_no, kind, amount, created_at) ");
+            query.push_values(run, |mut row, entry| {
+                row.push_bind(entry.transfer.0)
+                    .push_bind(entry.kind.code())
+                    .push_bind(entry.amount)
+                    .push_bind(now);
+            });
+            query.build().execute(c).await.map(|_| ())
+        })?;
+    }
+    Ok(())
 }
 
 #[derive(FromRow)]
@@ -481,15 +513,15 @@ struct RawBlock {
 /// [`StoreError`] of the engine.
 pub async fn newest_block(
     conn: &mut Conn<'_>,
-    chain: &ChainName,
+    chain: ChainNo,
     upto: u64,
 ) -> Result<Option<BlockRef>, StoreError> {
     let row: Option<RawBlock> = on!(conn, c => sqlx::query_as(
         "SELECT block_number AS number, block_hash AS hash FROM transfer
-         WHERE chain = $1 AND status <> 'orphaned' AND block_number <= $2
+         WHERE chain_no = $1 AND status IN (0, 1) AND block_number <= $2
          ORDER BY block_number DESC LIMIT 1",
     )
-    .bind(chain.as_str())
+    .bind(chain.0)
     .bind(number(upto)?)
     .fetch_optional(c)
     .await)?;

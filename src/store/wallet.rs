@@ -6,80 +6,20 @@ mod filter;
 use sqlx::{AssertSqlSafe, FromRow};
 
 pub(in crate::store) use self::filter::bind_filter;
-pub use self::filter::{AccountFilter, WalletFilter, WalletStatus};
-use super::{Conn, StoreError, backfill::HistoryStatus, chain::number, on};
+pub use self::filter::{AccountFilter, WalletFilter};
+use super::{Conn, StoreError, chain::number, code, on};
 use crate::{
-    chain::{Address, ChainName, Family, words},
+    chain::{Address, ChainName, Family},
     clock::Millis,
     id::{AccountId, TenantId, WalletId},
+    model::{
+        ChainNo, HistoryStatus, NewWallet, SafeFacts, Wallet, WalletChain, WalletKind, WalletNo,
+    },
 };
-
-words! {
-    WalletKind {
-        Eoa = "eoa",
-        Safe = "safe",
-        Contract = "contract",
-    }
-}
-
-words! {
-    /// How far the wish to watch an address has come.
-    WatchStatus {
-        Requested = "requested",
-        Open = "open",
-        /// The tenant deleted the wallet; the follower has yet to close the watch.
-        Closing = "closing",
-        Closed = "closed",
-    }
-}
-
-/// The facts of a Safe as last proven.
-#[derive(Clone, Debug)]
-pub struct SafeFacts {
-    pub version: Option<String>,
-    pub singleton: Option<Address>,
-    /// As the family writes them.
-    pub owners: Vec<Address>,
-    pub threshold: Option<i64>,
-}
-
-/// One chain of a wallet.
-#[derive(Clone, Debug)]
-pub struct WalletChain {
-    pub chain: ChainName,
-    pub status: WatchStatus,
-    pub from_block: Option<u64>,
-    pub history: Option<HistoryStatus>,
-    /// The newest applied block, if the chain has begun.
-    pub head: Option<u64>,
-    /// How far a Safe's newest deployment there has come.
-    pub deployment: Option<String>,
-}
-
-/// A wallet and its watches.
-#[derive(Clone, Debug)]
-pub struct WalletRow {
-    pub id: WalletId,
-    pub tenant_id: TenantId,
-    pub account_id: Option<AccountId>,
-    pub family: Family,
-    pub address: Address,
-    pub kind: WalletKind,
-    pub client_reference_id: Option<String>,
-    pub nickname: Option<String>,
-    pub is_primary: bool,
-    pub disabled_at: Option<Millis>,
-    pub rotated_at: Option<Millis>,
-    pub replaced_by: Option<WalletId>,
-    pub safe: Option<SafeFacts>,
-    pub created_at: Millis,
-    pub updated_at: Millis,
-    /// By name.
-    pub chains: Vec<WalletChain>,
-}
 
 #[derive(FromRow)]
 struct RawWallet {
+    no: i64,
     id: WalletId,
     tenant_id: TenantId,
     account_id: Option<AccountId>,
@@ -102,7 +42,7 @@ struct RawWallet {
     created_at: Millis,
     updated_at: Millis,
     chain: Option<String>,
-    status: Option<String>,
+    status: Option<i16>,
     from_block: Option<i64>,
     history: Option<String>,
     head_number: Option<i64>,
@@ -111,14 +51,13 @@ struct RawWallet {
 
 impl RawWallet {
     fn chain(&self) -> Result<Option<WalletChain>, StoreError> {
-        let (Some(chain), Some(status)) = (&self.chain, &self.status) else { return Ok(None) };
+        let (Some(chain), Some(status)) = (&self.chain, self.status) else { return Ok(None) };
         let height = |number: Option<i64>| {
             number.map(u64::try_from).transpose().map_err(StoreError::corrupt)
         };
         Ok(Some(WalletChain {
             chain: ChainName::new(chain),
-            status: WatchStatus::parse(status)
-                .ok_or_else(|| StoreError::corrupt(format!("the watch status {status}")))?,
+            status: code::read_watch_status(status)?,
             from_block: height(self.from_block)?,
             history: self
                 .history
@@ -131,7 +70,7 @@ impl RawWallet {
         }))
     }
 
-    fn wallet(self) -> Result<WalletRow, StoreError> {
+    fn wallet(self) -> Result<Wallet, StoreError> {
         let safe = match (self.kind, self.safe_owners) {
             (WalletKind::Safe, owners) => Some(SafeFacts {
                 version: self.safe_version,
@@ -142,7 +81,8 @@ impl RawWallet {
             }),
             (WalletKind::Eoa | WalletKind::Contract, _) => None,
         };
-        Ok(WalletRow {
+        Ok(Wallet {
+            no: WalletNo(self.no),
             id: self.id,
             tenant_id: self.tenant_id,
             account_id: self.account_id,
@@ -175,7 +115,7 @@ pub async fn list(
     tenant: TenantId,
     filter: &WalletFilter,
     limit: i64,
-) -> Result<Vec<WalletRow>, StoreError> {
+) -> Result<Vec<Wallet>, StoreError> {
     read(conn, tenant, filter, "w.id DESC", limit).await
 }
 
@@ -187,7 +127,7 @@ pub async fn matching(
     conn: &mut Conn<'_>,
     tenant: TenantId,
     filter: &WalletFilter,
-) -> Result<Vec<WalletRow>, StoreError> {
+) -> Result<Vec<Wallet>, StoreError> {
     read(conn, tenant, filter, "w.is_primary DESC, w.id DESC", MATCHES).await
 }
 
@@ -197,20 +137,21 @@ async fn read(
     filter: &WalletFilter,
     order: &'static str,
     limit: i64,
-) -> Result<Vec<WalletRow>, StoreError> {
+) -> Result<Vec<Wallet>, StoreError> {
     let sql = format!(
-        "SELECT w.id, w.tenant_id, w.account_id, w.family, w.address, w.kind, w.client_reference_id,
+        "SELECT w.no, w.id, w.tenant_id, w.account_id, w.family, w.address, w.kind, w.client_reference_id,
                 w.nickname, w.is_primary, w.disabled_at, w.rotated_at, w.replaced_by, w.safe_version,
                 w.safe_singleton, w.safe_owners, w.safe_threshold, w.created_at, w.updated_at,
-                t.chain, t.status, t.from_block, t.history, c.head_number,
+                n.name AS chain, t.status, t.from_block, t.history, c.head_number,
                 CASE WHEN w.kind = 'safe' THEN (
                     SELECT d.status FROM safe_deployment d
-                    WHERE d.tenant_id = w.tenant_id AND d.chain = t.chain AND d.wallet_id = w.id
+                    WHERE d.wallet_id = w.id AND d.chain_no = t.chain_no
                     ORDER BY d.id DESC LIMIT 1) END AS deployment
          FROM (SELECT * FROM wallet w WHERE {} ORDER BY {order} LIMIT $12) w
-         LEFT JOIN watch t ON t.wallet_id = w.id
-         LEFT JOIN chain_cursor c ON c.chain = t.chain
-         ORDER BY w.id DESC, t.chain",
+         LEFT JOIN watch t ON t.wallet_no = w.no
+         LEFT JOIN chain n ON n.no = t.chain_no
+         LEFT JOIN chain_cursor c ON c.chain_no = t.chain_no
+         ORDER BY w.id DESC, n.name",
         filter.conditions()
     );
     let rows: Vec<RawWallet> = on!(conn, c => {
@@ -219,7 +160,7 @@ async fn read(
             .fetch_all(c)
             .await
     })?;
-    let mut wallets: Vec<WalletRow> = Vec::new();
+    let mut wallets: Vec<Wallet> = Vec::new();
     for row in rows {
         let chain = row.chain()?;
         if wallets.last().is_none_or(|last| last.id != row.id) {
@@ -238,36 +179,24 @@ pub async fn by_id(
     conn: &mut Conn<'_>,
     tenant: TenantId,
     id: WalletId,
-) -> Result<Option<WalletRow>, StoreError> {
+) -> Result<Option<Wallet>, StoreError> {
     let filter = WalletFilter { id: Some(id), ..WalletFilter::default() };
     Ok(list(conn, tenant, &filter, 1).await?.pop())
 }
 
-/// A wallet about to be registered.
-#[derive(Clone, Debug)]
-pub struct NewWallet {
-    pub id: WalletId,
-    pub tenant_id: TenantId,
-    pub account_id: Option<AccountId>,
-    pub family: Family,
-    pub address: Address,
-    pub kind: WalletKind,
-    pub client_reference_id: Option<String>,
-    pub nickname: Option<String>,
-    pub is_primary: bool,
-}
-
+/// Writes a new wallet; gives its number.
+///
 /// # Errors
 /// [`StoreError`] of the engine.
 pub async fn insert(
     conn: &mut Conn<'_>,
     wallet: &NewWallet,
     now: Millis,
-) -> Result<(), StoreError> {
-    on!(conn, c => sqlx::query(
+) -> Result<WalletNo, StoreError> {
+    let no: i64 = on!(conn, c => sqlx::query_scalar(
         "INSERT INTO wallet (id, tenant_id, account_id, family, address, kind, client_reference_id,
                              nickname, is_primary, created_at, updated_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10)",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10) RETURNING no",
     )
     .bind(wallet.id)
     .bind(wallet.tenant_id)
@@ -279,32 +208,33 @@ pub async fn insert(
     .bind(&wallet.nickname)
     .bind(wallet.is_primary)
     .bind(now)
-    .execute(c)
-    .await
-    .map(|_| ()))?;
-    Ok(())
+    .fetch_one(c)
+    .await)?;
+    Ok(WalletNo(no))
 }
 
-/// Wishes for a watch, with the history since `from_block` if one is given; `false` if the tenant watches that address on that chain already.
+/// Wishes for the watch of a wallet, with the history since `from_block` if one is given; `false` if the tenant
+/// watches that address on that chain already.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
 pub async fn request_watch(
     conn: &mut Conn<'_>,
+    no: WalletNo,
     wallet: &NewWallet,
-    chain: &ChainName,
+    chain: ChainNo,
     from_block: Option<u64>,
     now: Millis,
 ) -> Result<bool, StoreError> {
     let changed = on!(conn, c => sqlx::query(
-        "INSERT INTO watch (chain, address, wallet_id, tenant_id, status, from_block, history, created_at,
+        "INSERT INTO watch (chain_no, address, wallet_no, tenant_no, status, from_block, history, created_at,
                             updated_at)
-         VALUES ($1, $2, $3, $4, 'requested', $6, $7, $5, $5) ON CONFLICT DO NOTHING",
+         VALUES ($1, $2, $3, $4, 0, $6, $7, $5, $5) ON CONFLICT DO NOTHING",
     )
-    .bind(chain.as_str())
+    .bind(chain.0)
     .bind(wallet.address.as_slice())
-    .bind(wallet.id)
-    .bind(wallet.tenant_id)
+    .bind(no.0)
+    .bind(wallet.tenant.0)
     .bind(now)
     .bind(from_block.map(number).transpose()?)
     .bind(from_block.map(|_| HistoryStatus::Wanted.as_str()))
@@ -325,7 +255,9 @@ pub async fn history_of(
     chain: &ChainName,
 ) -> Result<Option<HistoryStatus>, StoreError> {
     let word: Option<String> = on!(conn, c => sqlx::query_scalar(
-        "SELECT history FROM watch WHERE wallet_id = $1 AND chain = $2",
+        "SELECT history FROM watch
+         WHERE wallet_no = (SELECT no FROM wallet WHERE id = $1)
+           AND chain_no = (SELECT no FROM chain WHERE name = $2)",
     )
     .bind(wallet)
     .bind(chain.as_str())
@@ -345,8 +277,10 @@ pub async fn watching(
     address: &Address,
 ) -> Result<Option<WalletId>, StoreError> {
     Ok(on!(conn, c => sqlx::query_scalar(
-        "SELECT wallet_id FROM watch
-         WHERE tenant_id = $1 AND chain = $2 AND address = $3 AND status IN ('requested', 'open')",
+        "SELECT v.id FROM watch w JOIN wallet v ON v.no = w.wallet_no
+         WHERE w.tenant_no = (SELECT no FROM tenant WHERE id = $1)
+           AND w.chain_no = (SELECT no FROM chain WHERE name = $2)
+           AND w.address = $3 AND w.status IN (0, 1)",
     )
     .bind(tenant)
     .bind(chain.as_str())
@@ -391,7 +325,8 @@ pub struct WalletChanges {
     pub is_primary: Option<bool>,
 }
 
-/// Writes what a tenant changes; `false` if the wallet is gone.
+/// Writes what a tenant changes; `false` if the wallet is gone. Events that were told before go on to say what
+/// they said: the caller holds the tenant's row.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
@@ -402,6 +337,20 @@ pub async fn update(
     changes: &WalletChanges,
     now: Millis,
 ) -> Result<bool, StoreError> {
+    if changes.client_reference_id.is_some() {
+        on!(conn, c => sqlx::query(
+            "INSERT INTO wallet_past (wallet_no, until_position, account_id, client_reference_id)
+             SELECT w.no, t.feed_position, w.account_id, w.client_reference_id
+             FROM wallet w JOIN tenant t ON t.id = w.tenant_id
+             WHERE w.id = $1 AND w.tenant_id = $2 AND w.deleted_at IS NULL
+             ON CONFLICT (wallet_no, until_position) DO NOTHING",
+        )
+        .bind(id)
+        .bind(tenant)
+        .execute(c)
+        .await
+        .map(|_| ()))?;
+    }
     let rows = on!(conn, c => sqlx::query(
         "UPDATE wallet
          SET nickname = CASE WHEN $3 THEN $4 ELSE nickname END,
@@ -448,8 +397,8 @@ pub async fn delete(
     }
     on!(conn, c => sqlx::query(
         "UPDATE watch
-         SET status = CASE status WHEN 'open' THEN 'closing' ELSE 'closed' END, updated_at = $2
-         WHERE wallet_id = $1 AND status IN ('requested', 'open')",
+         SET status = CASE status WHEN 1 THEN 2 ELSE 3 END, updated_at = $2
+         WHERE wallet_no = (SELECT no FROM wallet WHERE id = $1) AND status IN (0, 1)",
     )
     .bind(id)
     .bind(now)
@@ -468,8 +417,8 @@ pub async fn watched_per_chain(
     tenant: TenantId,
 ) -> Result<Vec<(ChainName, i64)>, StoreError> {
     let rows: Vec<(String, i64)> = on!(conn, c => sqlx::query_as(
-        "SELECT chain, COUNT(*) FROM watch
-         WHERE tenant_id = $1 AND status IN ('requested', 'open') GROUP BY chain",
+        "SELECT n.name, COUNT(*) FROM watch w JOIN chain n ON n.no = w.chain_no
+         WHERE w.tenant_no = (SELECT no FROM tenant WHERE id = $1) AND w.status IN (0, 1) GROUP BY n.name",
     )
     .bind(tenant)
     .fetch_all(c)
@@ -481,8 +430,9 @@ pub async fn watched_per_chain(
 #[cfg(test)]
 pub async fn open_for_test(conn: &mut Conn<'_>, wallet: WalletId, chain: &ChainName) {
     let changed = on!(conn, c => sqlx::query(
-        "UPDATE watch SET status = 'open', opened_number = 1, opened_hash = $3
-         WHERE wallet_id = $1 AND chain = $2",
+        "UPDATE watch SET status = 1, opened_number = 1, opened_hash = $3
+         WHERE wallet_no = (SELECT no FROM wallet WHERE id = $1)
+           AND chain_no = (SELECT no FROM chain WHERE name = $2)",
     )
     .bind(wallet)
     .bind(chain.as_str())

@@ -1,130 +1,150 @@
 //! Watches: which wallet's address is followed on which chain, and since which block.
 
-use std::collections::BTreeSet;
+use std::collections::HashMap;
 
 use sqlx::{FromRow, QueryBuilder};
 
-use super::{Conn, StoreError, chain::number, on};
+use super::{
+    Conn, StoreError,
+    chain::number,
+    code, on,
+    set::{Blobs, Ints, runs, sets},
+};
 use crate::{
-    chain::{Address, BlockHash, BlockRef, ChainName},
+    chain::{Address, BlockHash, BlockRef, ChainName, Family},
     clock::Millis,
     id::{AccountId, TenantId, WalletId},
+    ledger::{
+        backfill::Participant,
+        changes::{HistoryChange, HistoryStep, WatchChanges},
+        known::Watches,
+    },
+    model::{
+        Asset, BalanceRef, BlockPoint, ChainNo, HistoryStatus, TenantNo, WalletNo, Watch,
+        WatchStatus,
+    },
+    view::WalletRefView,
 };
-
-/// Addresses asked for in one statement; both engines take far more parameters.
-const CHUNK: usize = 500;
-
-/// A watch with what events say of its wallet.
-#[derive(Clone, Debug)]
-pub struct WatchRow {
-    pub wallet_id: WalletId,
-    pub tenant_id: TenantId,
-    pub address: Address,
-    /// Whether the wallet is an ordinary account, one that can own a Safe.
-    pub is_eoa: bool,
-    pub account_id: Option<AccountId>,
-    pub client_reference_id: Option<String>,
-    /// Whether `wallet.activated` was told already.
-    pub activated: bool,
-}
 
 #[derive(FromRow)]
 struct RawWatch {
+    wallet_no: i64,
+    tenant_no: i64,
     wallet_id: WalletId,
     tenant_id: TenantId,
     #[sqlx(try_from = "Vec<u8>")]
     address: Address,
     kind: String,
+    activated: bool,
     account_id: Option<AccountId>,
     client_reference_id: Option<String>,
-    activated: bool,
 }
 
-impl From<RawWatch> for WatchRow {
+impl RawWatch {
+    fn shown(&self, family: Family) -> WalletRefView {
+        WalletRefView {
+            id: self.wallet_id,
+            address: family.format_address(&self.address),
+            account_id: self.account_id,
+            client_reference_id: self.client_reference_id.clone(),
+        }
+    }
+}
+
+impl From<RawWatch> for Watch {
     fn from(row: RawWatch) -> Self {
         Self {
+            wallet: WalletNo(row.wallet_no),
+            tenant: TenantNo(row.tenant_no),
             wallet_id: row.wallet_id,
             tenant_id: row.tenant_id,
             address: row.address,
             is_eoa: row.kind == "eoa",
-            account_id: row.account_id,
-            client_reference_id: row.client_reference_id,
             activated: row.activated,
         }
     }
 }
 
-/// The addresses whose movements count on a chain.
+macro_rules! select_watch {
+    ($rest:literal) => {
+        concat!(
+            "SELECT w.wallet_no, w.tenant_no, v.id AS wallet_id, v.tenant_id, w.address, v.kind, w.activated,
+                    v.account_id, v.client_reference_id
+             FROM watch w JOIN wallet v ON v.no = w.wallet_no ",
+            $rest
+        )
+    };
+}
+
+/// The addresses whose movements count on a chain, in order.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
 pub async fn open_addresses(
     conn: &mut Conn<'_>,
-    chain: &ChainName,
+    chain: ChainNo,
 ) -> Result<Vec<Address>, StoreError> {
     let rows: Vec<Vec<u8>> = on!(conn, c => sqlx::query_scalar(
-        "SELECT DISTINCT address FROM watch WHERE chain = $1 AND status IN ('open', 'closing')",
+        "SELECT DISTINCT address FROM watch WHERE chain_no = $1 AND status IN (1, 2) ORDER BY address",
     )
-    .bind(chain.as_str())
+    .bind(chain.0)
     .fetch_all(c)
     .await)?;
     rows.into_iter().map(|bytes| bytes.try_into().map_err(StoreError::corrupt)).collect()
 }
 
-/// Watches that wait to be opened (`requested`) or closed (`closing`), oldest wallets first.
+/// Watches that wait to be opened (`requested`) or closed (`closing`), oldest wallets first, with their wallets
+/// as events show them.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
 pub async fn to_do(
     conn: &mut Conn<'_>,
-    chain: &ChainName,
-    status: &'static str,
+    chain: ChainNo,
+    family: Family,
+    status: WatchStatus,
     limit: i64,
-) -> Result<Vec<WatchRow>, StoreError> {
-    let rows: Vec<RawWatch> = on!(conn, c => sqlx::query_as(
-        "SELECT w.wallet_id, w.tenant_id, w.address, wallet.kind, wallet.account_id,
-                wallet.client_reference_id, w.activated
-         FROM watch w JOIN wallet ON wallet.id = w.wallet_id
-         WHERE w.chain = $1 AND w.status = $2 AND w.status IN ('requested', 'closing')
-         ORDER BY w.wallet_id LIMIT $3",
-    )
-    .bind(chain.as_str())
-    .bind(status)
+) -> Result<Vec<(Watch, WalletRefView)>, StoreError> {
+    let rows: Vec<RawWatch> = on!(conn, c => sqlx::query_as(select_watch!(
+        "WHERE w.chain_no = $1 AND w.status = $2 AND w.status IN (0, 2) ORDER BY w.wallet_no LIMIT $3"
+    ))
+    .bind(chain.0)
+    .bind(code::watch_status(status))
     .bind(limit)
     .fetch_all(c)
     .await)?;
-    Ok(rows.into_iter().map(WatchRow::from).collect())
+    let watch = |row: RawWatch| {
+        let shown = row.shown(family);
+        (row.into(), shown)
+    };
+    Ok(rows.into_iter().map(watch).collect())
 }
 
-/// The open watches of some addresses, by address and wallet.
+/// The open watches of some addresses.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
 pub async fn open_by_address(
     conn: &mut Conn<'_>,
-    chain: &ChainName,
-    addresses: &BTreeSet<Address>,
-) -> Result<Vec<WatchRow>, StoreError> {
-    let all: Vec<Address> = addresses.iter().copied().collect();
-    let mut found = Vec::new();
-    for chunk in all.chunks(CHUNK) {
-        let rows: Vec<RawWatch> = on!(conn, c => {
-            let mut query = QueryBuilder::new(
-                "SELECT w.wallet_id, w.tenant_id, w.address, wallet.kind, wallet.account_id,
-                        wallet.client_reference_id, w.activated
-                 FROM watch w JOIN wallet ON wallet.id = w.wallet_id
-                 WHERE w.status IN ('open', 'closing') AND w.chain = ",
-            );
-            query.push_bind(chain.as_str());
-            query.push(" AND w.address IN (");
-            let mut list = query.separated(", ");
-            for address in chunk {
-                list.push_bind(address.as_slice());
-            }
-            query.push(") ORDER BY w.address, w.wallet_id");
-            query.build_query_as().fetch_all(c).await
-        })?;
-        found.extend(rows.into_iter().map(WatchRow::from));
+    chain: ChainNo,
+    addresses: &[Address],
+) -> Result<Watches, StoreError> {
+    let addresses = Blobs::of(addresses.iter().map(Address::as_slice));
+    if addresses.is_empty() {
+        return Ok(Watches::new());
+    }
+    let sql = sets(
+        conn,
+        select_watch!(
+            "WHERE w.chain_no = $1 AND w.address IN blobs($2) AND w.status IN (1, 2)
+             ORDER BY w.address, w.wallet_no"
+        ),
+    );
+    let rows: Vec<RawWatch> =
+        on!(conn, c => sqlx::query_as(sql).bind(chain.0).bind(&addresses).fetch_all(c).await)?;
+    let mut found = Watches::with_capacity(rows.len());
+    for watch in rows.into_iter().map(Watch::from) {
+        found.entry(watch.address).or_default().push(watch);
     }
     Ok(found)
 }
@@ -133,158 +153,148 @@ pub async fn open_by_address(
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
-pub async fn all_open(conn: &mut Conn<'_>, chain: &ChainName) -> Result<Vec<WatchRow>, StoreError> {
-    let rows: Vec<RawWatch> = on!(conn, c => sqlx::query_as(
-        "SELECT w.wallet_id, w.tenant_id, w.address, wallet.kind, wallet.account_id,
-                wallet.client_reference_id, w.activated
-         FROM watch w JOIN wallet ON wallet.id = w.wallet_id
-         WHERE w.chain = $1 AND w.status = 'open' ORDER BY w.wallet_id",
-    )
-    .bind(chain.as_str())
+pub async fn all_open(
+    conn: &mut Conn<'_>,
+    chain: ChainNo,
+    family: Family,
+) -> Result<Vec<(Watch, WalletRefView)>, StoreError> {
+    let rows: Vec<RawWatch> = on!(conn, c => sqlx::query_as(select_watch!(
+        "WHERE w.chain_no = $1 AND w.status = 1 ORDER BY w.wallet_no"
+    ))
+    .bind(chain.0)
     .fetch_all(c)
     .await)?;
-    Ok(rows.into_iter().map(WatchRow::from).collect())
+    let watch = |row: RawWatch| {
+        let shown = row.shown(family);
+        (row.into(), shown)
+    };
+    Ok(rows.into_iter().map(watch).collect())
 }
 
-/// Whether anyone still watches an address.
+/// Which of some addresses somebody still watches.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
-pub async fn is_open(
+pub async fn still_open(
     conn: &mut Conn<'_>,
-    chain: &ChainName,
-    address: &Address,
-) -> Result<bool, StoreError> {
-    let row: Option<i64> = on!(conn, c => sqlx::query_scalar(
-        "SELECT CAST(1 AS BIGINT) FROM watch
-         WHERE chain = $1 AND address = $2 AND status IN ('open', 'closing') LIMIT 1",
-    )
-    .bind(chain.as_str())
-    .bind(address.as_slice())
-    .fetch_optional(c)
-    .await)?;
-    Ok(row.is_some())
+    chain: ChainNo,
+    addresses: &[Address],
+) -> Result<Vec<Address>, StoreError> {
+    let addresses = Blobs::of(addresses.iter().map(Address::as_slice));
+    if addresses.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = sets(
+        conn,
+        "SELECT DISTINCT address FROM watch
+         WHERE chain_no = $1 AND address IN blobs($2) AND status IN (1, 2)",
+    );
+    let rows: Vec<Vec<u8>> =
+        on!(conn, c => sqlx::query_scalar(sql).bind(chain.0).bind(&addresses).fetch_all(c).await)?;
+    rows.into_iter().map(|bytes| bytes.try_into().map_err(StoreError::corrupt)).collect()
 }
 
-/// Opens a requested watch at a block; `false` if the wish was withdrawn meanwhile.
+/// Opens, closes and reopens watches, and moves their histories on.
 ///
 /// # Errors
-/// [`StoreError`] of the engine.
-pub async fn open(
+/// [`StoreError::Stale`] if one of them is not as it was read: a wish was withdrawn meanwhile.
+pub async fn write(
     conn: &mut Conn<'_>,
-    chain: &ChainName,
-    watch: &WatchRow,
+    chain: ChainNo,
     at: &BlockRef,
-    now: Millis,
-) -> Result<bool, StoreError> {
-    let changed = on!(conn, c => sqlx::query(
-        "UPDATE watch SET status = 'open', opened_number = $4, opened_hash = $5, activated = $6,
-                          updated_at = $7
-         WHERE chain = $1 AND address = $2 AND wallet_id = $3 AND status = 'requested'",
-    )
-    .bind(chain.as_str())
-    .bind(watch.address.as_slice())
-    .bind(watch.wallet_id)
-    .bind(number(at.number)?)
-    .bind(&at.hash.0[..])
-    .bind(true)
-    .bind(now)
-    .execute(c)
-    .await
-    .map(|done| done.rows_affected()))?;
-    Ok(changed == 1)
-}
-
-/// Closes a watch that was asked to close.
-///
-/// # Errors
-/// [`StoreError`] of the engine.
-pub async fn close(
-    conn: &mut Conn<'_>,
-    chain: &ChainName,
-    watch: &WatchRow,
+    changes: &WatchChanges,
     now: Millis,
 ) -> Result<(), StoreError> {
-    on!(conn, c => sqlx::query(
-        "UPDATE watch SET status = 'closed', updated_at = $4
-         WHERE chain = $1 AND address = $2 AND wallet_id = $3 AND status = 'closing'",
-    )
-    .bind(chain.as_str())
-    .bind(watch.address.as_slice())
-    .bind(watch.wallet_id)
-    .bind(now)
-    .execute(c)
-    .await
-    .map(|_| ()))?;
+    for run in runs(&changes.opened) {
+        let written = on!(conn, c => {
+            let mut query = places("UPDATE watch SET status = 1, opened_number = ", run);
+            query.push_bind(at.number.cast_signed());
+            query.push(", opened_hash = ").push_bind(&at.hash.0[..]);
+            query.push(", activated = ").push_bind(true);
+            query.push(", updated_at = ").push_bind(now);
+            query.push(" FROM place WHERE watch.status = 0 AND watch.chain_no = ").push_bind(chain.0);
+            query.push(THE_PLACE);
+            query.build().execute(c).await.map(|done| done.rows_affected())
+        })?;
+        as_read(written, run.len())?;
+    }
+    for run in runs(&changes.closed) {
+        let written = on!(conn, c => {
+            let mut query = places("UPDATE watch SET status = 3, updated_at = ", run);
+            query.push_bind(now);
+            query.push(" FROM place WHERE watch.status = 2 AND watch.chain_no = ").push_bind(chain.0);
+            query.push(THE_PLACE);
+            query.build().execute(c).await.map(|done| done.rows_affected())
+        })?;
+        as_read(written, run.len())?;
+    }
+    if let Some((fork, reopened)) = &changes.reopened {
+        let written = on!(conn, c => sqlx::query(
+            "UPDATE watch SET status = 0, opened_number = NULL, opened_hash = NULL,
+                              covered_number = NULL, covered_hash = NULL, covered_time = NULL,
+                              history = CASE WHEN from_block IS NULL THEN NULL ELSE 'wanted' END,
+                              updated_at = $3
+             WHERE chain_no = $1 AND opened_number > $2 AND status = 1",
+        )
+        .bind(chain.0)
+        .bind(number(*fork)?)
+        .bind(now)
+        .execute(c)
+        .await
+        .map(|done| done.rows_affected()))?;
+        as_read(written, reopened.len())?;
+    }
+    write_histories(conn, chain, &changes.histories, now).await?;
     Ok(())
 }
 
-#[derive(FromRow)]
-struct Reset {
-    wallet_id: WalletId,
-    #[sqlx(try_from = "Vec<u8>")]
-    address: Address,
+const THE_PLACE: &str = " AND watch.address = place.address AND watch.wallet_no = place.wallet_no";
+
+/// The start of a statement on some watches.
+fn places<'a, DB: sqlx::Database>(update: &str, run: &'a [(WalletNo, Address)]) -> QueryBuilder<DB>
+where
+    &'a [u8]: sqlx::Encode<'a, DB> + sqlx::Type<DB>,
+    i64: sqlx::Encode<'a, DB> + sqlx::Type<DB>,
+{
+    let mut query = QueryBuilder::new("WITH place (address, wallet_no) AS (");
+    query.push_values(run, |mut row, (wallet, address)| {
+        row.push_bind(address.as_slice()).push_bind(wallet.0);
+    });
+    query.push(") ").push(update);
+    query
 }
 
-/// Takes back the watches that were opened above a fork: they wait to be opened anew.
+fn as_read(written: u64, expected: usize) -> Result<(), StoreError> {
+    if usize::try_from(written) == Ok(expected) {
+        return Ok(());
+    }
+    Err(StoreError::Stale(format!("{written} of {expected} watches are as they were read")))
+}
+
+/// The watches that were opened above a block.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
-pub async fn reopen_above(
+pub async fn opened_above(
     conn: &mut Conn<'_>,
-    chain: &ChainName,
+    chain: ChainNo,
     fork: u64,
-    now: Millis,
-) -> Result<Vec<(WalletId, Address)>, StoreError> {
-    let rows: Vec<Reset> = on!(conn, c => sqlx::query_as(
-        "UPDATE watch SET status = 'requested', opened_number = NULL, opened_hash = NULL,
-                          history = CASE WHEN from_block IS NULL THEN NULL ELSE 'wanted' END,
-                          updated_at = $3
-         WHERE chain = $1 AND opened_number > $2 AND status = 'open' RETURNING wallet_id, address",
+) -> Result<Vec<(WalletNo, Address)>, StoreError> {
+    let rows: Vec<(i64, Vec<u8>)> = on!(conn, c => sqlx::query_as(
+        "SELECT wallet_no, address FROM watch WHERE chain_no = $1 AND opened_number > $2 AND status = 1",
     )
-    .bind(chain.as_str())
+    .bind(chain.0)
     .bind(number(fork)?)
-    .bind(now)
     .fetch_all(c)
     .await)?;
-    Ok(rows.into_iter().map(|row| (row.wallet_id, row.address)).collect())
-}
-
-/// What events say of a wallet.
-#[derive(Clone, Debug)]
-pub struct WalletRef {
-    pub address: Address,
-    pub account_id: Option<AccountId>,
-    pub client_reference_id: Option<String>,
+    let place = |(wallet, address): (i64, Vec<u8>)| {
+        Ok((WalletNo(wallet), address.try_into().map_err(StoreError::corrupt)?))
+    };
+    rows.into_iter().map(place).collect()
 }
 
 #[derive(FromRow)]
-struct RawRef {
-    #[sqlx(try_from = "Vec<u8>")]
-    address: Address,
-    account_id: Option<AccountId>,
-    client_reference_id: Option<String>,
-}
-
-/// # Errors
-/// [`StoreError::Corrupt`] if there is no such wallet.
-pub async fn wallet_ref(conn: &mut Conn<'_>, wallet: WalletId) -> Result<WalletRef, StoreError> {
-    let row: Option<RawRef> = on!(conn, c => sqlx::query_as(
-        "SELECT address, account_id, client_reference_id FROM wallet WHERE id = $1",
-    )
-    .bind(wallet)
-    .fetch_optional(c)
-    .await)?;
-    let row = row.ok_or_else(|| StoreError::corrupt(format!("no wallet {wallet}")))?;
-    Ok(WalletRef {
-        address: row.address,
-        account_id: row.account_id,
-        client_reference_id: row.client_reference_id,
-    })
-}
-
-#[derive(FromRow)]
-struct RawOpening {
+struct RawBlock {
     #[sqlx(try_from = "i64")]
     number: u64,
     #[sqlx(try_from = "Vec<u8>")]
@@ -297,17 +307,313 @@ struct RawOpening {
 /// [`StoreError`] of the engine.
 pub async fn newest_opening(
     conn: &mut Conn<'_>,
-    chain: &ChainName,
+    chain: ChainNo,
     upto: u64,
 ) -> Result<Option<BlockRef>, StoreError> {
-    let row: Option<RawOpening> = on!(conn, c => sqlx::query_as(
+    let row: Option<RawBlock> = on!(conn, c => sqlx::query_as(
         "SELECT opened_number AS number, opened_hash AS hash FROM watch
-         WHERE chain = $1 AND status = 'open' AND opened_number <= $2
+         WHERE chain_no = $1 AND status = 1 AND opened_number <= $2
          ORDER BY opened_number DESC LIMIT 1",
     )
-    .bind(chain.as_str())
+    .bind(chain.0)
     .bind(number(upto)?)
     .fetch_optional(c)
     .await)?;
     Ok(row.map(|row| BlockRef { number: row.number, hash: row.hash }))
+}
+
+/// A wallet whose balances can be compared with the chain's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watched {
+    pub address: Address,
+    pub wallet: WalletNo,
+    pub tenant: TenantNo,
+    pub wallet_id: WalletId,
+    /// The block whose state was the opening balance.
+    pub opened: u64,
+}
+
+impl Watched {
+    /// Its balance of one asset.
+    #[must_use]
+    pub fn balance(&self, asset: &Asset) -> BalanceRef {
+        let Self { address, wallet, tenant, wallet_id, .. } = *self;
+        BalanceRef { wallet, tenant, wallet_id, address, asset: asset.no, key: asset.key }
+    }
+}
+
+#[derive(FromRow)]
+struct RawWatched {
+    #[sqlx(try_from = "Vec<u8>")]
+    address: Address,
+    wallet_no: i64,
+    tenant_no: i64,
+    id: WalletId,
+    #[sqlx(try_from = "i64")]
+    opened_number: u64,
+}
+
+impl From<RawWatched> for Watched {
+    fn from(row: RawWatched) -> Self {
+        Self {
+            address: row.address,
+            wallet: WalletNo(row.wallet_no),
+            tenant: TenantNo(row.tenant_no),
+            wallet_id: row.id,
+            opened: row.opened_number,
+        }
+    }
+}
+
+/// A page of the open watches that began at `upto` or below, by address and wallet, after `after`.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn watched_after(
+    conn: &mut Conn<'_>,
+    chain: ChainNo,
+    after: Option<&Watched>,
+    upto: u64,
+    limit: i64,
+) -> Result<Vec<Watched>, StoreError> {
+    // No address is empty, so this lies before them all.
+    let (address, wallet) =
+        after.map_or((&[][..], 0), |last| (last.address.as_slice(), last.wallet.0));
+    let rows: Vec<RawWatched> = on!(conn, c => sqlx::query_as(
+        "SELECT w.address, w.wallet_no, w.tenant_no, v.id, w.opened_number
+         FROM watch w JOIN wallet v ON v.no = w.wallet_no
+         WHERE w.chain_no = $1 AND (w.address, w.wallet_no) > ($2, $3)
+           AND w.status = 1 AND w.opened_number <= $4
+         ORDER BY w.address, w.wallet_no LIMIT $5",
+    )
+    .bind(chain.0)
+    .bind(address)
+    .bind(wallet)
+    .bind(number(upto)?)
+    .bind(limit)
+    .fetch_all(c)
+    .await)?;
+    Ok(rows.into_iter().map(Watched::from).collect())
+}
+
+/// The open watches of some wallets that began at `upto` or below.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn watched(
+    conn: &mut Conn<'_>,
+    chain: ChainNo,
+    wallets: &[WalletNo],
+    upto: u64,
+) -> Result<HashMap<WalletNo, Watched>, StoreError> {
+    let wallets = Ints::of(wallets.iter().map(|wallet| wallet.0));
+    if wallets.is_empty() {
+        return Ok(HashMap::new());
+    }
+    // How far a watch reaches back is judged here: in the statement, SQLite would look each watch up by it.
+    let sql = sets(
+        conn,
+        "SELECT w.address, w.wallet_no, w.tenant_no, v.id, w.opened_number
+         FROM watch w JOIN wallet v ON v.no = w.wallet_no
+         WHERE w.wallet_no IN ints($2) AND w.chain_no = $1 AND w.status = 1",
+    );
+    let rows: Vec<RawWatched> =
+        on!(conn, c => sqlx::query_as(sql).bind(chain.0).bind(&wallets).fetch_all(c).await)?;
+    let watched = rows.into_iter().map(Watched::from).filter(|watched| watched.opened <= upto);
+    Ok(watched.map(|watched| (watched.wallet, watched)).collect())
+}
+
+/// How many watches are open on a chain.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn count_open(conn: &mut Conn<'_>, chain: &ChainName) -> Result<u64, StoreError> {
+    let count: i64 = on!(conn, c => sqlx::query_scalar(
+        "SELECT COUNT(*) FROM watch
+         WHERE chain_no = (SELECT no FROM chain WHERE name = $1) AND status = 1 AND opened_number >= 0",
+    )
+    .bind(chain.as_str())
+    .fetch_one(c)
+    .await)?;
+    u64::try_from(count).map_err(StoreError::corrupt)
+}
+
+/// The wallet with which the tenant watches each of some addresses, as events show it.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn watching(
+    conn: &mut Conn<'_>,
+    chain: ChainNo,
+    family: Family,
+    addresses: &[Address],
+) -> Result<Vec<(TenantNo, Address, WalletRefView)>, StoreError> {
+    let addresses = Blobs::of(addresses.iter().map(Address::as_slice));
+    if addresses.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = sets(
+        conn,
+        select_watch!("WHERE w.chain_no = $1 AND w.address IN blobs($2) AND w.status IN (0, 1)"),
+    );
+    let rows: Vec<RawWatch> =
+        on!(conn, c => sqlx::query_as(sql).bind(chain.0).bind(&addresses).fetch_all(c).await)?;
+    let row = |row: RawWatch| (TenantNo(row.tenant_no), row.address, row.shown(family));
+    Ok(rows.into_iter().map(row).collect())
+}
+
+#[derive(FromRow)]
+struct RawHistory {
+    wallet_no: i64,
+    tenant_no: i64,
+    wallet_id: WalletId,
+    tenant_id: TenantId,
+    #[sqlx(try_from = "Vec<u8>")]
+    address: Address,
+    kind: String,
+    activated: bool,
+    #[sqlx(try_from = "i64")]
+    from_block: u64,
+    #[sqlx(try_from = "i64")]
+    opened_number: u64,
+    #[sqlx(try_from = "Vec<u8>")]
+    opened_hash: BlockHash,
+    covered_number: Option<i64>,
+    covered_hash: Option<Vec<u8>>,
+    covered_time: Option<Millis>,
+}
+
+impl TryFrom<RawHistory> for Participant {
+    type Error = StoreError;
+
+    fn try_from(row: RawHistory) -> Result<Self, StoreError> {
+        let opened = BlockRef { number: row.opened_number, hash: row.opened_hash };
+        let seen = match (row.covered_number, row.covered_hash, row.covered_time) {
+            (Some(number), Some(hash), Some(time)) => BlockPoint {
+                at: BlockRef {
+                    number: u64::try_from(number).map_err(StoreError::corrupt)?,
+                    hash: hash.try_into().map_err(StoreError::corrupt)?,
+                },
+                time,
+            },
+            _ => BlockPoint { at: opened, time: Millis(0) },
+        };
+        Ok(Self {
+            watch: Watch {
+                wallet: WalletNo(row.wallet_no),
+                tenant: TenantNo(row.tenant_no),
+                wallet_id: row.wallet_id,
+                tenant_id: row.tenant_id,
+                address: row.address,
+                is_eoa: row.kind == "eoa",
+                activated: row.activated,
+            },
+            seen,
+            opened,
+            from_block: row.from_block,
+            assets: Vec::new(),
+            openings: Vec::new(),
+        })
+    }
+}
+
+/// The open watches of a chain whose history is wanted, oldest wallets first, of wallets after `after`.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn wanted_histories(
+    conn: &mut Conn<'_>,
+    chain: ChainNo,
+    after: WalletNo,
+    limit: i64,
+) -> Result<Vec<Participant>, StoreError> {
+    let rows: Vec<RawHistory> = on!(conn, c => sqlx::query_as(
+        "SELECT w.wallet_no, w.tenant_no, v.id AS wallet_id, v.tenant_id, w.address, v.kind, w.activated,
+                w.from_block, w.opened_number, w.opened_hash, w.covered_number, w.covered_hash,
+                w.covered_time
+         FROM watch w JOIN wallet v ON v.no = w.wallet_no
+         WHERE w.chain_no = $1 AND w.history = 'wanted' AND w.status = 1 AND w.from_block IS NOT NULL
+           AND w.wallet_no > $2
+         ORDER BY w.wallet_no LIMIT $3",
+    )
+    .bind(chain.0)
+    .bind(after.0)
+    .bind(limit)
+    .fetch_all(c)
+    .await)?;
+    rows.into_iter().map(Participant::try_from).collect()
+}
+
+/// Moves histories on, if they are where they were read.
+async fn write_histories(
+    conn: &mut Conn<'_>,
+    chain: ChainNo,
+    changes: &[HistoryChange],
+    now: Millis,
+) -> Result<(), StoreError> {
+    for run in runs(changes) {
+        let written = on!(conn, c => {
+            let mut query = QueryBuilder::new(
+                "WITH step (address, wallet_no, seen_number, seen_hash, history, number, hash, time) AS (",
+            );
+            query.push_values(run, |mut row, change| {
+                let (status, covered) = match change.now {
+                    HistoryStep::To(point) => (HistoryStatus::Wanted, Some(point)),
+                    HistoryStep::Complete => (HistoryStatus::Complete, None),
+                    HistoryStep::Incomplete => (HistoryStatus::Incomplete, None),
+                };
+                row.push_bind(change.address.as_slice())
+                    .push_bind(change.wallet.0)
+                    .push_bind(change.seen.number.cast_signed())
+                    .push_bind(&change.seen.hash.0[..])
+                    .push_bind(status.as_str())
+                    .push_bind(covered.map(|point| point.at.number.cast_signed()))
+                    .push_bind(covered.map(|point| point.at.hash.0.to_vec()))
+                    .push_bind(covered.map(|point| point.time));
+            });
+            query.push(
+                ") UPDATE watch
+                 SET history = step.history, covered_number = COALESCE(step.number, covered_number),
+                     covered_hash = COALESCE(step.hash, covered_hash),
+                     covered_time = COALESCE(step.time, covered_time), updated_at = ",
+            );
+            query.push_bind(now);
+            query.push(" FROM step WHERE watch.chain_no = ").push_bind(chain.0);
+            query.push(
+                " AND watch.address = step.address AND watch.wallet_no = step.wallet_no
+                  AND watch.status = 1 AND watch.history = 'wanted'
+                  AND COALESCE(watch.covered_number, watch.opened_number) = step.seen_number
+                  AND COALESCE(watch.covered_hash, watch.opened_hash) = step.seen_hash",
+            );
+            query.build().execute(c).await.map(|done| done.rows_affected())
+        })?;
+        as_read(written, run.len())?;
+    }
+    Ok(())
+}
+
+/// The wallets by their ids, as events show them.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn shown(
+    conn: &mut Conn<'_>,
+    family: Family,
+    ids: &[WalletId],
+) -> Result<Vec<WalletRefView>, StoreError> {
+    let mut found = Vec::new();
+    for id in ids {
+        let row: Option<(Vec<u8>, Option<AccountId>, Option<String>)> = on!(conn, c => sqlx::query_as(
+                "SELECT address, account_id, client_reference_id FROM wallet WHERE id = $1",
+            )
+            .bind(id)
+            .fetch_optional(c)
+            .await)?;
+        if let Some((address, account_id, client_reference_id)) = row {
+            let address: Address = address.try_into().map_err(StoreError::corrupt)?;
+            let address = family.format_address(&address);
+            found.push(WalletRefView { id: *id, address, account_id, client_reference_id });
+        }
+    }
+    Ok(found)
 }

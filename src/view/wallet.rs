@@ -6,10 +6,7 @@ use utoipa::ToSchema;
 use crate::{
     clock::Millis,
     id::{AccountId, WalletId},
-    store::{
-        backfill::HistoryStatus,
-        wallet::{WalletKind, WalletRow, WalletStatus, WatchStatus},
-    },
+    model::{HistoryStatus, Wallet, WalletKind, WalletStatus, WatchStatus},
 };
 
 /// A wallet.
@@ -83,7 +80,7 @@ pub struct SafeChainView {
     pub status: String,
 }
 
-fn safe_view(row: &WalletRow) -> Option<SafeView> {
+fn safe_view(row: &Wallet) -> Option<SafeView> {
     let safe = row.safe.as_ref()?;
     let deployments: Vec<SafeChainView> = row
         .chains
@@ -102,9 +99,8 @@ fn safe_view(row: &WalletRow) -> Option<SafeView> {
     })
 }
 
-impl From<&WalletRow> for WalletView {
-    fn from(row: &WalletRow) -> Self {
-        let open = row.chains.iter().any(|on| on.status == WatchStatus::Open);
+impl From<&Wallet> for WalletView {
+    fn from(row: &Wallet) -> Self {
         let chains = row.chains.iter().map(|on| WalletChainView {
             chain: on.chain.to_string(),
             status: match on.status {
@@ -122,11 +118,7 @@ impl From<&WalletRow> for WalletView {
             address: row.family.format_address(&row.address),
             family: row.family,
             kind: row.kind,
-            status: match (row.disabled_at, open) {
-                (Some(_), _) => WalletStatus::Disabled,
-                (None, true) => WalletStatus::Active,
-                (None, false) => WalletStatus::Pending,
-            },
+            status: row.status(),
             chains: chains.collect(),
             account_id: row.account_id,
             client_reference_id: row.client_reference_id.clone(),

@@ -2,130 +2,70 @@
 
 use std::time::Duration;
 
-use crate::clock::Millis;
+use crate::{
+    clock::Millis,
+    config::WebhookConfig,
+    delivery::{AttemptOutcome, DeliveryOutcome, DisabledReason, EndpointHealth},
+};
 
 /// No receiver puts an attempt off for longer.
 const MAX_RETRY_AFTER: Duration = Duration::from_hours(24);
-/// Pauses are stretched or shortened by up to this share, so that what failed together does not return
-/// together.
+/// Pauses are longer or shorter by up to this share, so that what failed together does not return together.
 const JITTER: f64 = 0.2;
-
-/// What came of one attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The receiver answered. `retry_after` is its wish, where it uttered one.
-    Answered { status: u16, retry_after: Option<Duration> },
-    /// No answer within the deadline.
-    TimedOut,
-    /// No connection, or one that broke; a word says where.
-    Unreachable(&'static str),
-    /// Not sent, because of how the endpoint is set up; the text says why.
-    Refused(String),
-    /// Not sent, because the endpoint was closed or the event is gone.
-    Withdrawn,
-}
-
-impl Outcome {
-    #[must_use]
-    pub fn is_success(&self) -> bool {
-        matches!(self, Self::Answered { status: 200..=299, .. })
-    }
-
-    /// The metric's label.
-    #[must_use]
-    pub fn label(&self) -> &'static str {
-        match self {
-            Self::Answered { .. } if self.is_success() => "delivered",
-            Self::Answered { .. } => "rejected",
-            Self::TimedOut => "timeout",
-            Self::Unreachable(_) => "unreachable",
-            Self::Refused(_) | Self::Withdrawn => "refused",
-        }
-    }
-
-    #[must_use]
-    pub fn status_code(&self) -> Option<u16> {
-        match self {
-            Self::Answered { status, .. } => Some(*status),
-            _ => None,
-        }
-    }
-
-    /// What the tenant reads beside the attempt; nothing for a success.
-    #[must_use]
-    pub fn error(&self) -> Option<String> {
-        match self {
-            Self::Answered { .. } if self.is_success() => None,
-            Self::Answered { .. } => Some("rejected".to_owned()),
-            Self::TimedOut => Some("timeout".to_owned()),
-            Self::Unreachable(word) => Some(format!("unreachable: {word}")),
-            Self::Refused(why) => Some(format!("refused: {why}")),
-            Self::Withdrawn => Some("withdrawn".to_owned()),
-        }
-    }
-}
 
 /// What to do after an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
-    Delivered,
-    Retry {
-        at: Millis,
-    },
-    /// The delivery has used up its attempts.
-    Failed,
-    /// The endpoint gets nothing any more, and what waits for it has failed.
-    Disable(Reason),
+pub struct Decision {
+    pub delivery: DeliveryOutcome,
+    /// The endpoint is to be disabled, and what waits for it has failed.
+    pub disable: Option<DisabledReason>,
 }
 
-/// Why an endpoint is disabled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// It answered 410.
-    Gone,
-    /// It has failed for too long without a success.
-    Failing,
-}
-
-impl Reason {
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Gone => "gone",
-            Self::Failing => "failing",
-        }
+impl From<DeliveryOutcome> for Decision {
+    fn from(delivery: DeliveryOutcome) -> Self {
+        Self { delivery, disable: None }
     }
 }
 
-/// Decides what follows from an attempt. `attempts` counts those made before it, `failing_since` is the
-/// endpoint's first failure since its last success, `jitter` is a random number from 0 to 1.
+impl Decision {
+    fn disable(reason: DisabledReason) -> Self {
+        Self { delivery: DeliveryOutcome::Failed, disable: Some(reason) }
+    }
+}
+
+/// Decides what follows from an attempt. `attempts` counts those made before it, `jitter` is a random number
+/// from 0 to 1.
 #[must_use]
 pub fn decide(
-    outcome: &Outcome,
+    outcome: &AttemptOutcome,
     attempts: i64,
-    schedule: &[Duration],
+    endpoint: EndpointHealth,
+    config: &WebhookConfig,
     now: Millis,
-    failing_since: Option<Millis>,
-    disable_after: Duration,
     jitter: f64,
-) -> Next {
+) -> Decision {
     if outcome.is_success() {
-        return Next::Delivered;
+        return DeliveryOutcome::Delivered.into();
+    }
+    if endpoint.closed || *outcome == AttemptOutcome::Withdrawn {
+        return DeliveryOutcome::Failed.into();
     }
     let asked = match outcome {
-        Outcome::Withdrawn => return Next::Failed,
-        Outcome::Answered { status: 410, .. } => return Next::Disable(Reason::Gone),
-        Outcome::Answered { status: 429 | 503, retry_after } => *retry_after,
+        AttemptOutcome::Answered { status: 410, .. } => {
+            return Decision::disable(DisabledReason::Gone);
+        }
+        AttemptOutcome::Answered { status: 429 | 503, retry_after } => *retry_after,
         _ => None,
     };
-    if failing_since.is_some_and(|since| now.since(since) >= disable_after) {
-        return Next::Disable(Reason::Failing);
+    if endpoint.failing_since.is_some_and(|since| now.since(since) >= config.disable_after) {
+        return Decision::disable(DisabledReason::Failing);
     }
-    let Some(pause) = usize::try_from(attempts).ok().and_then(|done| schedule.get(done)) else {
-        return Next::Failed;
+    let pause = usize::try_from(attempts).ok().and_then(|made| config.retry_schedule.get(made));
+    let Some(pause) = pause else {
+        return DeliveryOutcome::Failed.into();
     };
     let asked = asked.unwrap_or_default().min(MAX_RETRY_AFTER);
-    Next::Retry { at: now.plus(jittered(*pause, jitter).max(asked)) }
+    DeliveryOutcome::Retry { at: now.plus(jittered(*pause, jitter).max(asked)) }.into()
 }
 
 fn jittered(pause: Duration, jitter: f64) -> Duration {
@@ -154,59 +94,83 @@ mod tests {
     const DAY: Duration = Duration::from_hours(24);
     const NOW: Millis = Millis(1_768_469_400_000);
 
-    fn schedule() -> Vec<Duration> {
-        [5, 30, 120].map(Duration::from_secs).to_vec()
+    fn config() -> WebhookConfig {
+        WebhookConfig {
+            allow_http: false,
+            allow_private_addresses: false,
+            retry_schedule: [5, 30, 120].map(Duration::from_secs).to_vec(),
+            request_timeout: Duration::from_secs(15),
+            max_in_flight: 1,
+            max_in_flight_per_endpoint: 1,
+            disable_after: 5 * DAY,
+        }
     }
 
-    fn answered(status: u16) -> Outcome {
-        Outcome::Answered { status, retry_after: None }
+    fn failing_since(since: Millis) -> EndpointHealth {
+        EndpointHealth { failing_since: Some(since), closed: false }
     }
 
-    fn after(outcome: &Outcome, attempts: i64) -> Next {
-        decide(outcome, attempts, &schedule(), NOW, Some(NOW), 5 * DAY, 0.5)
+    fn answered(status: u16) -> AttemptOutcome {
+        AttemptOutcome::Answered { status, retry_after: None }
     }
+
+    fn after(outcome: &AttemptOutcome, attempts: i64) -> Decision {
+        decide(outcome, attempts, failing_since(NOW), &config(), NOW, 0.5)
+    }
+
+    fn retry(at: Millis) -> Decision {
+        DeliveryOutcome::Retry { at }.into()
+    }
+
+    const DELIVERED: Decision = Decision { delivery: DeliveryOutcome::Delivered, disable: None };
+    const FAILED: Decision = Decision { delivery: DeliveryOutcome::Failed, disable: None };
 
     #[test]
     fn any_2xx_is_a_delivery_and_nothing_else_is() {
         for status in 200..300 {
-            assert_eq!(after(&answered(status), 99), Next::Delivered);
+            assert_eq!(after(&answered(status), 99), DELIVERED);
         }
         for status in [100, 199, 300, 301, 307, 400, 404, 500, 503] {
-            assert_eq!(after(&answered(status), 0), Next::Retry { at: Millis(NOW.0 + 5000) });
+            assert_eq!(after(&answered(status), 0), retry(Millis(NOW.0 + 5000)));
         }
     }
 
     #[test]
     fn a_delivery_fails_when_the_schedule_is_used_up() {
-        assert_eq!(after(&Outcome::TimedOut, 2), Next::Retry { at: Millis(NOW.0 + 120_000) });
-        assert_eq!(after(&Outcome::TimedOut, 3), Next::Failed);
-        assert_eq!(after(&Outcome::Withdrawn, 0), Next::Failed);
+        assert_eq!(after(&AttemptOutcome::TimedOut, 2), retry(Millis(NOW.0 + 120_000)));
+        assert_eq!(after(&AttemptOutcome::TimedOut, 3), FAILED);
+        assert_eq!(after(&AttemptOutcome::Withdrawn, 0), FAILED);
     }
 
     #[test]
     fn gone_disables_at_once_and_failure_for_long_disables_too() {
-        assert_eq!(after(&answered(410), 0), Next::Disable(Reason::Gone));
+        assert_eq!(after(&answered(410), 0), Decision::disable(DisabledReason::Gone));
         let late =
-            |since| decide(&Outcome::TimedOut, 0, &schedule(), NOW, Some(since), 5 * DAY, 0.5);
-        assert_eq!(late(Millis(NOW.0 - 432_000_000)), Next::Disable(Reason::Failing));
-        assert!(matches!(late(Millis(NOW.0 - 431_999_999)), Next::Retry { .. }));
+            |since| decide(&AttemptOutcome::TimedOut, 0, failing_since(since), &config(), NOW, 0.5);
+        assert_eq!(late(Millis(NOW.0 - 432_000_000)), Decision::disable(DisabledReason::Failing));
+        assert_eq!(late(Millis(NOW.0 - 431_999_999)), retry(Millis(NOW.0 + 5000)));
     }
 
     #[test]
-    fn a_receivers_wish_to_wait_is_honoured_up_to_a_day() {
-        let wish = |status, seconds| {
+    fn an_endpoint_that_was_closed_meanwhile_is_neither_tried_nor_disabled_again() {
+        let closed = EndpointHealth { closed: true, ..failing_since(Millis(0)) };
+        for outcome in [answered(500), answered(410), AttemptOutcome::TimedOut] {
+            assert_eq!(decide(&outcome, 0, closed, &config(), NOW, 0.5), FAILED);
+        }
+        assert_eq!(decide(&answered(200), 0, closed, &config(), NOW, 0.5), DELIVERED);
+    }
+
+    #[test]
+    fn retry_after_is_honoured_up_to_a_day() {
+        let asking = |status, seconds| {
             let retry_after = Some(Duration::from_secs(seconds));
-            after(&Outcome::Answered { status, retry_after }, 0)
+            after(&AttemptOutcome::Answered { status, retry_after }, 0)
         };
-        assert_eq!(wish(429, 60), Next::Retry { at: Millis(NOW.0 + 60_000) });
-        assert_eq!(wish(503, 60), Next::Retry { at: Millis(NOW.0 + 60_000) });
-        assert_eq!(
-            wish(503, 1),
-            Next::Retry { at: Millis(NOW.0 + 5000) },
-            "never sooner than ours"
-        );
-        assert_eq!(wish(500, 60), Next::Retry { at: Millis(NOW.0 + 5000) }, "not theirs to ask");
-        assert_eq!(wish(429, u64::MAX), Next::Retry { at: NOW.plus(DAY) });
+        assert_eq!(asking(429, 60), retry(Millis(NOW.0 + 60_000)));
+        assert_eq!(asking(503, 60), retry(Millis(NOW.0 + 60_000)));
+        assert_eq!(asking(503, 1), retry(Millis(NOW.0 + 5000)), "never sooner than ours");
+        assert_eq!(asking(500, 60), retry(Millis(NOW.0 + 5000)), "only 429 and 503 may ask");
+        assert_eq!(asking(429, u64::MAX), retry(NOW.plus(DAY)));
     }
 
     #[test]
@@ -227,9 +191,10 @@ mod tests {
         fn a_retry_is_within_a_fifth_of_its_pause(
             attempts in 0_i64..3, jitter in 0.0_f64..=1.0, status in 300_u16..409,
         ) {
-            let next = decide(&answered(status), attempts, &schedule(), NOW, Some(NOW), DAY, jitter);
-            let Next::Retry { at } = next else { panic!("{next:?}") };
-            let pause = schedule()[usize::try_from(attempts).unwrap()];
+            let config = config();
+            let next = decide(&answered(status), attempts, failing_since(NOW), &config, NOW, jitter);
+            let DeliveryOutcome::Retry { at } = next.delivery else { panic!("{next:?}") };
+            let pause = config.retry_schedule[usize::try_from(attempts).unwrap()];
             prop_assert!(at.since(NOW) + Duration::from_millis(1) >= pause.mul_f64(0.8));
             prop_assert!(at.since(NOW) <= pause.mul_f64(1.2));
         }
@@ -238,7 +203,7 @@ mod tests {
         fn every_delivery_comes_to_an_end(status in 0_u16..600, start in 0_i64..4) {
             let outcome = answered(status);
             let ended = (start..).take(5).any(|attempts| {
-                !matches!(after(&outcome, attempts), Next::Retry { .. })
+                !matches!(after(&outcome, attempts).delivery, DeliveryOutcome::Retry { .. })
             });
             prop_assert!(ended);
         }

@@ -9,23 +9,22 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    desk::Desk,
-    plan::{Candidate, Limits, shares},
+    scheduler::{Candidate, Limits, shares},
     send::Sender,
+    worker::DeliveryWorker,
 };
 use crate::{
     clock::Clock,
     config::WebhookConfig,
+    delivery::AttemptResult,
     id::{EndpointId, Ids},
     metrics::Metrics,
-    store::{
-        Db, StoreError,
-        delivery::{self, Claimed},
-    },
+    retry::StoreRetry,
+    store::{Db, StoreError, delivery::Claimed},
     wake::Wake,
 };
 
-/// How long sends in flight may go on after the word to stop.
+/// How long sends in flight may go on after the shutdown began.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// The dispatcher cannot be made.
@@ -41,30 +40,29 @@ pub enum SetupError {
 /// Sends deliveries until told to stop.
 #[derive(Debug)]
 pub struct Dispatcher {
-    desk: Arc<Desk>,
+    worker: Arc<DeliveryWorker>,
 }
 
 /// The sends in flight, and where the round of endpoints has come to.
-struct Round {
-    desk: Arc<Desk>,
+struct DispatchLoop {
+    worker: Arc<DeliveryWorker>,
     tasks: JoinSet<Result<(), StoreError>>,
-    flying: HashMap<TaskId, Flight>,
+    in_flight: HashMap<TaskId, InFlight>,
     after: Option<EndpointId>,
 }
 
-struct Flight {
+struct InFlight {
     claimed: Claimed,
     /// The endpoint was failing when this was claimed.
     failing: bool,
 }
 
-/// What a look for work found.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Look {
-    /// All that can go out now is going out.
-    Done,
-    /// There may be endpoints that were not looked at.
+/// When there is something to do again.
+enum Pending {
+    /// At once: there may be endpoints that were not looked at.
     More,
+    /// After a pause, or a wake-up.
+    At(Duration),
 }
 
 impl Dispatcher {
@@ -79,75 +77,91 @@ impl Dispatcher {
         config: WebhookConfig,
     ) -> Result<Self, SetupError> {
         let sender = Sender::new(config.clone())?;
-        Ok(Self { desk: Arc::new(Desk { db, ids, clock, wake, metrics, config, sender }) })
+        for result in AttemptResult::ALL {
+            // A series that begins at its first step would hide that step from `increase()`.
+            metrics.webhook_attempts_total.with_label_values(&[result.as_str()]).inc_by(0);
+        }
+        Ok(Self {
+            worker: Arc::new(DeliveryWorker { db, ids, clock, wake, metrics, config, sender }),
+        })
     }
 
     /// Runs until `shutdown`. Then nothing more is claimed, sends in flight get a few seconds, and what is
     /// not finished is given back.
     ///
     /// # Errors
-    /// When the store fails. Leases that are held then run out by themselves.
+    /// When the store cannot be used. One that does not answer is waited for. Leases that are held run out by
+    /// themselves.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), StoreError> {
-        let round = Round {
-            desk: Arc::clone(&self.desk),
+        let round = DispatchLoop {
+            worker: Arc::clone(&self.worker),
             tasks: JoinSet::new(),
-            flying: HashMap::new(),
+            in_flight: HashMap::new(),
             after: None,
         };
         tokio::select! {
             done = round.run(&shutdown) => done,
-            broken = self.desk.tend() => broken.map(|never| match never {}),
+            broken = self.worker.maintain() => broken.map(|never| match never {}),
         }
     }
 }
 
-impl Round {
+impl DispatchLoop {
     async fn run(mut self, shutdown: &CancellationToken) -> Result<(), StoreError> {
-        let bell = self.desk.wake.deliveries_bell();
+        let wake_up = self.worker.wake.deliveries_wake_up();
+        let mut retry = StoreRetry::new("webhook dispatcher");
         loop {
             while let Some(ended) = self.tasks.try_join_next_with_id() {
-                self.land(ended)?;
+                self.ended(ended)?;
             }
             if shutdown.is_cancelled() {
                 break;
             }
-            let look = match self.claim().await {
-                Err(StoreError::Collision(why)) => {
-                    tracing::debug!(why, "claiming webhooks collided, next time again");
-                    Look::Done
+            let pause = match self.send_due().await {
+                Ok(Pending::More) => {
+                    retry.succeeded();
+                    continue;
                 }
-                other => other?,
+                Ok(Pending::At(pause)) => {
+                    retry.succeeded();
+                    pause
+                }
+                Err(error) => retry.pause_after(error)?,
             };
-            if look == Look::More {
-                continue;
-            }
-            let pause = self.desk.pause().await?;
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
-                Some(ended) = self.tasks.join_next_with_id() => self.land(ended)?,
-                () = bell.notified() => {}
+                Some(ended) = self.tasks.join_next_with_id() => self.ended(ended)?,
+                () = wake_up.notified() => {}
                 () = sleep(pause) => {}
             }
         }
         self.finish().await
     }
 
-    /// Claims what is due, up to what is free, and sets it going.
-    async fn claim(&mut self) -> Result<Look, StoreError> {
+    async fn send_due(&mut self) -> Result<Pending, StoreError> {
+        if self.claim().await? {
+            return Ok(Pending::More);
+        }
+        Ok(Pending::At(self.worker.pause().await?))
+    }
+
+    /// Claims what is due, up to what is free, and sets it going; `true` if there may be endpoints that were
+    /// not looked at.
+    async fn claim(&mut self) -> Result<bool, StoreError> {
         let limits = Limits {
-            total: self.desk.config.max_in_flight,
-            per_endpoint: self.desk.config.max_in_flight_per_endpoint,
+            total: self.worker.config.max_in_flight,
+            per_endpoint: self.worker.config.max_in_flight_per_endpoint,
         };
-        if self.flying.len() >= limits.total {
-            return Ok(Look::Done);
+        if self.in_flight.len() >= limits.total {
+            return Ok(false);
         }
         // Of so many at least half have nothing in flight, so that full ones never hide the others.
         let window = limits.total.saturating_mul(2).max(64);
-        let due = self.desk.due(self.after, window).await?;
+        let due = self.worker.due(self.after, window).await?;
         let mut in_flight: HashMap<EndpointId, usize> = HashMap::new();
-        for flight in self.flying.values() {
-            *in_flight.entry(flight.claimed.endpoint).or_default() += 1;
+        for sending in self.in_flight.values() {
+            *in_flight.entry(sending.claimed.endpoint).or_default() += 1;
         }
         let candidates: Vec<Candidate> = due
             .iter()
@@ -156,40 +170,40 @@ impl Round {
                 in_flight: in_flight.get(&endpoint.id).copied().unwrap_or_default(),
             })
             .collect();
-        let failing = self.flying.values().filter(|flight| flight.failing).count();
-        let shares = shares(&candidates, self.flying.len(), failing, limits);
+        let failing = self.in_flight.values().filter(|sending| sending.failing).count();
+        let shares = shares(&candidates, self.in_flight.len(), failing, limits);
         let wanted: usize = shares.iter().sum();
         // The next look begins after the last endpoint served, or seen if there was room for all.
-        let full = self.flying.len() + wanted >= limits.total;
+        let full = self.in_flight.len() + wanted >= limits.total;
         let last = if full { shares.iter().rposition(|&share| share > 0) } else { None };
         self.after = last.or(due.len().checked_sub(1)).map(|index| due[index].id);
         if wanted == 0 {
-            return Ok(Look::Done);
+            return Ok(false);
         }
-        let claimed = self.desk.lease(&due, &shares).await?;
+        let claimed = self.worker.lease(&due, &shares).await?;
         for (endpoint, claimed) in claimed {
-            let desk = Arc::clone(&self.desk);
-            let flight =
-                Flight { claimed: claimed.clone(), failing: endpoint.failing_since.is_some() };
-            let task = self.tasks.spawn(async move { desk.deliver(claimed).await });
-            self.flying.insert(task.id(), flight);
+            let worker = Arc::clone(&self.worker);
+            let sending =
+                InFlight { claimed: claimed.clone(), failing: endpoint.failing_since.is_some() };
+            let task = self.tasks.spawn(async move { worker.deliver(claimed).await });
+            self.in_flight.insert(task.id(), sending);
         }
-        Ok(if due.len() >= window && !full { Look::More } else { Look::Done })
+        Ok(due.len() >= window && !full)
     }
 
-    fn land(
+    fn ended(
         &mut self,
         ended: Result<(TaskId, Result<(), StoreError>), JoinError>,
     ) -> Result<(), StoreError> {
         match ended {
             Ok((task, result)) => {
-                self.flying.remove(&task);
+                self.in_flight.remove(&task);
                 result
             }
             Err(error) => {
-                if let Some(flight) = self.flying.remove(&error.id()) {
-                    self.desk.metrics.task_failures_total.inc();
-                    let delivery = tracing::field::display(&flight.claimed.id);
+                if let Some(sending) = self.in_flight.remove(&error.id()) {
+                    self.worker.metrics.task_failures_total.inc();
+                    let delivery = tracing::field::display(&sending.claimed.id);
                     tracing::error!(
                         delivery,
                         "sending a webhook ended without being asked to; it is sent again when its lease \
@@ -208,7 +222,7 @@ impl Round {
         loop {
             tokio::select! {
                 ended = self.tasks.join_next_with_id() => match ended {
-                    Some(ended) => self.land(ended)?,
+                    Some(ended) => self.ended(ended)?,
                     None => return Ok(()),
                 },
                 () = &mut deadline => break,
@@ -217,14 +231,17 @@ impl Round {
         self.tasks.abort_all();
         while let Some(ended) = self.tasks.join_next_with_id().await {
             if let Ok((task, result)) = ended {
-                self.flying.remove(&task);
+                self.in_flight.remove(&task);
                 result?;
             }
         }
-        let mut tx = self.desk.db.begin().await?;
-        for flight in self.flying.values() {
-            delivery::release(&mut tx.conn(), &flight.claimed).await?;
+        let claimed: Vec<Claimed> = self.in_flight.into_values().map(|one| one.claimed).collect();
+        match self.worker.release(&claimed).await {
+            Err(error) if error.is_transient() => {
+                tracing::warn!(%error, "webhooks in flight could not be given back: their leases run out");
+                Ok(())
+            }
+            done => done,
         }
-        tx.commit().await
     }
 }

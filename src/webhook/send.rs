@@ -13,30 +13,35 @@ use standardwebhooks::{
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    decide::{Outcome, retry_after},
-    guard::{PublicResolver, ResolveError, url_allowed},
+    decide::retry_after,
+    ssrf::{PublicResolver, ResolveError, url_allowed},
 };
-use crate::{clock::Millis, config::WebhookConfig, id::EventId, store::delivery::Letter};
+use crate::{
+    clock::Millis,
+    config::WebhookConfig,
+    delivery::{AttemptOutcome, ConnectionStep},
+    store::delivery::WebhookRequest,
+};
 
 const USER_AGENT: &str = concat!("tidemark/", env!("CARGO_PKG_VERSION"));
-/// Of an answer's body, which nobody reads, so much is taken to keep the connection usable.
+/// How much of an answer's body is read, only to keep the connection usable.
 const MAX_BODY: usize = 4096;
-/// And so long it is waited for: the answer's head has said everything.
+/// How long an answer's body is waited for: the head has said everything.
 const MAX_BODY_WAIT: Duration = Duration::from_secs(1);
-/// A connection that nobody used for so long is closed.
+/// After how long an unused connection is closed.
 const IDLE: Duration = Duration::from_mins(1);
 
-/// Posts letters.
+/// Posts webhook requests.
 #[derive(Debug)]
 pub struct Sender {
     client: Client,
     config: WebhookConfig,
 }
 
-/// What came of a letter, and how long that took.
+/// What came of a request, and how long that took.
 #[derive(Debug)]
 pub struct Sent {
-    pub outcome: Outcome,
+    pub outcome: AttemptOutcome,
     pub latency: Duration,
 }
 
@@ -64,30 +69,29 @@ impl Sender {
         Ok(Self { client, config })
     }
 
-    /// Sends one letter; takes no longer than the configured deadline.
-    pub async fn send(&self, event: EventId, letter: Letter, now: Millis) -> Sent {
+    /// Sends one request; takes no longer than the configured deadline.
+    pub async fn send(&self, request: WebhookRequest, now: Millis) -> Sent {
         let started = Instant::now();
-        let outcome = self.outcome(event, letter, now, started).await;
+        let outcome = self.outcome(request, now, started).await;
         Sent { outcome, latency: started.elapsed() }
     }
 
     async fn outcome(
         &self,
-        event: EventId,
-        letter: Letter,
+        request: WebhookRequest,
         now: Millis,
         started: Instant,
-    ) -> Outcome {
-        let Ok(url) = Url::parse(&letter.url) else {
-            return Outcome::Refused("the URL cannot be read".to_owned());
+    ) -> AttemptOutcome {
+        let Ok(url) = Url::parse(&request.url) else {
+            return AttemptOutcome::Refused("the URL cannot be read".to_owned());
         };
         if let Err(why) = url_allowed(&url, &self.config) {
-            return Outcome::Refused(why);
+            return AttemptOutcome::Refused(why);
         }
-        let id = event.to_string();
-        let signature = signatures(&letter, &id, now);
+        let id = request.event.to_string();
+        let signature = signatures(&request, &id, now);
         if signature.is_empty() {
-            return Outcome::Refused("the endpoint has no usable secret".to_owned());
+            return AttemptOutcome::Refused("the endpoint has no usable secret".to_owned());
         }
         let deadline = started + self.config.request_timeout;
         let request = self
@@ -97,26 +101,26 @@ impl Sender {
             .header(HEADER_WEBHOOK_ID, id)
             .header(HEADER_WEBHOOK_TIMESTAMP, now.seconds().to_string())
             .header(HEADER_WEBHOOK_SIGNATURE, signature)
-            .body(letter.body);
+            .body(request.body);
         let response = match timeout_at(deadline, request.send()).await {
-            Err(_) => return Outcome::TimedOut,
+            Err(_) => return AttemptOutcome::TimedOut,
             Ok(Err(error)) => return failure(&error),
             Ok(Ok(response)) => response,
         };
         let status = response.status().as_u16();
-        let wish = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-        let retry_after = wish.and_then(|wish| retry_after(wish, now));
+        let header = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let retry_after = header.and_then(|header| retry_after(header, now));
         let _ = timeout_at(deadline.min(Instant::now() + MAX_BODY_WAIT), drain(response)).await;
-        Outcome::Answered { status, retry_after }
+        AttemptOutcome::Answered { status, retry_after }
     }
 }
 
 /// One signature per secret that can be used, separated by spaces.
-fn signatures(letter: &Letter, id: &str, now: Millis) -> String {
+fn signatures(request: &WebhookRequest, id: &str, now: Millis) -> String {
     let sign = |secret: &String| {
-        Webhook::new(secret).ok()?.sign(id, now.seconds(), letter.body.as_bytes()).ok()
+        Webhook::new(secret).ok()?.sign(id, now.seconds(), request.body.as_bytes()).ok()
     };
-    letter.secrets.iter().filter_map(sign).collect::<Vec<_>>().join(" ")
+    request.secrets.iter().filter_map(sign).collect::<Vec<_>>().join(" ")
 }
 
 async fn drain(mut response: Response) {
@@ -131,18 +135,20 @@ async fn drain(mut response: Response) {
 
 /// What an error of the client means, found in the chain of its causes. Its text is never passed on, for it
 /// may hold the URL.
-fn failure(error: &reqwest::Error) -> Outcome {
+fn failure(error: &reqwest::Error) -> AttemptOutcome {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(found) = cause {
         match found.downcast_ref::<ResolveError>() {
             Some(ResolveError::NotPublic) => {
-                return Outcome::Refused("the name leads to no public address".to_owned());
+                return AttemptOutcome::Refused("the name leads to no public address".to_owned());
             }
-            Some(ResolveError::Unknown(_)) => return Outcome::Unreachable("dns"),
+            Some(ResolveError::Unknown(_)) => {
+                return AttemptOutcome::Unreachable(ConnectionStep::Dns);
+            }
             None => {}
         }
         if found.is::<rustls::Error>() {
-            return Outcome::Unreachable("tls");
+            return AttemptOutcome::Unreachable(ConnectionStep::Tls);
         }
         // An I/O error names as its source not what it wraps, but that one's source.
         let wrapped = found.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
@@ -152,11 +158,11 @@ fn failure(error: &reqwest::Error) -> Outcome {
         };
     }
     if error.is_timeout() {
-        Outcome::TimedOut
+        AttemptOutcome::TimedOut
     } else if error.is_connect() {
-        Outcome::Unreachable("connect")
+        AttemptOutcome::Unreachable(ConnectionStep::Connect)
     } else {
-        Outcome::Unreachable("closed")
+        AttemptOutcome::Unreachable(ConnectionStep::Closed)
     }
 }
 
@@ -167,37 +173,39 @@ mod tests {
     use super::*;
     use crate::{
         clock::Clock,
+        delivery::AttemptResult,
         id::Ids,
         webhook::testing::{Receiver, SECRET, config, raw_server},
     };
 
-    fn letter(url: &str, secrets: &[&str]) -> Letter {
-        Letter {
+    fn request(url: &str, secrets: &[&str]) -> WebhookRequest {
+        WebhookRequest {
+            event: Ids::new(Clock::System).next(),
             url: url.to_owned(),
             body: r#"{"text":"é"}"#.to_owned(),
             secrets: secrets.iter().map(|&secret| secret.to_owned()).collect(),
         }
     }
 
-    async fn send_with(config: WebhookConfig, letter: Letter) -> (String, Sent) {
-        let id: EventId = Ids::new(Clock::System).next();
+    async fn send_with(config: WebhookConfig, request: WebhookRequest) -> (String, Sent) {
+        let id = request.event.to_string();
         let sender = Sender::new(config).unwrap();
-        (id.to_string(), sender.send(id, letter, Clock::System.now()).await)
+        (id, sender.send(request, Clock::System.now()).await)
     }
 
     async fn send(url: &str) -> Sent {
-        send_with(config(), letter(url, &[SECRET])).await.1
+        send_with(config(), request(url, &[SECRET])).await.1
     }
 
-    fn answered(status: u16) -> Outcome {
-        Outcome::Answered { status, retry_after: None }
+    fn answered(status: u16) -> AttemptOutcome {
+        AttemptOutcome::Answered { status, retry_after: None }
     }
 
     #[tokio::test]
     async fn a_receiver_can_verify_each_valid_secrets_signature() {
         let other = "whsec_c2Vjb25kIHNlY3JldCBvZiB0aGUgZW5kcG9pbnQ=";
         let receiver = Receiver::answering(204).await;
-        let (id, sent) = send_with(config(), letter(&receiver.url, &[SECRET, other])).await;
+        let (id, sent) = send_with(config(), request(&receiver.url, &[SECRET, other])).await;
         assert_eq!(sent.outcome, answered(204));
         let got = receiver.got().remove(0);
         assert_eq!(got.body, r#"{"text":"é"}"#);
@@ -218,8 +226,8 @@ mod tests {
     async fn nothing_is_sent_unsigned() {
         let receiver = Receiver::answering(200).await;
         for secrets in [&[][..], &["whsec_not base64"][..]] {
-            let (_, sent) = send_with(config(), letter(&receiver.url, secrets)).await;
-            assert_eq!(sent.outcome.label(), "refused");
+            let (_, sent) = send_with(config(), request(&receiver.url, secrets)).await;
+            assert_eq!(sent.outcome.result(), AttemptResult::Refused);
         }
         assert!(receiver.got().is_empty());
     }
@@ -246,17 +254,16 @@ mod tests {
         let strict = WebhookConfig { allow_private_addresses: false, ..config() };
         for host in ["localhost", "127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "0"] {
             let url = format!("http://{host}:{port}/");
-            let (_, sent) = send_with(strict.clone(), letter(&url, &[SECRET])).await;
-            assert_eq!(sent.outcome.label(), "refused", "{host}");
+            let (_, sent) = send_with(strict.clone(), request(&url, &[SECRET])).await;
+            assert_eq!(sent.outcome.result(), AttemptResult::Refused, "{host}");
         }
         // A name that only the connector's own look-up shows to lead inside.
         let mut sender = Sender::new(strict).unwrap();
         sender.config.allow_private_addresses = true;
         let url = format!("http://localhost:{port}/");
-        let id = Ids::new(Clock::System).next();
-        let sent = sender.send(id, letter(&url, &[SECRET]), Clock::System.now()).await;
+        let sent = sender.send(request(&url, &[SECRET]), Clock::System.now()).await;
         let why = "the name leads to no public address".to_owned();
-        assert_eq!(sent.outcome, Outcome::Refused(why));
+        assert_eq!(sent.outcome, AttemptOutcome::Refused(why));
         let connection = tokio::time::timeout(Duration::from_millis(100), listener.accept()).await;
         assert!(connection.is_err(), "nobody connected");
     }
@@ -272,7 +279,7 @@ mod tests {
         })
         .await;
         let sent = send(&url).await;
-        assert_eq!(sent.outcome, Outcome::TimedOut);
+        assert_eq!(sent.outcome, AttemptOutcome::TimedOut);
         assert!(sent.latency < config().request_timeout + Duration::from_secs(1));
     }
 
@@ -306,17 +313,20 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         drop(listener);
         let sent = send(&format!("http://127.0.0.1:{port}/?key=secret")).await;
-        assert_eq!(sent.outcome, Outcome::Unreachable("connect"));
+        assert_eq!(sent.outcome, AttemptOutcome::Unreachable(ConnectionStep::Connect));
         let sent = send("http://nowhere.invalid/?key=secret").await;
-        assert_eq!(sent.outcome, Outcome::Unreachable("dns"));
+        assert_eq!(sent.outcome, AttemptOutcome::Unreachable(ConnectionStep::Dns));
         let plain = Receiver::answering(200).await;
         let sent = send(&plain.url.replace("http://", "https://")).await;
-        assert_eq!(sent.outcome, Outcome::Unreachable("tls"));
+        assert_eq!(sent.outcome, AttemptOutcome::Unreachable(ConnectionStep::Tls));
         let closing = raw_server(|stream| async move {
             drop(stream);
             Ok(())
         })
         .await;
-        assert_eq!(send(&closing).await.outcome, Outcome::Unreachable("closed"));
+        assert_eq!(
+            send(&closing).await.outcome,
+            AttemptOutcome::Unreachable(ConnectionStep::Closed)
+        );
     }
 }

@@ -16,6 +16,7 @@ use super::Dispatcher;
 use crate::{
     clock::Clock,
     config::WebhookConfig,
+    delivery::AttemptResult,
     metrics::Metrics,
     store::{StoreError, delivery::testing::TestStore},
     wake::Wake,
@@ -138,8 +139,8 @@ impl Running {
         Self { metrics, wake, stop, task }
     }
 
-    pub fn attempts(&self, outcome: &str) -> u64 {
-        self.metrics.webhook_attempts_total.with_label_values(&[outcome]).get()
+    pub fn attempts(&self, result: AttemptResult) -> u64 {
+        self.metrics.webhook_attempts_total.with_label_values(&[result.as_str()]).get()
     }
 
     /// Stops it as the daemon does; gives how long that took.

@@ -17,8 +17,9 @@ use super::testing::{Receiver, Running, SECRET, config, eventually, raw_server};
 use crate::{
     clock::{Clock, Millis},
     config::WebhookConfig,
+    delivery::{Attempt, AttemptResult, DeliveryOutcome, DeliveryStatus, DisabledReason},
     id::{EndpointId, TenantId},
-    store::delivery::{self, AttemptRow, Lease, Standing, testing::TestStore},
+    store::delivery::{self, Lease, testing::TestStore},
 };
 
 fn now() -> Millis {
@@ -33,7 +34,7 @@ async fn append(store: &TestStore, tenant: TenantId, count: usize) {
 
 async fn delivered(store: &TestStore, endpoint: EndpointId, count: i64) {
     eventually("all deliveries arrive", || async {
-        store.count(endpoint, "delivered").await == count
+        store.count(endpoint, DeliveryStatus::Delivered).await == count
     })
     .await;
 }
@@ -51,13 +52,13 @@ async fn what_waited_and_what_comes_is_delivered_once() {
         append(&store, tenant, 1).await;
         running.wake.deliveries();
         delivered(&store, endpoint, 51).await;
-        assert!(started.elapsed() < Duration::from_millis(900), "a bell is not waited out");
+        assert!(started.elapsed() < Duration::from_millis(900), "a wake-up is not waited out");
         let mut ids: Vec<String> =
             receiver.got().iter().map(|got| got.json()["id"].to_string()).collect();
         ids.sort();
         ids.dedup();
         assert_eq!((ids.len(), receiver.got().len()), (51, 51));
-        assert_eq!(running.attempts("delivered"), 51);
+        assert_eq!(running.attempts(AttemptResult::Delivered), 51);
         assert_eq!(running.metrics.webhook_delivery_delay_seconds.get_sample_count(), 51);
         assert_eq!(store.leased().await, 0);
         running.stop().await;
@@ -76,7 +77,8 @@ async fn several_dispatchers_share_the_work_and_send_each_delivery_once() {
             (0..3).map(|_| Running::start(&store, Clock::System, config())).collect();
         delivered(&store, endpoint, 100).await;
         assert_eq!(receiver.got().len(), 100);
-        let attempts: Vec<u64> = all.iter().map(|one| one.attempts("delivered")).collect();
+        let attempts: Vec<u64> =
+            all.iter().map(|one| one.attempts(AttemptResult::Delivered)).collect();
         assert_eq!(attempts.iter().sum::<u64>(), 100);
         for one in all {
             one.stop().await;
@@ -96,7 +98,10 @@ async fn all_arrive_when_a_receiver_comes_back() {
         let endpoint = store.endpoint(tenant, &url, false, &[SECRET]).await;
         append(&store, tenant, 10).await;
         let running = Running::start(&store, Clock::System, config());
-        eventually("it is tried in vain", || async { running.attempts("unreachable") > 3 }).await;
+        eventually("it is tried in vain", || async {
+            running.attempts(AttemptResult::Unreachable) > 3
+        })
+        .await;
         assert!(store.failing_since(endpoint).await.is_some());
         let receiver = Receiver::at(&address, |_| async { StatusCode::OK }).await;
         delivered(&store, endpoint, 10).await;
@@ -123,9 +128,11 @@ async fn gone_disables_the_endpoint_and_the_tenant_is_told() {
         delivered(&store, alive, 21).await;
         let told = other.got().into_iter().find(|got| got.json()["type"] == "endpoint.disabled");
         assert_eq!(told.unwrap().json()["data"]["endpoint"]["reason"], "gone");
-        eventually("its deliveries fail", || async { store.count(dead, "failed").await == 20 })
-            .await;
-        assert_eq!(store.disabled_reason(dead).await.as_deref(), Some("gone"));
+        eventually("its deliveries fail", || async {
+            store.count(dead, DeliveryStatus::Failed).await == 20
+        })
+        .await;
+        assert_eq!(store.disabled_reason(dead).await, Some(DisabledReason::Gone));
         assert_eq!(store.disabled_events().await, 1, "told once");
         assert!(gone.got().len() <= 4);
         running.stop().await;
@@ -143,8 +150,11 @@ async fn an_endpoint_that_fails_for_too_long_is_disabled() {
         append(&store, tenant, 1).await;
         let patience = WebhookConfig { disable_after: Duration::from_mins(59), ..config() };
         let running = Running::start(&store, Clock::System, patience);
-        eventually("it fails", || async { store.count(endpoint, "failed").await == 1 }).await;
-        assert_eq!(store.disabled_reason(endpoint).await.as_deref(), Some("failing"));
+        eventually("it fails", || async {
+            store.count(endpoint, DeliveryStatus::Failed).await == 1
+        })
+        .await;
+        assert_eq!(store.disabled_reason(endpoint).await, Some(DisabledReason::Failing));
         assert_eq!(store.disabled_events().await, 1);
         assert_eq!(store.attempts(endpoint).await, [(Some(500), Some("rejected".to_owned()))]);
         running.stop().await;
@@ -161,7 +171,10 @@ async fn a_delivery_fails_when_its_attempts_are_used_up_and_the_endpoint_lives()
         append(&store, tenant, 1).await;
         let schedule = WebhookConfig { retry_schedule: vec![Duration::ZERO; 2], ..config() };
         let running = Running::start(&store, Clock::System, schedule);
-        eventually("it fails", || async { store.count(endpoint, "failed").await == 1 }).await;
+        eventually("it fails", || async {
+            store.count(endpoint, DeliveryStatus::Failed).await == 1
+        })
+        .await;
         assert_eq!(receiver.got().len(), 3);
         assert_eq!(store.disabled_reason(endpoint).await, None);
         running.stop().await;
@@ -228,12 +241,12 @@ async fn a_dead_endpoint_does_not_delay_another() {
         let running = Running::start(&store, Clock::System, patient);
         delivered(&store, alive, 20).await;
         assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
-        assert_eq!(store.count(dead, "pending").await, 220);
+        assert_eq!(store.count(dead, DeliveryStatus::Pending).await, 220);
         assert_eq!(store.leased().await, 8, "no more than one endpoint's share");
-        // And the word to stop is not waited out either: the rest is given back.
+        // A shutdown does not wait for it either: the rest is given back.
         assert!(running.stop().await < Duration::from_secs(8));
         assert_eq!(store.leased().await, 0);
-        assert_eq!(store.count(dead, "pending").await, 220);
+        assert_eq!(store.count(dead, DeliveryStatus::Pending).await, 220);
         store.close().await;
     }
 }
@@ -328,16 +341,23 @@ async fn an_answer_after_the_lease_changes_nothing() {
         let lease = Lease { token: store.ids.next(), until: Millis(late.0 + 600_000) };
         let mut tx = store.db.begin().await.unwrap();
         let again = delivery::claim(&mut tx.conn(), endpoint, late, lease, 1).await.unwrap();
-        let attempt =
-            AttemptRow { started_at: late, latency_ms: 1, status_code: Some(200), error: None };
+        let attempt = Attempt {
+            number: 1,
+            started_at: late,
+            latency_ms: 1,
+            status_code: Some(200),
+            error: None,
+        };
         let recorded =
-            delivery::record(&mut tx.conn(), &again[0], &attempt, Standing::Delivered, late).await;
+            delivery::record(&mut tx.conn(), &again[0], &attempt, DeliveryOutcome::Delivered, late)
+                .await;
         assert!(recorded.unwrap());
         tx.commit().await.unwrap();
         gate.add_permits(1);
-        eventually("the answer came", || async { running.attempts("rejected") == 1 }).await;
+        eventually("the answer came", || async { running.attempts(AttemptResult::Rejected) == 1 })
+            .await;
         running.stop().await;
-        assert_eq!(store.count(endpoint, "delivered").await, 1);
+        assert_eq!(store.count(endpoint, DeliveryStatus::Delivered).await, 1);
         assert_eq!(store.attempts(endpoint).await, [(Some(200), None)]);
         assert_eq!(store.disabled_reason(endpoint).await, None);
         assert_eq!(store.failing_since(endpoint).await, None);
@@ -354,7 +374,8 @@ async fn an_endpoint_inside_is_refused_and_tried_again_later() {
         append(&store, tenant, 1).await;
         let strict = WebhookConfig { allow_private_addresses: false, ..config() };
         let running = Running::start(&store, Clock::System, strict);
-        eventually("it is refused", || async { running.attempts("refused") > 1 }).await;
+        eventually("it is refused", || async { running.attempts(AttemptResult::Refused) > 1 })
+            .await;
         running.stop().await;
         assert!(receiver.got().is_empty());
         let (status, error) = store.attempts(endpoint).await.remove(0);
@@ -381,7 +402,7 @@ async fn the_gauges_tell_what_waits() {
         })
         .await;
         assert!(running.metrics.webhook_oldest_pending_seconds.get() >= 60.0);
-        assert_eq!(store.count(endpoint, "pending").await, 1);
+        assert_eq!(store.count(endpoint, DeliveryStatus::Pending).await, 1);
         running.stop().await;
         store.close().await;
     }

@@ -1,106 +1,232 @@
-//! Blocks of a recorded node, from the first one asked for to the last one committed.
+//! Blocks of a recorded node, from the first one asked for to the last one committed and settled.
 
-use std::time::{Duration, Instant};
+use std::{sync::Arc, time::Duration};
 
-use alloy::primitives::{Address, U256};
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 
 use super::{
-    Figure, Goal,
-    daemon::{Daemon, Prepared},
-    http::Connection,
-    recorded::{Chain, Node, Transfer},
-    seed,
+    Bench,
+    client::{self, Fetched},
+    daemon::{Daemon, Evm, Installation},
+    dense::{ACCOUNTS, Dense, TRANSFERS, account},
+    figure::{Figure, float, median, megabytes, milliseconds, per_second},
+    recorded::{Chain, Manner, Node, token},
+    register::{CLIENTS, register, watched},
+    store::Engine,
 };
 
-const PROBE: Duration = Duration::from_millis(5);
-const TOKENS: u8 = 20;
-const REGISTERED: u64 = 100_000;
+const PROBE: Duration = Duration::from_millis(3);
 const NEAR_EMPTY_BLOCKS: u64 = 20_000;
-const FULL_BLOCKS: u64 = 600;
-const TRANSACTIONS: u64 = 100;
-const LOGS_PER_TRANSACTION: u64 = 2;
+/// Runs of which the middle one counts, where one takes less than a second.
+const RUNS: usize = 5;
+const LATENCY: Duration = Duration::from_millis(20);
+const MOST_MEMORY: f64 = 150.0;
 
-/// The contract of the n-th token; the first is the configured one.
-fn token(n: u8) -> Address {
-    Address::repeat_byte(0xa0 + n)
+/// A daemon on a chain of which it has seen block 0, with its wallets registered there.
+pub struct Ready {
+    pub node: Node,
+    pub installation: Installation,
+    pub daemon: Daemon,
+    /// The ids of its wallets.
+    pub wallets: Vec<String>,
+}
+
+/// What one catch-up took.
+struct Run {
+    took: Duration,
+    /// Bytes.
+    peak: u64,
+    /// Bytes that the store grew by.
+    grown: u64,
+}
+
+/// How a daemon and its node are set up.
+pub struct Plan {
+    pub verification: &'static str,
+    pub poll_ms: u64,
+    pub manner: Manner,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self { verification: "full", poll_ms: 1000, manner: Manner::default() }
+    }
+}
+
+/// Starts a daemon whose node shows block 0 only, and registers accounts there.
+pub async fn ready(
+    chain: &Arc<Chain>,
+    engine: &Engine,
+    plan: Plan,
+    accounts: impl IntoIterator<Item = u64>,
+) -> anyhow::Result<Ready> {
+    let Plan { verification, poll_ms, manner } = plan;
+    let node = Node::start(chain, manner).await?;
+    let evm = Evm { verification, poll_ms, ..Evm::new(&node.url, token(0).to_checksum(None)) };
+    let installation = Installation::new(engine, &evm).await?;
+    let daemon = installation.start().await?;
+    let addresses: Vec<String> = accounts.into_iter().map(|n| account(n).to_string()).collect();
+    let count = addresses.len() as u64;
+    let wallets = register(&daemon, addresses, None, CLIENTS).await?.wallets;
+    watched(&daemon, count).await?;
+    Ok(Ready { node, installation, daemon, wallets })
+}
+
+/// Shows the daemon the whole chain; from the first block asked for until the last one is applied and the
+/// newest final one settled.
+pub async fn follow(ready: &Ready, chain: &Chain) -> anyhow::Result<Duration> {
+    ready.node.show(chain.head());
+    let done = ready.daemon.reached(chain.head(), ready.node.settled(), PROBE).await?;
+    Ok(done.duration_since(ready.node.begun()?))
 }
 
 /// Blocks with one payment of the native coin each.
-pub async fn near_empty_blocks() -> anyhow::Result<Vec<Figure>> {
+pub async fn near_empty_blocks(bench: &mut Bench) -> anyhow::Result<()> {
     let mut chain = Chain::new();
     for _ in 0..NEAR_EMPTY_BLOCKS {
         chain.push(&[Vec::new()]);
     }
-    let seconds = follow(chain, 1000).await?.as_secs_f64();
-    #[expect(clippy::cast_precision_loss, reason = "a count of blocks")]
-    let rate = NEAR_EMPTY_BLOCKS as f64 / seconds;
-    let what = format!("catch-up: {NEAR_EMPTY_BLOCKS} blocks of one transaction");
-    Ok(vec![Figure::new(what, rate, "blocks/s").with_goal(Goal::AtLeast(2000.0))])
+    let chain = Arc::new(chain);
+    let ready = ready(&chain, &Engine::Sqlite, Plan::default(), 0..1000).await?;
+    let rate = per_second(NEAR_EMPTY_BLOCKS, follow(&ready, &chain).await?);
+    let what = format!("near-empty: {NEAR_EMPTY_BLOCKS} blocks of one transaction, SQLite");
+    bench.figure(Figure::new(what, rate, "blocks/s").at_least(2000.0));
+    Ok(())
 }
 
-/// Blocks full of token transfers, of which `share` go to registered addresses.
-pub async fn transfer_logs(share: f64) -> anyhow::Result<Vec<Figure>> {
-    let mut chain = Chain::new();
-    let mut count = 0_u64;
-    let (mut matched, mut due) = (0_u64, 0.0);
-    for _ in 0..FULL_BLOCKS {
-        let mut transactions = Vec::new();
-        for _ in 0..TRANSACTIONS {
-            let mut transfers = Vec::new();
-            for _ in 0..LOGS_PER_TRANSACTION {
-                count += 1;
-                due += share;
-                let is_match = due >= 1.0;
-                let kind = u8::try_from(count % u64::from(TOKENS))?;
-                let (token, to) = if is_match {
-                    due -= 1.0;
-                    matched += 1;
-                    (token(0), seed::address(count * 7919 % REGISTERED))
-                } else {
-                    (token(kind), seed::address(REGISTERED + count))
-                };
-                transfers.push(Transfer {
-                    token,
-                    from: Address::from(seed::address(2 * REGISTERED + count)),
-                    to: Address::from(to),
-                    value: U256::from(count),
-                });
-            }
-            transactions.push(transfers);
-        }
-        chain.push(&transactions);
+/// The dense chain with both sides of every transfer watched, and with one account in twenty.
+pub async fn dense(bench: &mut Bench) -> anyhow::Result<()> {
+    let dense = bench.dense();
+    for engine in bench.engines().await? {
+        let all = run(&dense, &engine, ACCOUNTS).await?;
+        let what = |detail: &str| format!("catch-up, all accounts, {}: {detail}", engine.name());
+        let rate = per_second(TRANSFERS, all.took);
+        let each = float(all.grown) / float(TRANSFERS);
+        bench.all_accounts(&engine, all.took);
+        bench.figures([
+            Figure::new(what("wall"), all.took.as_secs_f64(), "s"),
+            Figure::new(what("both sides watched"), rate, "transfers/s")
+                .at_least(engine.goal(40_000.0, 30_000.0)),
+            Figure::new(what("peak memory"), megabytes(all.peak), "MB").at_most(MOST_MEMORY),
+            Figure::new(what("store per transfer"), each, "B").at_most(engine.goal(700.0, 1500.0)),
+        ]);
+        let some = run(&dense, &engine, ACCOUNTS / 20).await?;
+        let what = |detail: &str| format!("catch-up, 5 % of accounts, {}: {detail}", engine.name());
+        bench.figures([
+            Figure::new(what("wall"), some.took.as_secs_f64(), "s"),
+            Figure::new(what("scanned"), per_second(TRANSFERS, some.took), "logs/s")
+                .at_least(150_000.0),
+            Figure::new(what("peak memory"), megabytes(some.peak), "MB").at_most(MOST_MEMORY),
+        ]);
     }
-    let seconds = follow(chain, REGISTERED).await?.as_secs_f64();
-    #[expect(clippy::cast_precision_loss, reason = "a count of logs")]
-    let rate = count as f64 / seconds;
-    let what = format!(
-        "scan: {count} transfer logs, {matched} ({} %) of {REGISTERED} addresses",
-        share * 100.0
-    );
-    Ok(vec![Figure::new(what, rate, "logs/s").with_goal(Goal::AtLeast(30_000.0))])
+    Ok(())
 }
 
-async fn follow(chain: Chain, registered: u64) -> anyhow::Result<Duration> {
-    let (head, genesis) = (chain.head(), chain.genesis());
-    let node = Node::start(chain).await?;
-    let prepared = Prepared::new(&node.url, false, &token(0).to_checksum(None)).await?;
-    seed::wallets(&prepared, &genesis, registered, false).await?;
-    let daemon = prepared.start().await?;
-    let done = reached(&daemon, head).await?;
-    let begun = node.begun().context("no block was asked for")?;
-    Ok(done.duration_since(begun))
+/// One catch-up of the dense chain, and whether everything in the store is right after it.
+async fn run(dense: &Dense, engine: &Engine, accounts: u64) -> anyhow::Result<Run> {
+    let ready = ready(&dense.chain, engine, Plan::default(), 0..accounts).await?;
+    let before = ready.installation.store.size().await?;
+    let events = events(&ready.daemon).await?;
+    let took = follow(&ready, &dense.chain).await?;
+    let Ready { node, installation, daemon, .. } = ready;
+    let peak = daemon.memory()?.peak;
+    dense.check(&daemon, accounts, node.settled()).await?;
+    let told = self::events(&daemon).await? - events;
+    let expected =
+        dense.sides(accounts, dense.chain.head()) + dense.sides(accounts, node.settled());
+    ensure!(told == expected, "{told} events were told of {expected}");
+    let grown = installation.store.size().await?.saturating_sub(before);
+    daemon.stop().await?;
+    Ok(Run { took, peak, grown })
 }
 
-/// When the daemon says that it has applied this block.
-async fn reached(daemon: &Daemon, head: u64) -> anyhow::Result<Instant> {
-    let mut connection = Connection::open(&daemon.address).await?;
-    loop {
-        let answer = connection.get("/v1/chains", &daemon.key).await?;
-        ensure!(answer.status == 200, "{}", String::from_utf8_lossy(answer.body));
-        if answer.contains(&format!("\"head\":{{\"number\":{head},")) {
-            return Ok(Instant::now());
-        }
-        tokio::time::sleep(PROBE).await;
+/// Events of deposits and withdrawals, as the metrics count them.
+async fn events(daemon: &Daemon) -> anyhow::Result<u64> {
+    let deposits = daemon.metric("tidemark_events_total", "type=\"deposit.").await?;
+    Ok(deposits + daemon.metric("tidemark_events_total", "type=\"withdrawal.").await?)
+}
+
+/// What one catch-up of the dense chain takes if none of it touches the only registered account.
+async fn nothing(
+    dense: &Dense,
+    engine: &Engine,
+    verification: &'static str,
+    latency: Duration,
+) -> anyhow::Result<Fetched> {
+    let manner = Manner { latency, ..Manner::default() };
+    let plan = Plan { verification, manner, ..Plan::default() };
+    let ready = ready(&dense.chain, engine, plan, [ACCOUNTS]).await?;
+    let took = follow(&ready, &dense.chain).await?;
+    let Ready { daemon, .. } = ready;
+    let peak = daemon.memory()?.peak;
+    daemon.stop().await?;
+    Ok(Fetched { took, peak })
+}
+
+/// The bare client at the same node.
+async fn fetched(dense: &Dense, latency: Duration) -> anyhow::Result<Fetched> {
+    let shown = dense.chain.head();
+    let manner = Manner { shown, latency, ..Manner::default() };
+    let node = Node::start(&dense.chain, manner).await?;
+    client::fetch(&node.url, shown, TRANSFERS).await
+}
+
+/// The middle of several runs, and the largest peak of memory.
+#[derive(Default)]
+struct Runs(Vec<Fetched>);
+
+impl Runs {
+    fn took(&self) -> Duration {
+        median(self.0.iter().map(|run| run.took).collect())
     }
+
+    fn peak(&self) -> f64 {
+        megabytes(self.0.iter().map(|run| run.peak).max().unwrap_or_default())
+    }
+}
+
+/// The dense chain for an account that has no part in it, beside a client that only fetches and parses: in
+/// turns, so that both have the machine in the same mood.
+pub async fn scan(bench: &mut Bench) -> anyhow::Result<()> {
+    let dense = bench.dense();
+    let bytes = megabytes(dense.chain.bytes());
+    bench.figure(Figure::new("scan: what the node hands out", bytes, "MB"));
+    for engine in bench.engines().await? {
+        let (mut full, mut links, mut client) = (Runs::default(), Runs::default(), Runs::default());
+        for _ in 0..RUNS {
+            client.0.push(fetched(&dense, Duration::ZERO).await?);
+            full.0.push(nothing(&dense, &engine, "full", Duration::ZERO).await?);
+            links.0.push(nothing(&dense, &engine, "links", Duration::ZERO).await?);
+        }
+        let what = |detail: &str| format!("scan, nothing matches, {}: {detail}", engine.name());
+        let ratio = client.took().as_secs_f64() / full.took().as_secs_f64();
+        let price = full.took().as_secs_f64() / links.took().as_secs_f64() - 1.0;
+        bench.figures([
+            Figure::new(
+                what("a client that stores nothing"),
+                per_second(TRANSFERS, client.took()),
+                "logs/s",
+            ),
+            Figure::new(what("its peak memory"), client.peak(), "MB"),
+            Figure::new(what("the daemon"), per_second(TRANSFERS, full.took()), "logs/s"),
+            Figure::new(what("wall"), milliseconds(full.took()), "ms"),
+            Figure::new(what("the daemon, of the client"), 100.0 * ratio, "%").at_least(85.0),
+            Figure::new(what("price of `full` against `links`"), 100.0 * price, "%").at_most(25.0),
+            Figure::new(what("peak memory"), full.peak(), "MB").at_most(MOST_MEMORY),
+        ]);
+    }
+    let (mut far, mut client) = (Runs::default(), Runs::default());
+    for _ in 0..RUNS {
+        client.0.push(fetched(&dense, LATENCY).await?);
+        far.0.push(nothing(&dense, &Engine::Sqlite, "full", LATENCY).await?);
+    }
+    let ratio = client.took().as_secs_f64() / far.took().as_secs_f64();
+    let what =
+        |detail: &str| format!("scan at {} ms latency, SQLite: {detail}", LATENCY.as_millis());
+    bench.figures([
+        Figure::new(what("the client"), per_second(TRANSFERS, client.took()), "logs/s"),
+        Figure::new(what("the daemon"), per_second(TRANSFERS, far.took()), "logs/s"),
+        Figure::new(what("the daemon, of the client"), 100.0 * ratio, "%").at_least(80.0),
+    ]);
+    Ok(())
 }

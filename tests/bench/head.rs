@@ -1,72 +1,187 @@
-//! From the block to the balance that anyone can read, at the head of a real node's chain.
+//! From a block's announcement to the balance that anyone can read, at the head of a real node's chain; and
+//! what settling the balances that a block touched asks of the node.
 
 use std::time::{Duration, Instant};
 
 use alloy::primitives::{Address, U256};
 use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
 use tidemark::dev::{
-    anvil::{Anvil, Mining, Options},
+    anvil::{Anvil, Mining, Options, Rpc},
     contracts,
 };
 
-use super::{Figure, Goal, daemon::Prepared, http::Connection, reads::percentile, seed};
+use super::{
+    Bench,
+    announced::Heads,
+    counted::Proxy,
+    daemon::{Daemon, Evm, Installation},
+    dense::token_balance,
+    figure::{Figure, float, percentile},
+    http::Connection,
+    recorded::address,
+    register::{CLIENTS, register, watched},
+    store::Engine,
+};
 
 const BLOCKS: u64 = 300;
+const FULL_BLOCKS: u64 = 100;
 const WARM_UP: u64 = 10;
+/// Watched transfers in a full block.
+const TRANSFERS: u64 = 500;
 const PROBE: Duration = Duration::from_millis(1);
 /// Between two blocks: no chain makes them back to back.
 const PAUSE: Duration = Duration::from_millis(25);
 const GAS: u64 = 100_000;
+/// `finalized` is twice as many blocks below the head.
+const EPOCH: u64 = 2;
 
-/// The clock starts when the node is asked to make the block, before it announces it.
-pub async fn measure() -> anyhow::Result<Vec<Figure>> {
-    let node = Anvil::start(Options {
-        mining: Mining::Manual,
-        slots_in_an_epoch: Some(2),
-        ..Options::default()
-    })
-    .await?;
-    let rpc = node.rpc.clone();
-    let bank = *rpc.accounts().await?.first().context("an account")?;
-    let token = contracts::deploy_demo_token(&rpc, bank).await?;
-    let prepared = Prepared::new(rpc.url(), true, &token.to_checksum(None)).await?;
-    let daemon = prepared.start().await?;
-    let mut connection = Connection::open(&daemon.address).await?;
-    let wallet = Address::from(seed::address(0));
-    let body = format!("{{\"address\":\"{wallet}\",\"chains\":[\"local\"]}}");
-    let answer = connection.post("/v1/wallets", &daemon.key, &body).await?;
-    ensure!(answer.status == 201, "{}", String::from_utf8_lossy(answer.body));
-    let path = format!("/v1/wallets/{wallet}");
-    while !connection.get(&path, &daemon.key).await?.contains("\"status\":\"active\"") {
-        tokio::time::sleep(PROBE).await;
+/// A real node with the demo token.
+struct Node {
+    anvil: Anvil,
+    bank: Address,
+    token: Address,
+}
+
+impl Node {
+    async fn start() -> anyhow::Result<Self> {
+        let anvil = Anvil::start(Options {
+            mining: Mining::Manual,
+            slots_in_an_epoch: Some(EPOCH),
+            arguments: vec!["--disable-block-gas-limit".into()],
+            ..Options::default()
+        })
+        .await?;
+        let bank = *anvil.rpc.accounts().await?.first().context("an account")?;
+        let token = contracts::deploy_demo_token(&anvil.rpc, bank).await?;
+        Ok(Self { anvil, bank, token })
     }
-    let path = format!("{path}/balances");
+
+    fn rpc(&self) -> &Rpc {
+        &self.anvil.rpc
+    }
+
+    /// Puts one new unit of the token for each of the first `count` accounts into the next block.
+    async fn pay(&self, count: u64) -> anyhow::Result<()> {
+        let calls: Vec<Value> = (0..count)
+            .map(|n| {
+                let to = address(n);
+                let mint = contracts::token_mint(self.token, self.bank, to, U256::from(1));
+                let params = [mint.with_gas(GAS)];
+                json!({"jsonrpc": "2.0", "id": n, "method": "eth_sendTransaction", "params": params})
+            })
+            .collect();
+        let host = self.rpc().url().trim_start_matches("http://");
+        let mut connection = Connection::open(host).await?;
+        let answer = connection.post("/", "", &Value::from(calls).to_string()).await?;
+        let answers: Vec<Value> = answer.json()?;
+        let refused = answers.iter().find(|answer| answer["error"].is_object());
+        ensure!(refused.is_none(), "a transaction was refused: {refused:?}");
+        Ok(())
+    }
+
+    async fn height(&self) -> anyhow::Result<u64> {
+        Ok(self.rpc().head().await?.number.to())
+    }
+
+    /// Makes a block and gives its number.
+    async fn mine(&self) -> anyhow::Result<u64> {
+        self.rpc().mine(1).await?;
+        self.height().await
+    }
+}
+
+async fn daemon(node: &Node, url: &str, wallets: u64) -> anyhow::Result<(Installation, Daemon)> {
+    let ws = node.rpc().ws_url();
+    let evm = Evm { ws: Some(&ws), ..Evm::new(url, node.token.to_checksum(None)) };
+    let installation = Installation::new(&Engine::Sqlite, &evm).await?;
+    let daemon = installation.start().await?;
+    register(&daemon, (0..wallets).map(|n| address(n).to_string()), None, CLIENTS).await?;
+    watched(&daemon, wallets).await?;
+    Ok((installation, daemon))
+}
+
+pub async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
+    let latencies = latencies(1, BLOCKS).await?;
+    let what = |which| format!("head: announced → readable, {which} of {BLOCKS} blocks, SQLite");
+    bench.figures([
+        Figure::new(what("p50"), percentile(latencies.clone(), 50), "ms"),
+        Figure::new(what("p99"), percentile(latencies, 99), "ms").at_most(15.0),
+    ]);
+    let latencies = self::latencies(TRANSFERS, FULL_BLOCKS).await?;
+    let what = |which| {
+        format!(
+            "head: {TRANSFERS} watched transfers in the block, {which} of {FULL_BLOCKS}, SQLite"
+        )
+    };
+    bench.figures([
+        Figure::new(what("p50"), percentile(latencies.clone(), 50), "ms"),
+        Figure::new(what("p99"), percentile(latencies, 99), "ms").at_most(50.0),
+    ]);
+    let requests = settling().await?;
+    let what = format!("head: requests to settle {TRANSFERS} touched balances");
+    bench.figure(Figure::new(what, float(requests), "requests").at_most(2.0));
+    Ok(())
+}
+
+/// How long after its announcement each of `blocks` blocks with `transfers` watched transfers is readable.
+async fn latencies(transfers: u64, blocks: u64) -> anyhow::Result<Vec<Duration>> {
+    let node = Node::start().await?;
+    let (_installation, daemon) = daemon(&node, node.rpc().url(), transfers).await?;
+    let mut heads = Heads::subscribe(&node.rpc().ws_url()).await?;
+    let mut connection = Connection::open(&daemon.address).await?;
+    // A block is one commit: any of its wallets tells of all.
+    let path = format!("/v1/wallets/{}/balances", address(transfers - 1));
+    let mut number = node.height().await?;
     let mut latencies = Vec::new();
-    for total in 1..=BLOCKS + WARM_UP {
-        let deposit = contracts::token_mint(token, bank, wallet, U256::from(1)).with_gas(GAS);
-        rpc.send(&deposit).await?;
+    for total in 1..=blocks + WARM_UP {
+        node.pay(transfers).await?;
         tokio::time::sleep(PAUSE).await;
-        let expected = format!("\"total\":{{\"raw\":\"{total}\"");
-        let asked = Instant::now();
+        number += 1;
         let mining = tokio::spawn({
-            let rpc = rpc.clone();
+            let rpc = node.rpc().clone();
             async move { rpc.mine(1).await }
         });
+        let announced = heads.announced(number).await?;
+        let expected = format!("\"total\":{{\"raw\":\"{total}\"");
         while !connection.get(&path, &daemon.key).await?.contains(&expected) {
             tokio::time::sleep(PROBE).await;
         }
-        let took = asked.elapsed();
+        let took = announced.elapsed();
         mining.await??;
         if total > WARM_UP {
             latencies.push(took);
         }
     }
-    node.stop().await?;
-    let p50 = percentile(latencies.clone(), 50);
-    let p99 = percentile(latencies, 99);
-    let what = |which| format!("head: block asked for → balance readable, {which} of {BLOCKS}");
-    Ok(vec![
-        Figure::new(what("p50"), p50, "ms"),
-        Figure::new(what("p99"), p99, "ms").with_goal(Goal::Under(50.0)),
-    ])
+    node.anvil.stop().await?;
+    Ok(latencies)
+}
+
+/// How many requests about the chain's state the node gets while a block that touched so many balances settles.
+async fn settling() -> anyhow::Result<u64> {
+    let node = Node::start().await?;
+    let proxy = Proxy::start(node.rpc().url()).await?;
+    let (_installation, daemon) = daemon(&node, &proxy.url, TRANSFERS).await?;
+    node.pay(TRANSFERS).await?;
+    let full = node.mine().await?;
+    daemon.reached(full, 0, PROBE).await?;
+    let before = proxy.about_state();
+    let begun = Instant::now();
+    for _ in 0..2 * EPOCH {
+        let number = node.mine().await?;
+        daemon.reached(number, 0, PROBE).await?;
+    }
+    daemon.reached(full, full, PROBE).await?;
+    ensure!(begun.elapsed() < Duration::from_mins(1), "settling took too long to be counted");
+    let requests = proxy.about_state() - before;
+    let mut connection = Connection::open(&daemon.address).await?;
+    for n in 0..TRANSFERS {
+        let path = format!("/v1/wallets/{}/balances", address(n));
+        let found = token_balance(&connection.get(&path, &daemon.key).await?)?;
+        ensure!((found.available, found.total) == (1, 1), "account {n}: {found:?}");
+    }
+    let compared = daemon.metric("tidemark_reconciled_balances_total", "").await?;
+    ensure!(compared >= TRANSFERS, "only {compared} balances were compared with the chain");
+    node.anvil.stop().await?;
+    Ok(requests)
 }

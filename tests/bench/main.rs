@@ -1,103 +1,217 @@
 //! Figures with their goals beside them: `cargo bench`, or only some of them: `cargo bench -- head scan`.
 //!
-//! Each measurement runs the real program in a process of its own, on SQLite with durable commits, and asks
-//! it over HTTP like a customer. Node, load and daemon share this machine. Nothing is subtracted.
+//! Each measurement runs the real program in a process of its own, on SQLite with durable commits or on a
+//! PostgreSQL server of the benches' own with fsync, and asks it over HTTP like a customer. Node, load and
+//! daemon share this machine. Nothing is subtracted. Where a chain was followed, what the daemon holds
+//! afterwards is compared with the chain: a wrong figure of money ends the benches.
 
+mod addresses;
+mod announced;
+mod backfill;
 mod catch_up;
+mod client;
+mod counted;
 mod daemon;
+mod dense;
+mod figure;
 mod head;
 mod http;
+mod idle;
 mod reads;
 mod recorded;
+mod register;
+mod registrations;
 mod seed;
 mod solana;
+mod store;
+mod wallet;
 
-use std::{fmt, time::Duration};
+use std::{
+    collections::HashMap,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
+use dense::Dense;
+use figure::Figure;
+use store::{Engine, Postgres};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// A measurement that hangs is given up.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(30);
 
-/// One line of the table.
-pub struct Figure {
-    pub what: String,
-    pub value: f64,
-    pub unit: &'static str,
-    pub goal: Option<Goal>,
+type Measuring<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
+
+struct Measurement {
+    name: &'static str,
+    about: &'static str,
+    run: for<'a> fn(&'a mut Bench) -> Measuring<'a>,
 }
 
-#[derive(Clone, Copy)]
-pub enum Goal {
-    AtLeast(f64),
-    Under(f64),
+const MEASUREMENTS: &[Measurement] = &[
+    Measurement {
+        name: "idle",
+        about: "memory of a daemon with nothing to do",
+        run: |bench| Box::pin(idle::measure(bench)),
+    },
+    Measurement {
+        name: "head",
+        about: "from a real node's announcement to the readable balance; requests to settle",
+        run: |bench| Box::pin(head::measure(bench)),
+    },
+    Measurement {
+        name: "reads",
+        about: "balance reads over HTTP",
+        run: |bench| Box::pin(reads::measure(bench)),
+    },
+    Measurement {
+        name: "registrations",
+        about: "wallets registered over HTTP",
+        run: |bench| Box::pin(registrations::measure(bench)),
+    },
+    Measurement {
+        name: "near-empty",
+        about: "blocks of one transaction, caught up",
+        run: |bench| Box::pin(catch_up::near_empty_blocks(bench)),
+    },
+    Measurement {
+        name: "scan",
+        about: "the dense chain with nothing to book, against a client that only fetches",
+        run: |bench| Box::pin(catch_up::scan(bench)),
+    },
+    Measurement {
+        name: "catch-up",
+        about: "the dense chain with all of its accounts registered, and with 5 % of them",
+        run: |bench| Box::pin(catch_up::dense(bench)),
+    },
+    Measurement {
+        name: "backfill",
+        about: "20,000 wallets that ask for their past on the dense chain",
+        run: |bench| Box::pin(backfill::measure(bench)),
+    },
+    Measurement {
+        name: "wallet",
+        about: "a wallet of 250,000 transfers: its balance, its pages, filters",
+        run: |bench| Box::pin(wallet::measure(bench)),
+    },
+    Measurement {
+        name: "solana",
+        about: "full blocks of a Solana cluster, caught up by the whole daemon",
+        run: |bench| Box::pin(solana::measure(bench)),
+    },
+    Measurement {
+        name: "addresses",
+        about: "start with millions of registered addresses, and what they cost a block",
+        run: |bench| Box::pin(addresses::measure(bench)),
+    },
+];
+
+/// What the measurements share.
+pub struct Bench {
+    figures: Vec<Figure>,
+    /// `None` until it was looked for.
+    engines: Option<Vec<Engine>>,
+    dense: Option<Arc<Dense>>,
+    /// What the catch-up with all accounts took, by engine.
+    all_accounts: HashMap<&'static str, Duration>,
 }
 
-impl Figure {
-    pub fn new(what: impl Into<String>, value: f64, unit: &'static str) -> Self {
-        Self { what: what.into(), value, unit, goal: None }
+impl Bench {
+    /// Takes a figure into the table.
+    pub fn figure(&mut self, figure: Figure) {
+        println!("{figure}");
+        self.figures.push(figure);
     }
 
-    #[must_use]
-    pub fn with_goal(self, goal: Goal) -> Self {
-        Self { goal: Some(goal), ..self }
+    pub fn figures(&mut self, figures: impl IntoIterator<Item = Figure>) {
+        figures.into_iter().for_each(|figure| self.figure(figure));
     }
-}
 
-impl fmt::Display for Figure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = usize::from(self.value < 1000.0);
-        let Self { what, value, unit, .. } = self;
-        let (goal, verdict) = match self.goal {
-            None => (String::new(), ""),
-            Some(Goal::AtLeast(least)) => {
-                (format!("at least {least}"), if *value >= least { "met" } else { "missed" })
-            }
-            Some(Goal::Under(most)) => {
-                (format!("under {most}"), if *value < most { "met" } else { "missed" })
-            }
-        };
-        write!(f, "{what:<58} {value:>10.digits$} {unit:<9} {goal:<15} {verdict}")
+    /// SQLite, and PostgreSQL where it is installed.
+    pub async fn engines(&mut self) -> anyhow::Result<Vec<Engine>> {
+        if let Some(engines) = &self.engines {
+            return Ok(engines.clone());
+        }
+        let mut engines = vec![Engine::Sqlite];
+        match Postgres::start().await? {
+            Some(server) => engines.push(Engine::Postgres(server)),
+            None => println!(
+                "SKIPPED: all figures on PostgreSQL. No initdb and postgres in the PATH, in \
+                 /usr/lib/postgresql or in /usr/pgsql-*: install the server and start again."
+            ),
+        }
+        self.engines = Some(engines.clone());
+        Ok(engines)
+    }
+
+    /// The dense chain, recorded once.
+    pub fn dense(&mut self) -> Arc<Dense> {
+        Arc::clone(self.dense.get_or_insert_with(|| Arc::new(Dense::record())))
+    }
+
+    /// What the catch-up with all accounts took, if it was measured.
+    pub fn of_all_accounts(&self, engine: &Engine) -> Option<Duration> {
+        self.all_accounts.get(engine.name()).copied()
+    }
+
+    /// Remembers what the catch-up with all accounts took: others are compared with it.
+    pub fn all_accounts(&mut self, engine: &Engine, took: Duration) {
+        self.all_accounts.insert(engine.name(), took);
     }
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    // Cargo adds flags of its own.
-    let wanted: Vec<String> =
-        std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let wants =
-        |name: &str| wanted.is_empty() || wanted.iter().any(|part| name.contains(part.as_str()));
-    if wants("head") {
-        show("head", head::measure()).await?;
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [argument, url, last] = &arguments[..]
+        && argument == client::ARGUMENT
+    {
+        return client::run(url, last).await;
     }
-    if wants("reads") {
-        show("reads", reads::measure()).await?;
+    if arguments.iter().any(|argument| argument == "--help" || argument == "-h") {
+        help();
+        return Ok(());
     }
-    if wants("catch-up") {
-        show("catch-up", catch_up::near_empty_blocks()).await?;
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    // What is dropped is killed: the daemons and the PostgreSQL server.
+    tokio::select! {
+        done = measure(&arguments) => done,
+        _ = terminate.recv() => anyhow::bail!("terminated"),
+        _ = interrupt.recv() => anyhow::bail!("interrupted"),
     }
-    if wants("solana") {
-        show("solana", solana::measure()).await?;
-    }
-    for share in [0.001, 0.05] {
-        if wants("scan") {
-            show("scan", catch_up::transfer_logs(share)).await?;
-        }
-    }
-    Ok(())
 }
 
-async fn show(
-    name: &str,
-    figures: impl Future<Output = anyhow::Result<Vec<Figure>>>,
-) -> anyhow::Result<()> {
-    let figures = tokio::time::timeout(PATIENCE, figures)
-        .await
-        .with_context(|| format!("{name}: not done within {} s", PATIENCE.as_secs()))?
-        .with_context(|| name.to_owned())?;
-    for figure in figures {
-        println!("{figure}");
+fn help() {
+    println!("cargo bench                 everything\ncargo bench -- NAME...      only these:");
+    for Measurement { name, about, .. } in MEASUREMENTS {
+        println!("  {name:<14} {about}");
     }
+}
+
+async fn measure(arguments: &[String]) -> anyhow::Result<()> {
+    // Cargo adds flags of its own.
+    let wanted: Vec<&String> =
+        arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    for name in &wanted {
+        let known = MEASUREMENTS.iter().any(|measurement| measurement.name == name.as_str());
+        anyhow::ensure!(known, "there is no measurement {name}: cargo bench -- --help lists them");
+    }
+    let begun = Instant::now();
+    let mut bench =
+        Bench { figures: Vec::new(), engines: None, dense: None, all_accounts: HashMap::new() };
+    for Measurement { name, run, .. } in MEASUREMENTS {
+        if wanted.is_empty() || wanted.iter().any(|wanted| wanted.as_str() == *name) {
+            tokio::time::timeout(PATIENCE, run(&mut bench))
+                .await
+                .with_context(|| format!("{name}: not done in {} s", PATIENCE.as_secs()))?
+                .with_context(|| *name)?;
+        }
+    }
+    let verdicts: Vec<bool> = bench.figures.iter().filter_map(Figure::is_met).collect();
+    let met = verdicts.iter().filter(|met| **met).count();
+    println!("{met} of {} goals met, {} s", verdicts.len(), begun.elapsed().as_secs());
     Ok(())
 }

@@ -1,58 +1,54 @@
 //! Balance reads over HTTP: kept connections, one request in flight on each.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use alloy::primitives::Address;
 use anyhow::ensure;
 use tokio::task::JoinSet;
 
 use super::{
-    Figure, Goal,
-    daemon::Prepared,
+    Bench,
+    catch_up::{Plan, ready},
+    figure::{Figure, per_second, percentile},
     http::{Connection, get_request},
-    recorded::{Chain, Node},
-    seed,
+    recorded::Chain,
+    register::on_a_thread,
 };
 
 const WALLETS: u64 = 10_000;
 const CONNECTIONS: usize = 32;
 const FOR: Duration = Duration::from_secs(5);
 
-pub async fn measure() -> anyhow::Result<Vec<Figure>> {
-    let chain = Chain::new();
-    let genesis = chain.genesis();
-    let node = Node::start(chain).await?;
-    let token = Address::repeat_byte(0xa0).to_checksum(None);
-    let prepared = Prepared::new(&node.url, false, &token).await?;
-    let wallets = seed::wallets(&prepared, &genesis, WALLETS, true).await?;
-    let daemon = prepared.start().await?;
-    let requests: Vec<String> = wallets
-        .iter()
-        .map(|wallet| get_request(&format!("/v1/wallets/{wallet}/balances"), &daemon.key))
-        .collect();
-    // One thread makes the load, so that the daemon keeps what it can get of the machine.
-    let address = daemon.address.clone();
-    let loading = tokio::task::spawn_blocking(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(load(&address, &requests))
-    });
-    let (count, took, latencies) = loading.await??;
-    #[expect(clippy::cast_precision_loss, reason = "a count of requests")]
-    let rate = count as f64 / took.as_secs_f64();
-    let what = format!("reads: balances of {WALLETS} wallets, {CONNECTIONS} connections");
-    Ok(vec![
-        Figure::new(what, rate, "reads/s").with_goal(Goal::AtLeast(15_000.0)),
-        Figure::new("reads: p99 of one", percentile(latencies, 99), "ms"),
-    ])
+pub async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
+    let chain = Arc::new(Chain::new());
+    for engine in bench.engines().await? {
+        let ready = ready(&chain, &engine, Plan::default(), 0..WALLETS).await?;
+        let daemon = &ready.daemon;
+        let requests: Vec<String> = ready
+            .wallets
+            .iter()
+            .map(|wallet| get_request(&format!("/v1/wallets/{wallet}/balances"), &daemon.key))
+            .collect();
+        let address = daemon.address.clone();
+        let (took, latencies) = on_a_thread(load(address, requests)).await?;
+        let name = engine.name();
+        let what = format!("reads: balances of {WALLETS} wallets, {CONNECTIONS} clients, {name}");
+        let rate = per_second(latencies.len() as u64, took);
+        let goal = engine.goal(30_000.0, 20_000.0);
+        bench.figures([
+            Figure::new(what, rate, "reads/s").at_least(goal),
+            Figure::new(format!("reads: p99 of one, {name}"), percentile(latencies, 99), "ms"),
+        ]);
+    }
+    Ok(())
 }
 
-async fn load(
-    address: &str,
-    requests: &[String],
-) -> anyhow::Result<(usize, Duration, Vec<Duration>)> {
+async fn load(address: String, requests: Vec<String>) -> anyhow::Result<(Duration, Vec<Duration>)> {
     let mut connections = Vec::new();
     for _ in 0..CONNECTIONS {
-        connections.push(Connection::open(address).await?);
+        connections.push(Connection::open(&address).await?);
     }
     let started = Instant::now();
     let mut readers = JoinSet::new();
@@ -64,26 +60,19 @@ async fn load(
             for request in requests.iter().cycle() {
                 let sent = Instant::now();
                 let answer = connection.send(request.as_bytes()).await?;
-                ensure!(answer.status == 200, "{}", String::from_utf8_lossy(answer.body));
+                ensure!(answer.status == 200, "{}", answer.text());
                 ensure!(answer.body.len() > 500, "a wallet without balances");
                 latencies.push(sent.elapsed());
                 if started.elapsed() > FOR {
                     break;
                 }
             }
-            Ok(latencies)
+            anyhow::Ok(latencies)
         });
     }
     let mut all = Vec::new();
     while let Some(latencies) = readers.join_next().await {
         all.append(&mut latencies??);
     }
-    Ok((all.len(), started.elapsed(), all))
-}
-
-/// In milliseconds.
-pub fn percentile(mut durations: Vec<Duration>, percent: usize) -> f64 {
-    durations.sort_unstable();
-    let index = (durations.len() * percent / 100).min(durations.len().saturating_sub(1));
-    durations.get(index).map_or(0.0, |duration| duration.as_secs_f64() * 1000.0)
+    Ok((started.elapsed(), all))
 }

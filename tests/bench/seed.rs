@@ -1,121 +1,165 @@
-//! Wallets put into a store before the daemon starts, by the same functions that the daemon uses.
+//! More wallets than HTTP brings in an acceptable time, written into a store directly. This is the only place of
+//! the benches that names the schema.
+//!
+//! A wallet that the daemon registered and opened is the pattern: the rows that it has are written again and
+//! again, alike in every column but those that tell one wallet from another.
 
-use anyhow::Context as _;
-use tidemark::{
-    amount::Amount,
-    apply::{Applier, ChainInfo, Opening, OpeningBalance},
-    chain::{Address, AssetKey, ChainName, Family, Header},
-    clock::Clock,
-    id::WalletId,
-    metrics::Metrics,
-    store::{
-        chain::AssetRow,
-        wallet::{self, NewWallet, WalletKind},
-        watch,
+use anyhow::{Context as _, ensure};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, SqliteConnection};
+
+use super::store::{Direct, Store};
+
+/// A table of which each wallet has one row, and what is its own in it: columns, and an expression of the
+/// number `n` and of the pattern's row `p` for each engine.
+struct Table {
+    name: &'static str,
+    own: &'static [Own],
+}
+
+struct Own {
+    column: &'static str,
+    sqlite: &'static str,
+    postgres: &'static str,
+}
+
+/// A `UUIDv7` of the year 2020, one for each millisecond.
+const ID: (&str, &str) = (
+    "unhex(printf('%012x70008000000000000000', 1577836800000 + n))",
+    "(lpad(to_hex(1577836800000 + n), 12, '0') || '70008000000000000000')::uuid",
+);
+/// Without any order, as addresses are.
+const ADDRESS: (&str, &str) =
+    ("randomblob(length(p.address))", "substr(sha256(int8send(n)), 1, length(p.address))");
+/// The address of the wallet that the row belongs to.
+const ITS_ADDRESS: (&str, &str) = (
+    "(SELECT address FROM wallet \
+      WHERE id = unhex(printf('%012x70008000000000000000', 1577836800000 + n)))",
+    ADDRESS.1,
+);
+
+const TABLES: &[Table] = &[
+    Table {
+        name: "wallet",
+        own: &[
+            Own { column: "id", sqlite: ID.0, postgres: ID.1 },
+            Own { column: "address", sqlite: ADDRESS.0, postgres: ADDRESS.1 },
+        ],
     },
-    wake::Wake,
-};
+    Table {
+        name: "watch",
+        own: &[
+            Own { column: "wallet_id", sqlite: ID.0, postgres: ID.1 },
+            Own { column: "address", sqlite: ITS_ADDRESS.0, postgres: ITS_ADDRESS.1 },
+        ],
+    },
+];
 
-use super::daemon::Prepared;
-
-/// Watches opened by one commit.
-const AT_ONCE: usize = 10_000;
-
-/// The n-th registered address.
-pub fn address(n: u64) -> [u8; 20] {
-    let hash = alloy::primitives::keccak256(n.to_be_bytes());
-    let mut address = [0; 20];
-    address.copy_from_slice(&hash[..20]);
-    address
+/// Adds the wallets `from` to `to` (not included), each a copy of one that is there. No daemon may run on the
+/// store meanwhile.
+pub async fn wallets(store: &Store, from: u64, to: u64) -> anyhow::Result<()> {
+    match store.connect().await? {
+        Direct::Sqlite(c) => sqlite(c, from, to).await,
+        Direct::Postgres(c) => postgres(c, from, to).await,
+    }
 }
 
-/// Begins the chain at `at` and opens the watches of `count` wallets there, each with a balance of the native
-/// coin and of the token if `rich`.
-pub async fn wallets(
-    prepared: &Prepared,
-    at: &Header,
-    count: u64,
-    rich: bool,
-) -> anyhow::Result<Vec<WalletId>> {
-    let clock = Clock::System;
-    let chain = prepared.chain()?;
-    let info = ChainInfo::from(chain);
-    let applier = Applier::new(
-        prepared.db.clone(),
-        prepared.ids.clone(),
-        clock.clone(),
-        Metrics::new(),
-        Wake::default(),
-        info.clone(),
-    );
-    let cursor = applier.begin(at, at).await?;
-    let token = chain.tokens.first().context("a token in the configuration")?;
-    let token_key = AssetKey::Token(token.contract);
-    let native = &chain.native;
-    let row = |key, symbol: &str, name: &str, decimals| AssetRow {
-        chain: info.name.clone(),
-        key,
-        caip19: info.caip19(&key),
-        symbol: Some(symbol.to_owned()),
-        name: Some(name.to_owned()),
-        decimals: Some(decimals),
-        verified: true,
-    };
-    let assets = [
-        row(AssetKey::Native, &native.symbol, &native.name, native.decimals),
-        row(token_key, &token.symbol, &token.name, token.decimals),
-    ];
-    applier.verify_assets(&cursor, &assets, &[]).await?;
-    let ids = register(prepared, &info.name, count, &clock).await?;
-    loop {
-        let mut session = prepared.db.read().await?;
-        let limit = i64::try_from(AT_ONCE)?;
-        let wanted = watch::to_do(&mut session.conn(), &info.name, "requested", limit).await?;
-        drop(session);
-        if wanted.is_empty() {
-            return Ok(ids);
+async fn sqlite(mut c: SqliteConnection, from: u64, to: u64) -> anyhow::Result<()> {
+    // Only while this is written: the daemon opens the file in its own way again.
+    c.execute("PRAGMA journal_mode = DELETE").await?;
+    c.execute("PRAGMA journal_mode = OFF").await?;
+    c.execute("PRAGMA synchronous = OFF").await?;
+    c.execute("PRAGMA cache_size = -4000000").await?;
+    c.execute("PRAGMA foreign_keys = OFF").await?;
+    for Table { name, own } in TABLES {
+        // Made anew when the rows are there, which takes a fraction of the time.
+        let indexes: Vec<(String, String)> = sqlx::query_as(
+            "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND tbl_name = ? AND sql IS NOT NULL",
+        )
+        .bind(name)
+        .fetch_all(&mut c)
+        .await?;
+        let columns: Vec<String> =
+            sqlx::query_scalar("SELECT name FROM pragma_table_info(?) ORDER BY cid")
+                .bind(name)
+                .fetch_all(&mut c)
+                .await?;
+        let values = values(&columns, own, |own| own.sqlite)?;
+        let mut tx = c.begin().await?;
+        for (index, _) in &indexes {
+            tx.execute(AssertSqlSafe(format!("DROP INDEX {index}"))).await?;
         }
-        let balance = |asset, amount: u64| OpeningBalance {
-            frozen: Amount::ZERO,
-            asset,
-            total: Amount::from(amount),
-            settled: Amount::from(amount / 2),
-        };
-        let balances = if rich {
-            vec![balance(AssetKey::Native, 2_500_000_000_000_000), balance(token_key, 1_234_567)]
-        } else {
-            Vec::new()
-        };
-        let openings: Vec<Opening> =
-            wanted.into_iter().map(|watch| Opening { watch, balances: balances.clone() }).collect();
-        applier.open(&cursor, &openings, &[]).await?;
+        let insert = format!(
+            "WITH RECURSIVE numbers (n) AS (VALUES ({from}) UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < {to})
+             INSERT INTO {name} ({}) SELECT {values} FROM (SELECT * FROM {name} LIMIT 1) p, numbers",
+            columns.join(", ")
+        );
+        let written = tx.execute(AssertSqlSafe(insert)).await?.rows_affected();
+        ensure!(written == to - from, "{written} rows in {name}");
+        for (_, sql) in indexes {
+            tx.execute(AssertSqlSafe(sql)).await?;
+        }
+        tx.commit().await?;
     }
+    Ok(c.close().await?)
 }
 
-async fn register(
-    prepared: &Prepared,
-    chain: &ChainName,
-    count: u64,
-    clock: &Clock,
-) -> anyhow::Result<Vec<WalletId>> {
-    let mut ids = Vec::new();
-    let mut tx = prepared.db.begin().await?;
-    for n in 0..count {
-        let new = NewWallet {
-            id: prepared.ids.next(),
-            tenant_id: prepared.tenant,
-            account_id: None,
-            family: Family::Evm,
-            address: Address::from(address(n)),
-            kind: WalletKind::Eoa,
-            client_reference_id: None,
-            nickname: None,
-            is_primary: false,
-        };
-        wallet::insert(&mut tx.conn(), &new, clock.now()).await?;
-        wallet::request_watch(&mut tx.conn(), &new, chain, None, clock.now()).await?;
-        ids.push(new.id);
+async fn postgres(mut c: PgConnection, from: u64, to: u64) -> anyhow::Result<()> {
+    c.execute("SET synchronous_commit = off").await?;
+    c.execute("SET maintenance_work_mem = '1GB'").await?;
+    for Table { name, own } in TABLES {
+        let columns: Vec<String> = sqlx::query_scalar(
+            "SELECT column_name::text FROM information_schema.columns
+             WHERE table_schema = 'public' AND table_name = $1 AND is_generated = 'NEVER'
+             ORDER BY ordinal_position",
+        )
+        .bind(name)
+        .fetch_all(&mut c)
+        .await?;
+        let indexes: Vec<(String, String)> = sqlx::query_as(
+            "SELECT indexname::text, indexdef FROM pg_indexes
+             WHERE tablename = $1 AND indexname NOT IN (SELECT conname FROM pg_constraint)",
+        )
+        .bind(name)
+        .fetch_all(&mut c)
+        .await?;
+        let values = values(&columns, own, |own| own.postgres)?;
+        let mut tx = c.begin().await?;
+        for (index, _) in &indexes {
+            tx.execute(AssertSqlSafe(format!("DROP INDEX {index}"))).await?;
+        }
+        let insert = format!(
+            "INSERT INTO {name} ({}) SELECT {values}
+             FROM (SELECT * FROM {name} LIMIT 1) p, generate_series({from}::bigint, {to}::bigint - 1) n",
+            columns.join(", ")
+        );
+        let written = tx.execute(AssertSqlSafe(insert)).await?.rows_affected();
+        ensure!(written == to - from, "{written} rows in {name}");
+        for (_, sql) in indexes {
+            tx.execute(AssertSqlSafe(sql)).await?;
+        }
+        tx.commit().await?;
+        // As the server would by itself, a moment later.
+        c.execute(AssertSqlSafe(format!("VACUUM ANALYZE {name}"))).await?;
     }
-    tx.commit().await?;
-    Ok(ids)
+    c.execute("CHECKPOINT").await?;
+    Ok(c.close().await?)
+}
+
+/// What is selected for each column: its own value, or the pattern's.
+fn values(
+    columns: &[String],
+    own: &[Own],
+    engine: impl Fn(&Own) -> &'static str,
+) -> anyhow::Result<String> {
+    for Own { column, .. } in own {
+        columns
+            .iter()
+            .find(|name| name == column)
+            .with_context(|| format!("no column {column}"))?;
+    }
+    let value = |column: &String| {
+        let own = own.iter().find(|own| own.column == column);
+        own.map_or_else(|| format!("p.{column}"), |own| engine(own).to_owned())
+    };
+    Ok(columns.iter().map(value).collect::<Vec<_>>().join(", "))
 }

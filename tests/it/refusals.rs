@@ -128,7 +128,7 @@ on_both_stores! {
              FROM _sqlx_migrations WHERE version = 1",
         )
         .await;
-        let words = ["newer version of tidemark", "9999", "start that version", "database.url"];
+        let words = ["another version of tidemark", "start the version that made it", "database.url"];
         for command in [&["run"][..], &["migrate"], &["keys", "list"]] {
             place.refused(command, 1, &words).await;
         }

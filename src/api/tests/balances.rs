@@ -1,13 +1,14 @@
 use super::*;
 use crate::{
     amount::Amount,
-    chain::{Kind, TxId},
-    id::{TransferId, WalletId},
-    ledger::{Direction, Position, Status},
-    store::{
-        chain::insert_unverified_asset,
-        transfer::{BalanceRow, TransferRow, insert_transfer, write_balance},
+    chain::{Kind, Ordinal, TxId},
+    id::WalletId,
+    ledger::changes::BalanceChange,
+    model::{
+        Asset, AssetNo, Balance, ChainNo, Direction, Position, Status, TenantNo, Transfer,
+        TransferNo, WalletNo,
     },
+    store::{Conn, asset, balance, transfer},
 };
 
 /// Lets the chain's follower have opened the wallet's watch.
@@ -19,11 +20,26 @@ pub(super) async fn open(world: &World, wallet: &Value, chain: &str) -> WalletId
     id
 }
 
-pub(super) async fn hold(world: &World, wallet: WalletId, asset: AssetKey, row: BalanceRow) {
+/// The numbers of `base` and of one of its assets.
+async fn numbers(conn: &mut Conn<'_>, asset: AssetKey) -> (ChainNo, AssetNo) {
+    let base = ChainName::new("base");
+    let chain = crate::store::chain::ensure(conn, &base).await.expect("a chain");
+    let found = asset::by_keys(conn, chain, &[asset]).await.expect("assets");
+    let found = found.into_iter().find(|found| found.key == asset).expect("an asset");
+    (chain, found.no)
+}
+
+async fn wallet_no(conn: &mut Conn<'_>, wallet: WalletId) -> WalletNo {
+    crate::store::event::numbers(conn, &[wallet]).await.expect("a read")[&wallet]
+}
+
+pub(super) async fn hold(world: &World, wallet: WalletId, asset: AssetKey, balance: Balance) {
     let mut tx = world.api.db.begin().await.expect("a transaction");
-    write_balance(&mut tx.conn(), wallet, &ChainName::new("base"), &asset, &row, 100, NOW)
-        .await
-        .expect("a balance");
+    let mut conn = tx.conn();
+    let (_, asset) = numbers(&mut conn, asset).await;
+    let wallet = wallet_no(&mut conn, wallet).await;
+    let change = BalanceChange { wallet, asset, balance, block: 100 };
+    balance::write(&mut conn, &[change], NOW).await.expect("a balance");
     tx.commit().await.expect("a commit");
 }
 
@@ -49,7 +65,7 @@ async fn a_balance_is_answered_with_its_buckets_and_the_blocks_it_holds_at() {
         &world,
         id,
         usdc(),
-        BalanceRow { position, held: Amount::from(300_000), ..BalanceRow::default() },
+        Balance { position, held: Amount::from(300_000), ..Balance::default() },
     )
     .await;
     let read = world.get(&path).await.ok(200);
@@ -122,32 +138,28 @@ async fn the_balance_of_an_account_is_that_of_its_primary_wallet() {
     }
 }
 
-async fn transfer(world: &World, wallet: WalletId, n: u32, change: impl FnOnce(&mut TransferRow)) {
-    let tenant = {
-        let mut session = world.api.db.read().await.expect("a connection");
-        let hash = key::hash(&world.acme);
-        let key = crate::store::key::valid_key(&mut session.conn(), &hash).await.expect("a read");
-        key.expect("a key").tenant_id
-    };
-    let id: TransferId = world.api.ids.next();
-    let mut row = TransferRow {
-        id,
-        wallet_id: wallet,
-        tenant_id: tenant,
-        chain: ChainName::new("base"),
+async fn transfer(world: &World, wallet: WalletId, n: u32, change: impl FnOnce(&mut Transfer)) {
+    let mut tx = world.api.db.begin().await.expect("a transaction");
+    let mut conn = tx.conn();
+    let (chain, asset) = numbers(&mut conn, usdc()).await;
+    let time = Millis(NOW.0 + i64::from(n) * 1000);
+    let mut row = Transfer {
+        no: TransferNo::nth(chain, u64::from(n)).expect("a number"),
+        id: crate::id::Naming::new("test").field(&n.to_be_bytes()).at(time),
+        wallet: wallet_no(&mut conn, wallet).await,
+        tenant: TenantNo(1),
         tx: TxId::from([u8::try_from(n).expect("small"); 32]),
-        ordinal: format!("log:{n}"),
+        ordinal: Ordinal::Log(n),
         direction: Direction::In,
-        asset: usdc(),
+        asset,
         kind: Kind::Transfer,
         status: Status::Pending,
         amount: Amount::from(u64::from(n)),
-        from: None,
-        to: None,
+        counterparty: None,
         counted: true,
         block: BlockRef { number: 90 + u64::from(n), hash: BlockHash([9; 32]) },
-        block_time: Millis(NOW.0 + i64::from(n) * 1000),
-        connections: 1,
+        block_time: time,
+        connection: 1,
         reason: None,
         memo: None,
         seen_at: NOW,
@@ -155,8 +167,7 @@ async fn transfer(world: &World, wallet: WalletId, n: u32, change: impl FnOnce(&
         orphaned_at: None,
     };
     change(&mut row);
-    let mut tx = world.api.db.begin().await.expect("a transaction");
-    insert_transfer(&mut tx.conn(), &row).await.expect("a transfer");
+    transfer::insert(&mut conn, chain, &[row]).await.expect("a transfer");
     tx.commit().await.expect("a commit");
 }
 
@@ -167,23 +178,11 @@ async fn the_history_is_complete_newest_first_and_filtered() {
     let wallet = world.wallet(ALICE).await;
     let id = open(&world, &wallet, "base").await;
     let scam = Address::from([7; 20]);
-    for n in 1..=5 {
-        transfer(&world, id, n, |_| {}).await;
-    }
-    transfer(&world, id, 6, |row| {
-        row.direction = Direction::Out;
-        row.status = Status::Settled;
-        row.asset = AssetKey::Native;
-        row.kind = Kind::Fee;
-    })
-    .await;
-    transfer(&world, id, 7, |row| {
-        row.asset = AssetKey::Token(scam);
-        row.counted = false;
-    })
-    .await;
     let mut tx = world.api.db.begin().await.expect("a transaction");
-    let asset = AssetRow {
+    let mut conn = tx.conn();
+    let (chain, native) = numbers(&mut conn, AssetKey::Native).await;
+    let unlisted = Asset {
+        no: AssetNo::nth(chain, 2).expect("a number"),
         chain: ChainName::new("base"),
         key: AssetKey::Token(scam),
         caip19: "eip155:8453/erc20:0x07".to_owned(),
@@ -191,9 +190,26 @@ async fn the_history_is_complete_newest_first_and_filtered() {
         name: None,
         decimals: None,
         verified: false,
+        version: 0,
     };
-    insert_unverified_asset(&mut tx.conn(), &asset, NOW).await.expect("an asset");
+    let changes = [AssetChange::New(unlisted.clone())];
+    asset::write(&mut conn, chain, &changes, NOW).await.expect("an asset");
     tx.commit().await.expect("a commit");
+    for n in 1..=5 {
+        transfer(&world, id, n, |_| {}).await;
+    }
+    transfer(&world, id, 6, |row| {
+        row.direction = Direction::Out;
+        row.status = Status::Settled;
+        row.asset = native;
+        row.kind = Kind::Fee;
+    })
+    .await;
+    transfer(&world, id, 7, |row| {
+        row.asset = unlisted.no;
+        row.counted = false;
+    })
+    .await;
 
     let list = format!("/v1/wallets/{id}/transfers?");
     let count = async |query: &str| world.all(&format!("{list}{query}&limit=2")).await.len();

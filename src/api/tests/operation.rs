@@ -86,9 +86,14 @@ async fn readiness_names_the_chain_that_lags_and_why() {
     assert_eq!(world.get("/readyz").await.ok(200)["status"], "ready");
     let mut tx = world.api.db.begin().await.expect("a transaction");
     let base = ChainName::new("base");
-    crate::store::chain::set_halted(&mut tx.conn(), &base, Some("deep reorg"), NOW)
-        .await
-        .expect("halted");
+    let mut conn = tx.conn();
+    let cursor = crate::store::chain::cursor(&mut conn, &base).await.expect("a read");
+    let cursor = cursor.expect("a cursor");
+    let halted =
+        crate::store::chain::halt(&mut conn, cursor.no, cursor.epoch + 1, "by a stale one", NOW);
+    assert!(!halted.await.expect("an update"), "only who follows the chain can halt it");
+    let halted = crate::store::chain::halt(&mut conn, cursor.no, cursor.epoch, "deep reorg", NOW);
+    assert!(halted.await.expect("an update"));
     tx.commit().await.expect("a commit");
     let report = world.get("/readyz").await.ok(503);
     assert_eq!(report["chains"][0]["reason"], "halted: deep reorg");

@@ -19,12 +19,13 @@ use crate::{
     },
     chain::{Address, ChainName, Family},
     clock::Millis,
-    event::{EventType, NewEvent},
+    event::{EventType, EventWallet, NewEvent},
     id::{AccountId, TenantId, WalletId},
+    model::{NewWallet, WalletKind},
     store::{
         self, Conn, StoreError,
         account::{self, LocatorKind},
-        wallet::{self, NewWallet, WalletKind},
+        wallet,
     },
     view::{WalletData, WalletView},
 };
@@ -225,6 +226,7 @@ impl Write for Register {
         let id: WalletId = app.ids.next();
         let new = NewWallet {
             id,
+            tenant: store::event::tenant_no(conn, tenant).await?,
             tenant_id: tenant,
             account_id,
             family: self.family,
@@ -234,9 +236,10 @@ impl Write for Register {
             nickname: self.nickname.clone(),
             is_primary: self.is_primary,
         };
-        wallet::insert(conn, &new, now).await?;
+        let no = wallet::insert(conn, &new, now).await?;
         for (chain, from) in &self.chains {
-            if !wallet::request_watch(conn, &new, chain, *from, now).await? {
+            let chain_no = store::chain::ensure(conn, chain).await?;
+            if !wallet::request_watch(conn, no, &new, chain_no, *from, now).await? {
                 return Err(exists(tenant, conn, chain, &self.address, self.family).await?);
             }
         }
@@ -249,7 +252,10 @@ impl Write for Register {
         let view = WalletView::from(&row);
         let answer = Answer::new(StatusCode::CREATED, &view)?;
         let data = WalletData { wallet: view };
-        let event = NewEvent::new(tenant, Some(id), EventType::WalletCreated, &data);
+        let kind = EventType::WalletCreated;
+        let of = Some(EventWallet::No(no));
+        let event = NewEvent::data(new.tenant, of, kind, &[id.0.as_bytes()], now, &data);
+        let event = event.map_err(Problem::internal)?;
         store::event::append(conn, &app.ids, now, &[event]).await?;
         Ok(answer)
     }

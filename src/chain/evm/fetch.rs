@@ -88,7 +88,7 @@ impl Reader {
             Some(Ok(receipts)) => {
                 let read = move |given: &[Answer]| {
                     let [block, receipts] = given else { return Err(missing(hash)) };
-                    reader.one(&block_of(block, at)?, Receipts::Block(receipts.clone()))
+                    reader.one(&block_of(block, at)?, &Receipts::Block(receipts.clone()))
                 };
                 return self.decoder.run(what, vec![answer, receipts], read).await;
             }
@@ -108,7 +108,7 @@ impl Reader {
         };
         let [block] = blocks;
         let given = std::iter::once(answer).chain(receipts.answers().cloned()).collect();
-        self.decoder.run(what, given, move |_| reader.one(&block, receipts)).await
+        self.decoder.run(what, given, move |_| reader.one(&block, &receipts)).await
     }
 
     /// Verifies and decodes, up to the first block whose receipts are not there yet, or that our own code
@@ -121,7 +121,7 @@ impl Reader {
         let mut out = Assembled { blocks: Vec::with_capacity(blocks.len()), unreadable: None };
         for (block, receipts) in blocks.iter().zip(receipts) {
             let what = format!("block {}", block.number.0);
-            match self.decoder.attempt(&what, || self.one(block, receipts)) {
+            match self.decoder.attempt(&what, || self.one(block, &receipts)) {
                 Ok(Ok(block)) => out.blocks.push(block),
                 Ok(Err(Failure::NotThere(_))) if !out.blocks.is_empty() => break,
                 Ok(Err(failure)) => return Err(failure),
@@ -135,8 +135,8 @@ impl Reader {
     }
 
     /// One block, verified and decoded.
-    fn one(&self, block: &FullBlock, receipts: Receipts) -> Result<Block, Failure> {
-        let parsed: Option<Vec<Receipt<'_>>> = match &receipts {
+    fn one(&self, block: &FullBlock, receipts: &Receipts) -> Result<Block, Failure> {
+        let parsed: Option<Vec<Receipt<'_>>> = match receipts {
             _ if block.transactions.is_empty() => Some(Vec::new()),
             Receipts::None => Some(Vec::new()),
             Receipts::Block(answer) => answer.parse()?,

@@ -277,7 +277,7 @@ fn movements(answer: &Answer, header: Header, owner: Address) -> Result<Vec<Move
     decode::transaction(&verify::transaction(&tx)?, &mut block)?;
     block.retain_watched(&|address| *address == owner);
     for id in std::mem::take(&mut block.unread_memos) {
-        memo::write(&mut block, id, memo::text(&answer.parse()?));
+        memo::write(&mut block, id, memo::text(&answer.parse()?).as_deref());
     }
     Ok(block.movements)
 }

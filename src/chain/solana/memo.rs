@@ -16,10 +16,10 @@ use crate::chain::{
 };
 
 /// Gives the payments of a transaction their memo.
-pub(super) fn write(block: &mut Block, tx: TxId, memo: Option<String>) {
+pub(super) fn write(block: &mut Block, tx: TxId, memo: Option<&str>) {
     let paid = |movement: &&mut Movement| movement.tx == tx && movement.carries_memo();
     for movement in block.movements.iter_mut().filter(paid) {
-        movement.memo.clone_from(&memo);
+        movement.memo = memo.map(str::to_owned);
     }
 }
 

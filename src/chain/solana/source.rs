@@ -167,7 +167,7 @@ impl Source for SolanaSource {
         let memos =
             self.pool.ask(|node| async move { self.inner.memos(&node, at, asked).await }).await?;
         for (tx, text) in txs.into_iter().zip(memos) {
-            memo::write(&mut block, tx, text);
+            memo::write(&mut block, tx, text.as_deref());
         }
         Ok(block)
     }

@@ -36,8 +36,8 @@ async fn a_writer_that_knows_an_older_settled_block_commits_nothing() {
         rig.follow().await.unwrap();
         let now = store.cursor(&chain_name()).await.unwrap();
         assert_eq!(stale.head, now.head, "only the settled block has moved");
-        let late = rig.follower.applier.open(&stale, &[], &[]).await;
-        assert!(matches!(late, Err(ApplyError::CursorMoved(_))), "{late:?}");
+        let late = rig.follower.committer.open(&stale, &[], &[]).await;
+        assert!(matches!(late, Err(CommitError::CursorMoved(_))), "{late:?}");
         assert_eq!(store.cursor(&chain_name()).await.unwrap().settled, now.settled);
         let position = store.position(wallet, &chain_name(), AssetKey::Native).await;
         assert_eq!(position.settled, 50.into());

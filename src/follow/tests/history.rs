@@ -3,11 +3,8 @@
 use super::*;
 use crate::{
     chain::Kind,
-    ledger::Status,
-    store::{
-        backfill::{self, HistoryStatus},
-        transfer, wallet,
-    },
+    model::{HistoryStatus, Status, WalletNo},
+    store::{transfer, wallet, watch},
 };
 
 /// Registers with the history since a block, and follows until it is there.
@@ -22,7 +19,10 @@ async fn until_decided(store: &TestStore, rig: &mut Rig) {
     for _ in 0..500 {
         rig.follow().await.unwrap();
         let mut session = store.db.read().await.unwrap();
-        if backfill::first_wish(&mut session.conn(), &chain_name()).await.unwrap().is_none() {
+        let conn = &mut session.conn();
+        let cursor = crate::store::chain::cursor(conn, &chain_name()).await.unwrap().unwrap();
+        let wanted = watch::wanted_histories(conn, cursor.no, WalletNo(0), 1).await.unwrap();
+        if wanted.is_empty() {
             return;
         }
         drop(session);
@@ -38,8 +38,10 @@ async fn status(store: &TestStore, wallet: WalletId) -> Option<HistoryStatus> {
 
 /// Kind, status and amount of what stands, by block.
 async fn standing(store: &TestStore, wallet: WalletId) -> Vec<(u64, Kind, Amount)> {
+    let wallet = store.wallet_no(wallet).await;
+    let cursor = store.cursor(&chain_name()).await.unwrap();
     let mut session = store.db.read().await.unwrap();
-    let rows = transfer::settled_of(&mut session.conn(), wallet, &chain_name()).await.unwrap();
+    let rows = transfer::settled_of(&mut session.conn(), cursor.no, &[wallet]).await.unwrap();
     let mut rows: Vec<_> = rows
         .into_iter()
         .filter(|row| row.status == Status::Settled)
@@ -137,7 +139,7 @@ async fn a_rewind_below_the_beginning_takes_the_history_back_and_it_comes_again(
         until_decided(&store, &mut rig).await;
         let before = standing(&store, wallet).await;
         let target = rig.chain.header_at(2).await.unwrap().unwrap();
-        rig.follower.applier.rewind(&target).await.unwrap();
+        rig.follower.committer.rewind(&target).await.unwrap();
         rig.follower.cursor = None;
         until_decided(&store, &mut rig).await;
         rig.chain.mine(&[]);

@@ -16,10 +16,10 @@ use scripted::{Payment, Scripted};
 use super::*;
 use crate::{
     amount::Amount,
-    apply::ChainInfo,
-    chain::{Address, AssetKey, ChainName, Family, SettlementTag},
+    chain::{Address, AssetKey, ChainName, Family, Kind, SettlementTag},
     config::{NativeCoin, TokenConfig, Verification},
     id::{TenantId, WalletId},
+    model::ChainInfo,
     registry::Registry,
     store::testing::TestStore,
     wake::Wake,
@@ -84,7 +84,7 @@ impl Rig {
             slip44: 60,
         };
         let wake = Wake::new([chain_name()]);
-        let applier = Applier::new(
+        let committer = Committer::new(
             store.db.clone(),
             store.ids.clone(),
             clock.clone(),
@@ -95,11 +95,11 @@ impl Rig {
         let mut follower = Follower::new(
             Arc::new(config(settlement)),
             Arc::clone(&chain) as Arc<dyn Source>,
-            applier,
+            committer,
             Registry::default().watchlist(&chain_name()),
             metrics,
             clock,
-            wake.chain_bell(&chain_name()),
+            wake.chain_wake_up(&chain_name()),
         );
         follower.contradiction_pause = Duration::ZERO;
         Self { chain, follower, settlement }
@@ -116,7 +116,7 @@ impl Rig {
         let mut last = String::new();
         for _ in 0..200 {
             match self.follower.turn(&mut announced).await {
-                Ok(Turn::Idle) if self.follower.bell.notified().now_or_never().is_none() => {
+                Ok(Turn::Idle) if self.follower.wake_up.notified().now_or_never().is_none() => {
                     return Ok(());
                 }
                 Ok(_) => {}
@@ -286,7 +286,7 @@ async fn a_reorg_below_the_settled_block_halts_and_rewind_is_the_way_out() {
         assert_eq!(halted, before, "settled money is never rewritten silently");
         assert!(rig.follow().await.unwrap_err().contains("halted"), "it stays halted");
         let target = rig.chain.header_at(1).await.unwrap().unwrap();
-        rig.follower.applier.rewind(&target).await.unwrap();
+        rig.follower.committer.rewind(&target).await.unwrap();
         rig.follow().await.unwrap();
         assert_exact(&store, &rig, &BTreeMap::from([(who(9), wallet)])).await;
         store.close().await;
@@ -383,9 +383,9 @@ async fn spending_what_was_never_seen_is_covered_by_the_chains_own_figure() {
         rig.chain.mine(&[pay(2, Some(who(9)), who(8), 30)]);
         rig.follow().await.unwrap();
         assert_exact(&store, &rig, &BTreeMap::from([(who(9), wallet)])).await;
-        let kinds: Vec<String> =
+        let kinds: Vec<Kind> =
             store.transfers(wallet).await.into_iter().map(|row| row.kind).collect();
-        assert!(kinds.contains(&"adjustment".to_owned()));
+        assert!(kinds.contains(&Kind::Adjustment));
         assert!(types(&store.events(tenant).await).contains(&"balance.adjusted"));
         store.close().await;
     }
@@ -495,8 +495,8 @@ async fn of_two_writers_on_one_cursor_the_second_commits_nothing() {
             touched: Vec::new(),
         };
         let late =
-            rig.follower.applier.connect(&stale, &[block], stale.settled, &Figures::new()).await;
-        assert!(matches!(late, Err(ApplyError::CursorMoved(_))), "{late:?}");
+            rig.follower.committer.connect(&stale, &[block], stale.settled, &Figures::new()).await;
+        assert!(matches!(late, Err(CommitError::CursorMoved(_))), "{late:?}");
         assert_exact(&store, &rig, &BTreeMap::from([(who(9), wallet)])).await;
         store.close().await;
     }

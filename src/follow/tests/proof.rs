@@ -1,7 +1,7 @@
 //! When blocks settle, the ledger is what the chain's own state says, and tells what it had to adjust.
 
 use super::*;
-use crate::store::{proof::Claim, testing::Standing, transfer};
+use crate::{model::Status, store::testing::Standing};
 
 /// A movement that no block shows, as an internal call or a rebase is.
 fn hidden(rig: &Rig, payment: Payment) {
@@ -16,7 +16,7 @@ async fn settle_all(rig: &mut Rig) {
 
 async fn adjustments(store: &TestStore, wallet: WalletId) -> Vec<Standing> {
     let mut rows = store.transfers(wallet).await;
-    rows.retain(|row| row.kind == "adjustment");
+    rows.retain(|row| row.kind == Kind::Adjustment);
     rows
 }
 
@@ -328,11 +328,8 @@ async fn what_the_issuer_has_frozen_is_taken_over_with_the_proof() {
         rig.follow().await.unwrap();
         rig.chain.freeze(who(9), token(), 4);
         settle_all(&mut rig).await;
-        let mut session = store.db.read().await.unwrap();
-        let (name, asset) = (chain_name(), token());
-        let row = transfer::balance(&mut session.conn(), wallet, &name, &asset).await.unwrap();
-        assert_eq!(row.frozen, 4.into());
-        drop(session);
+        let balance = store.balance(wallet, &chain_name(), token()).await;
+        assert_eq!(balance.frozen, 4.into());
         store.close().await;
     }
 }
@@ -345,16 +342,12 @@ async fn two_proofs_that_disagree_about_one_block_are_both_booked() {
         rig.chain.mine(&[pay(1, None, who(9), 10)]);
         rig.follow().await.unwrap();
         settle_all(&mut rig).await;
-        let cursor = store.cursor(&chain_name()).await.unwrap();
-        let claim = Claim {
-            wallet_id: wallet,
-            tenant_id: tenant,
-            address: who(9),
-            asset: AssetKey::Native,
-        };
+        let mut cursor = store.cursor(&chain_name()).await.unwrap();
+        let (name, native) = (chain_name(), AssetKey::Native);
+        let balance = store.balance_ref(tenant, wallet, who(9), &name, native).await;
         for total in [15u64, 12, 15, 12, 10] {
-            let figures = [(claim, Amount::from(total).into())];
-            rig.follower.applier.prove(&cursor, &figures).await.unwrap();
+            let figures = [(balance, Amount::from(total).into())];
+            cursor = rig.follower.committer.reconcile(&cursor, &figures).await.unwrap().cursor;
             let position = store.position(wallet, &chain_name(), AssetKey::Native).await;
             assert_eq!(position.settled, total.into());
         }
@@ -383,13 +376,13 @@ async fn a_rewind_takes_adjustments_back_and_they_can_come_again() {
         settle_all(&mut rig).await;
         assert_exact(&store, &rig, &wallets).await;
         let target = rig.chain.header_at(1).await.unwrap().unwrap();
-        rig.follower.applier.rewind(&target).await.unwrap();
+        rig.follower.committer.rewind(&target).await.unwrap();
         let position = store.position(wallet, &chain_name(), AssetKey::Native).await;
         assert_eq!(position.settled, 100.into());
         assert_eq!(store.position(wallet, &chain_name(), token()).await.total(), Ok(Amount::ZERO));
         let replayed = store.replayed(wallet, &chain_name()).await;
         assert_eq!(replayed[&AssetKey::Native], position);
-        assert!(adjustments(&store, wallet).await.iter().all(|row| row.status == "orphaned"));
+        assert!(adjustments(&store, wallet).await.iter().all(|row| row.status == Status::Orphaned));
         // The same blocks again: the same two adjustments, with entries of their own.
         rig.restart(&store);
         rig.follow().await.unwrap();

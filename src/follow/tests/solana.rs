@@ -48,7 +48,7 @@ fn follower(store: &TestStore, node: &Node) -> Follower {
     let metrics = Metrics::new();
     let source = SolanaSource::new(&config, metrics.clone()).unwrap();
     let wake = Wake::new([config.name.clone()]);
-    let applier = Applier::new(
+    let committer = Committer::new(
         store.db.clone(),
         store.ids.clone(),
         Clock::System,
@@ -57,15 +57,15 @@ fn follower(store: &TestStore, node: &Node) -> Follower {
         ChainInfo::from(&config),
     );
     let watchlist = Registry::default().watchlist(&config.name);
-    let bell = wake.chain_bell(&config.name);
+    let wake_up = wake.chain_wake_up(&config.name);
     Follower::new(
         Arc::new(config),
         Arc::new(source),
-        applier,
+        committer,
         watchlist,
         metrics,
         Clock::System,
-        bell,
+        wake_up,
     )
 }
 
@@ -103,7 +103,9 @@ impl World {
         let mut last = String::new();
         for _ in 0..300 {
             match self.follower.turn(&mut announced).await {
-                Ok(Turn::Idle) if self.follower.bell.notified().now_or_never().is_none() => return,
+                Ok(Turn::Idle) if self.follower.wake_up.notified().now_or_never().is_none() => {
+                    return;
+                }
                 Ok(_) => {}
                 Err(TurnError::Source(error)) => {
                     last = error.to_string();

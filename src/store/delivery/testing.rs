@@ -2,7 +2,8 @@
 
 use crate::{
     clock::Millis,
-    event::{EventType, NewEvent},
+    delivery::{DeliveryStatus, DisabledReason},
+    event::{EventType, EventWallet, NewEvent},
     id::{DeliveryId, EndpointId, EventId, TenantId, WalletId},
     store::{event, on},
 };
@@ -12,7 +13,8 @@ pub(crate) use crate::store::testing::TestStore;
 /// A delivery as the store has it.
 #[derive(Debug, PartialEq, Eq, sqlx::FromRow)]
 pub(crate) struct DeliveryState {
-    pub status: String,
+    #[sqlx(try_from = "String")]
+    pub status: DeliveryStatus,
     pub attempts: i64,
     pub next_attempt_at: Millis,
     pub lease_until: Option<Millis>,
@@ -48,11 +50,16 @@ impl TestStore {
     /// Appends one event as the ledger does, with a delivery to every endpoint of the tenant.
     pub async fn append(&self, tenant: TenantId, wallet: Option<WalletId>, now: Millis) -> EventId {
         let data = serde_json::json!({ "wallet": wallet, "text": "é" });
-        let told = NewEvent::new(tenant, wallet, EventType::DepositPending, &data);
+        let once: uuid::Uuid = self.ids.next();
         let mut tx = self.db.begin().await.unwrap();
-        let made = event::append(&mut tx.conn(), &self.ids, now, &[told]).await.unwrap();
+        let no = event::tenant_no(&mut tx.conn(), tenant).await.unwrap();
+        let of = wallet.map(EventWallet::Id);
+        let kind = EventType::DepositPending;
+        let told = NewEvent::data(no, of, kind, &[once.as_bytes()], now, &data).unwrap();
+        let id = told.ids()[0];
+        event::append(&mut tx.conn(), &self.ids, now, &[told]).await.unwrap();
         tx.commit().await.unwrap();
-        made[0]
+        id
     }
 
     pub async fn delivery(&self, id: DeliveryId) -> DeliveryState {
@@ -65,12 +72,12 @@ impl TestStore {
     }
 
     /// How many deliveries to an endpoint have a status.
-    pub async fn count(&self, endpoint: EndpointId, status: &str) -> i64 {
+    pub async fn count(&self, endpoint: EndpointId, status: DeliveryStatus) -> i64 {
         let mut session = self.db.read().await.unwrap();
         on!(&mut session.conn(), c => sqlx::query_scalar(
             "SELECT COUNT(*) FROM delivery WHERE endpoint_id = $1 AND status = $2",
         )
-        .bind(endpoint).bind(status).fetch_one(c).await)
+        .bind(endpoint).bind(status.as_str()).fetch_one(c).await)
         .unwrap()
     }
 
@@ -89,13 +96,14 @@ impl TestStore {
         .unwrap()
     }
 
-    pub async fn disabled_reason(&self, endpoint: EndpointId) -> Option<String> {
+    pub async fn disabled_reason(&self, endpoint: EndpointId) -> Option<DisabledReason> {
         let mut session = self.db.read().await.unwrap();
-        on!(&mut session.conn(), c => sqlx::query_scalar(
+        let reason: Option<String> = on!(&mut session.conn(), c => sqlx::query_scalar(
             "SELECT disabled_reason FROM webhook_endpoint WHERE id = $1",
         )
         .bind(endpoint).fetch_one(c).await)
-        .unwrap()
+        .unwrap();
+        reason.map(|word| DisabledReason::parse(&word).unwrap())
     }
 
     pub async fn set_failing_since(&self, endpoint: EndpointId, since: Millis) {
@@ -118,7 +126,7 @@ impl TestStore {
     }
 
     pub async fn disabled_events(&self) -> i64 {
-        self.number("SELECT COUNT(*) FROM event WHERE type = 'endpoint.disabled'").await
+        self.number("SELECT COUNT(*) FROM event WHERE kind = 21").await
     }
 
     async fn number(&self, sql: &'static str) -> i64 {

@@ -1,11 +1,21 @@
 use super::{testing::TestStore, *};
-use crate::{id::WalletId, store::Db};
+use crate::{
+    delivery::DisabledReason,
+    id::WalletId,
+    store::{Db, endpoint},
+};
 
 const NOW: Millis = Millis(1_768_469_400_000);
 const LATER: Millis = Millis(NOW.0 + 40_000);
 
-fn attempt() -> AttemptRow {
-    AttemptRow { started_at: NOW, latency_ms: 3, status_code: Some(200), error: None }
+fn attempt(claimed: &Claimed) -> Attempt {
+    Attempt {
+        number: claimed.attempts + 1,
+        started_at: NOW,
+        latency_ms: 3,
+        status_code: Some(200),
+        error: None,
+    }
 }
 
 async fn claim_at(
@@ -21,9 +31,9 @@ async fn claim_at(
     claimed
 }
 
-async fn record_at(db: &Db, claimed: &Claimed, standing: Standing, now: Millis) -> bool {
+async fn record_at(db: &Db, claimed: &Claimed, outcome: DeliveryOutcome, now: Millis) -> bool {
     let mut tx = db.begin().await.unwrap();
-    let recorded = record(&mut tx.conn(), claimed, &attempt(), standing, now).await.unwrap();
+    let recorded = record(&mut tx.conn(), claimed, &attempt(claimed), outcome, now).await.unwrap();
     tx.commit().await.unwrap();
     recorded
 }
@@ -86,15 +96,18 @@ async fn a_record_with_a_stale_lease_changes_nothing() {
         let second = claim_at(&store, endpoint, LATER, 1).await.remove(0);
         assert_eq!(first.id, second.id);
         let before = store.delivery(first.id).await;
-        assert!(!record_at(&store.db, &first, Standing::Delivered, LATER).await);
+        assert!(!record_at(&store.db, &first, DeliveryOutcome::Delivered, LATER).await);
         let mut tx = store.db.begin().await.unwrap();
         assert!(!release(&mut tx.conn(), &first).await.unwrap());
         tx.commit().await.unwrap();
         assert_eq!(store.delivery(first.id).await, before);
         assert!(store.attempts(endpoint).await.is_empty());
-        assert!(record_at(&store.db, &second, Standing::Delivered, LATER).await);
-        assert!(!record_at(&store.db, &second, Standing::Failed, LATER).await, "recorded once");
-        assert_eq!(store.delivery(first.id).await.status, "delivered");
+        assert!(record_at(&store.db, &second, DeliveryOutcome::Delivered, LATER).await);
+        assert!(
+            !record_at(&store.db, &second, DeliveryOutcome::Failed, LATER).await,
+            "recorded once"
+        );
+        assert_eq!(store.delivery(first.id).await.status, DeliveryStatus::Delivered);
         assert_eq!(store.attempts(endpoint).await, [(Some(200), None)]);
         store.close().await;
     }
@@ -106,7 +119,7 @@ async fn a_delivery_to_be_tried_again_waits_until_then_and_counts_its_attempts()
         let (tenant, endpoint) = one_endpoint(&store, false).await;
         store.append(tenant, None, NOW).await;
         let claimed = claim_at(&store, endpoint, NOW, 1).await.remove(0);
-        assert!(record_at(&store.db, &claimed, Standing::Again { at: LATER }, NOW).await);
+        assert!(record_at(&store.db, &claimed, DeliveryOutcome::Retry { at: LATER }, NOW).await);
         assert!(claim_at(&store, endpoint, Millis(LATER.0 - 1), 1).await.is_empty());
         let mut session = store.db.read().await.unwrap();
         assert_eq!(next_due(&mut session.conn(), NOW).await.unwrap(), Some(LATER));
@@ -127,32 +140,30 @@ async fn an_ordered_endpoint_gets_one_delivery_at_a_time_of_each_wallet() {
         let other = store.endpoint(tenant, "https://other.example/", false, &[]).await;
         let (a, b): (WalletId, WalletId) =
             (store.wallet(tenant, &[7; 20]).await, store.wallet(tenant, &[8; 20]).await);
-        let mut events = Vec::new();
         for wallet in [Some(a), Some(a), Some(b), Some(a), None, None] {
-            events.push(store.append(tenant, wallet, NOW).await);
+            store.append(tenant, wallet, NOW).await;
         }
         let taken = |claimed: &[Claimed]| {
-            let place = |c: &Claimed| events.iter().position(|event| *event == c.event).unwrap();
-            let mut places: Vec<usize> = claimed.iter().map(place).collect();
-            places.sort_unstable();
-            places
+            let mut positions: Vec<i64> = claimed.iter().map(|c| c.event_position).collect();
+            positions.sort_unstable();
+            positions
         };
         let first = claim_at(&store, ordered, NOW, 10).await;
-        assert_eq!(taken(&first), [0, 2, 4, 5], "one of each wallet, and all without a wallet");
+        assert_eq!(taken(&first), [1, 3, 5, 6], "one of each wallet, and all without a wallet");
         assert!(claim_at(&store, ordered, NOW, 10).await.is_empty());
         assert!(!due_at(&store, NOW).await.contains(&ordered), "blocked ones are not due");
         assert_eq!(claim_at(&store, other, NOW, 10).await.len(), 6, "only there");
-        let of_a = first.iter().find(|c| c.event == events[0]).unwrap();
-        assert!(record_at(&store.db, of_a, Standing::Again { at: LATER }, NOW).await);
+        let of_a = first.iter().find(|c| c.event_position == 1).unwrap();
+        assert!(record_at(&store.db, of_a, DeliveryOutcome::Retry { at: LATER }, NOW).await);
         assert!(
             claim_at(&store, ordered, NOW, 10).await.is_empty(),
             "a failing one blocks its wallet"
         );
         let again = claim_at(&store, ordered, LATER, 10).await;
-        assert_eq!(taken(&again)[0], 0);
-        let of_a = again.iter().find(|c| c.event == events[0]).unwrap();
-        assert!(record_at(&store.db, of_a, Standing::Failed, LATER).await);
-        assert_eq!(taken(&claim_at(&store, ordered, LATER, 10).await), [1]);
+        assert_eq!(taken(&again)[0], 1);
+        let of_a = again.iter().find(|c| c.event_position == 1).unwrap();
+        assert!(record_at(&store.db, of_a, DeliveryOutcome::Failed, LATER).await);
+        assert_eq!(taken(&claim_at(&store, ordered, LATER, 10).await), [2]);
         store.close().await;
     }
 }
@@ -166,12 +177,18 @@ async fn a_disabled_endpoint_gets_nothing_and_what_waited_has_failed() {
         }
         let claimed = claim_at(&store, endpoint, NOW, 1).await.remove(0);
         let mut tx = store.db.begin().await.unwrap();
-        assert!(disable_endpoint(&mut tx.conn(), endpoint, "gone", NOW).await.unwrap());
-        assert!(!disable_endpoint(&mut tx.conn(), endpoint, "failing", NOW).await.unwrap());
+        assert!(
+            endpoint::disable(&mut tx.conn(), endpoint, DisabledReason::Gone, NOW).await.unwrap()
+        );
+        assert!(
+            !endpoint::disable(&mut tx.conn(), endpoint, DisabledReason::Failing, NOW)
+                .await
+                .unwrap()
+        );
         tx.commit().await.unwrap();
         assert!(claim_at(&store, endpoint, NOW, 10).await.is_empty());
         let mut session = store.db.read().await.unwrap();
-        assert!(letter(&mut session.conn(), &claimed, NOW).await.unwrap().is_none());
+        assert!(request(&mut session.conn(), &claimed, NOW).await.unwrap().is_none());
         drop(session);
         let mut tx = store.db.begin().await.unwrap();
         let closed = closed_with_pending(&mut tx.conn(), NOW, 10).await.unwrap();
@@ -180,15 +197,18 @@ async fn a_disabled_endpoint_gets_nothing_and_what_waited_has_failed() {
         assert!(closed_with_pending(&mut tx.conn(), NOW, 10).await.unwrap().is_empty());
         assert_eq!(closed_with_pending(&mut tx.conn(), LATER, 10).await.unwrap(), [endpoint]);
         tx.commit().await.unwrap();
-        assert_eq!(store.count(endpoint, "failed").await, 1);
-        assert!(record_at(&store.db, &claimed, Standing::Delivered, NOW).await, "it was under way");
-        assert_eq!(store.disabled_reason(endpoint).await.as_deref(), Some("gone"));
+        assert_eq!(store.count(endpoint, DeliveryStatus::Failed).await, 1);
+        assert!(
+            record_at(&store.db, &claimed, DeliveryOutcome::Delivered, NOW).await,
+            "it was under way"
+        );
+        assert_eq!(store.disabled_reason(endpoint).await, Some(DisabledReason::Gone));
         store.close().await;
     }
 }
 
 #[tokio::test]
-async fn a_letter_has_the_events_body_and_the_valid_secrets_only() {
+async fn a_request_has_the_events_body_and_the_valid_secrets_only() {
     for store in TestStore::all().await {
         let tenant = store.tenant().await;
         let endpoint =
@@ -203,11 +223,12 @@ async fn a_letter_has_the_events_body_and_the_valid_secrets_only() {
         let event = store.append(tenant, None, NOW).await;
         let claimed = claim_at(&store, endpoint, NOW, 1).await.remove(0);
         let mut session = store.db.read().await.unwrap();
-        let now = letter(&mut session.conn(), &claimed, NOW).await.unwrap().unwrap();
+        let now = request(&mut session.conn(), &claimed, NOW).await.unwrap().unwrap();
         assert_eq!(now.secrets, ["a", "b"]);
         assert_eq!(now.url, "https://consumer.example/");
+        assert_eq!(now.event, event);
         assert!(now.body.contains(&event.to_string()));
-        let later = letter(&mut session.conn(), &claimed, LATER).await.unwrap().unwrap();
+        let later = request(&mut session.conn(), &claimed, LATER).await.unwrap().unwrap();
         assert_eq!(later.secrets, ["b"]);
         drop(session);
         store.close().await;

@@ -1,9 +1,9 @@
 //! Which wallets of a tenant: conditions as fixed texts, values always bound.
 
-use super::WalletKind;
 use crate::{
-    chain::{Address, ChainName, Family, words},
+    chain::{Address, ChainName, Family},
     id::{AccountId, WalletId},
+    model::{WalletKind, WalletStatus},
     store::account::LocatorKind,
 };
 
@@ -30,21 +30,11 @@ pub struct WalletFilter {
     pub before: Option<WalletId>,
 }
 
-words! {
-    /// Where a wallet stands as a whole.
-    WalletStatus {
-        /// No watch has begun.
-        Pending = "pending",
-        Active = "active",
-        Disabled = "disabled",
-    }
-}
-
 impl WalletFilter {
     /// The conditions on `wallet w`, with `$1` the tenant. Only fixed texts: the values are bound.
     pub(in crate::store) fn conditions(&self) -> String {
         const OPEN: &str =
-            "EXISTS (SELECT 1 FROM watch o WHERE o.wallet_id = w.id AND o.status = 'open')";
+            "EXISTS (SELECT 1 FROM watch o WHERE o.wallet_no = w.no AND o.status = 1)";
         let mut sql = "w.tenant_id = $1 AND w.deleted_at IS NULL".to_owned();
         let mut and = |condition: &str| {
             sql.push_str(" AND ");
@@ -76,7 +66,8 @@ impl WalletFilter {
         }
         if self.chain.is_some() {
             and("EXISTS (SELECT 1 FROM watch o
-                 WHERE o.wallet_id = w.id AND o.chain = $10 AND o.status <> 'closed')");
+                 WHERE o.wallet_no = w.no AND o.status <> 3
+                   AND o.chain_no = (SELECT n.no FROM chain n WHERE n.name = $10))");
         }
         match self.status {
             Some(WalletStatus::Pending) => {
@@ -126,7 +117,7 @@ macro_rules! bind_filter {
             .bind($filter.id)
             .bind($filter.address.as_ref().map($crate::chain::Address::as_slice))
             .bind($filter.family.map($crate::chain::Family::as_str))
-            .bind($filter.kind.map($crate::store::wallet::WalletKind::as_str))
+            .bind($filter.kind.map($crate::model::WalletKind::as_str))
             .bind($filter.account_id())
             .bind($filter.account_name())
             .bind($filter.locator_kind())

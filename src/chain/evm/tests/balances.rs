@@ -216,8 +216,8 @@ async fn what_fails_after_a_token_that_takes_all_gas_is_asked_for_by_itself() {
     queries.insert(40, BalanceQuery { asset, ..queries[0] });
     let held = source.balances_at(block(), &queries).await.expect("balances");
     for (n, (query, held)) in queries.iter().zip(held).enumerate() {
-        let none = Holding { unreadable: true, ..Holding::default() };
-        assert_eq!(held, if n == 40 { none } else { expected(query) }, "{n}: {query:?}");
+        let unknown = Holding { unreadable: true, ..Holding::default() };
+        assert_eq!(held, if n == 40 { unknown } else { expected(query) }, "{n}: {query:?}");
     }
     assert_eq!(node.requests()[2..], [2, 1 + 41], "all from the greedy one on, and one to compare");
 }

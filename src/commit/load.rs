@@ -1,0 +1,387 @@
+//! Loading what a step needs, in a fixed number of statements.
+//!
+//! It is read outside of the transaction that writes: the chain's follower is the only one who changes most of
+//! it, and what others may change is compared again when it is written.
+
+use std::collections::{HashMap, HashSet};
+
+use super::hot::Hot;
+use crate::{
+    amount::Amount,
+    chain::{Address, AssetKey, Holding, TxId},
+    id::WalletId,
+    ledger::{
+        Known,
+        backfill::{Participant, Range},
+        connect::Blocks,
+        deployments::Examined,
+        known::{KnownDeployments, KnownProofs, MatchedBlock, Watches, mark, marks, opening},
+        opening::Opening,
+        reconcile::{Comparison, judge},
+        rollback::Gone,
+    },
+    model::{
+        Asset, AssetNo, BalanceRef, BlockPoint, ChainInfo, Cursor, Direction, Status, Transfer,
+        WalletNo,
+    },
+    store::{Conn, Db, StoreError, asset, balance, safe, transfer, watch},
+};
+
+/// The store as a step reads it.
+pub(super) struct Step<'a> {
+    db: &'a Db,
+    chain: &'a ChainInfo,
+}
+
+impl<'a> Step<'a> {
+    pub fn new(db: &'a Db, chain: &'a ChainInfo) -> Self {
+        Self { db, chain }
+    }
+
+    pub async fn for_blocks(
+        &self,
+        cursor: &Cursor,
+        input: &Blocks<'_>,
+        hot: &mut Hot,
+    ) -> Result<(KnownDeployments, Vec<Transfer>), StoreError> {
+        hot.begin(cursor);
+        let mut session = self.db.read().await?;
+        let conn = &mut session.conn();
+        let movements = || input.blocks.iter().flat_map(|block| &block.movements);
+        let touched = || input.blocks.iter().flat_map(|block| &block.touched);
+        let addresses: HashSet<Address> = movements()
+            .flat_map(|movement| [movement.from, movement.to])
+            .flatten()
+            .chain(touched().map(|(query, _)| query.address))
+            .collect();
+        let unknown = hot.unknown_addresses(addresses);
+        hot.learn_watches(watch::open_by_address(conn, cursor.no, &unknown).await?);
+        let pending = if input.settled.at.number > cursor.settled.at.number {
+            transfer::pending_up_to(conn, cursor.no, input.settled.at.number).await?
+        } else {
+            Vec::new()
+        };
+        let watches = &hot.known.watches;
+        let watching = movements()
+            .flat_map(|movement| [movement.from, movement.to])
+            .flatten()
+            .chain(touched().map(|(query, _)| query.address))
+            .filter_map(|address| watches.get(&address))
+            .flatten()
+            .map(|watch| watch.wallet);
+        let wallets: HashSet<WalletNo> = watching.chain(wallets_of(&pending)).collect();
+        let keys: HashSet<AssetKey> = movements()
+            .map(|movement| movement.asset)
+            .chain(touched().map(|(query, _)| query.asset))
+            .collect();
+        self.learn(conn, cursor, hot, wallets, keys, &pending).await?;
+        if transfer::has_unsettled(conn).await? {
+            let mut wanted = Vec::new();
+            for MatchedBlock { header, movements, .. } in input.blocks {
+                wanted.extend(marks(self.chain, &hot.known.watches, header.at, movements));
+            }
+            hot.known.unsettled = transfer::marked(conn, wanted).await?.into_iter().collect();
+        }
+        let safes = self.for_safes(conn, cursor, input.blocks).await?;
+        Ok((safes, pending))
+    }
+
+    pub async fn for_settling(
+        &self,
+        cursor: &Cursor,
+        settled: BlockPoint,
+        figures: &[(BalanceRef, Holding)],
+        hot: &mut Hot,
+    ) -> Result<Vec<Transfer>, StoreError> {
+        hot.begin(cursor);
+        let mut session = self.db.read().await?;
+        let conn = &mut session.conn();
+        let pending = transfer::pending_up_to(conn, cursor.no, settled.at.number).await?;
+        let compared = figures.iter().map(|(balance, _)| balance.wallet);
+        let wallets: HashSet<WalletNo> = compared.chain(wallets_of(&pending)).collect();
+        let keys: HashSet<AssetKey> = figures.iter().map(|(balance, _)| balance.key).collect();
+        self.learn(conn, cursor, hot, wallets, keys, &pending).await?;
+        Ok(pending)
+    }
+
+    /// Reads what is not known yet of some wallets' balances and of some assets.
+    async fn learn(
+        &self,
+        conn: &mut Conn<'_>,
+        cursor: &Cursor,
+        hot: &mut Hot,
+        wallets: HashSet<WalletNo>,
+        mut keys: HashSet<AssetKey>,
+        pending: &[Transfer],
+    ) -> Result<(), StoreError> {
+        let unknown = hot.unknown_wallets(wallets);
+        let balances = balance::of_wallets(conn, cursor.no, &unknown).await?;
+        hot.learn_balances(unknown, balances);
+        keys.insert(AssetKey::Native);
+        let unknown = hot.unknown_assets(keys);
+        if !unknown.is_empty() {
+            hot.learn_assets(asset::by_keys(conn, cursor.no, &unknown).await?);
+        }
+        let numbers = pending.iter().map(|transfer| transfer.asset).collect();
+        let unknown = hot.unknown_numbers(&numbers);
+        hot.learn_assets(asset::by_numbers(conn, &unknown).await?.into_values());
+        Ok(())
+    }
+
+    pub async fn for_balances(
+        &self,
+        cursor: &Cursor,
+        figures: &[(BalanceRef, Holding)],
+    ) -> Result<Known, StoreError> {
+        let mut session = self.db.read().await?;
+        let conn = &mut session.conn();
+        let wallets: Vec<WalletNo> = figures.iter().map(|(balance, _)| balance.wallet).collect();
+        let balances = balance::of_wallets(conn, cursor.no, &wallets).await?;
+        let keys: HashSet<AssetKey> = figures.iter().map(|(balance, _)| balance.key).collect();
+        let assets = assets(conn, cursor, keys, Vec::new()).await?;
+        Ok(Known { balances, assets, ..Known::default() })
+    }
+
+    /// What is known beside figures that differ from the ledger's.
+    pub async fn for_figures(
+        &self,
+        cursor: &Cursor,
+        known: &mut Known,
+        at: BlockPoint,
+        figures: &[(BalanceRef, Holding)],
+    ) -> Result<KnownProofs, StoreError> {
+        let differs = |(balance, holding): &&(BalanceRef, Holding)| {
+            let key = (balance.wallet, balance.asset);
+            let position = known.balances.get(&key).copied().unwrap_or_default().position;
+            // What settles now is settled in comparing; a balance that only differs by that is read for nothing.
+            judge(position, holding.total) != Comparison::Equal
+        };
+        let wallets: Vec<WalletNo> =
+            figures.iter().filter(differs).map(|(balance, _)| balance.wallet).collect();
+        let mut session = self.db.read().await?;
+        let conn = &mut session.conn();
+        let number = at.at.number;
+        let unfinished = transfer::unfinished(conn, cursor.no, &wallets, number).await?;
+        let adjustments = transfer::adjustments_at(conn, &wallets, at.time).await?;
+        // Those that were taken back may be booked again, as what they were.
+        let (gone, stand): (Vec<Transfer>, Vec<Transfer>) =
+            adjustments.into_iter().partition(|row| row.status == Status::Orphaned);
+        known.unsettled = gone.into_iter().collect();
+        let booked = stand.into_iter().map(|row| (row.wallet, row.id)).collect();
+        Ok(KnownProofs { unfinished, booked })
+    }
+
+    pub async fn for_rollback(
+        &self,
+        cursor: &Cursor,
+        fork: u64,
+        below_settled: bool,
+    ) -> Result<(Known, Gone), StoreError> {
+        let mut session = self.db.read().await?;
+        let conn = &mut session.conn();
+        let reopened = watch::opened_above(conn, cursor.no, fork).await?;
+        let anew: Vec<WalletNo> = reopened.iter().map(|(wallet, _)| *wallet).collect();
+        let mut transfers = transfer::pending_above(conn, cursor.no, fork).await?;
+        if below_settled {
+            let settled = transfer::settled_above(conn, cursor.no, fork).await?;
+            let begun_anew: HashSet<&WalletNo> = anew.iter().collect();
+            transfers.extend(settled.into_iter().filter(|row| !begun_anew.contains(&row.wallet)));
+        }
+        // A watch that begins anew begins with nothing: neither the sure part of its opening stays, nor
+        // what explains it from before.
+        transfers.extend(transfer::settled_of(conn, cursor.no, &anew).await?);
+        let deployments = safe::processing_above(conn, cursor.no, fork).await?;
+        let wallets: Vec<WalletNo> = wallets_of(&transfers).collect();
+        let balances = balance::of_wallets(conn, cursor.no, &wallets).await?;
+        let assets = assets(conn, cursor, HashSet::new(), pending_assets(&transfers)).await?;
+        let known = Known { balances, assets, ..Known::default() };
+        Ok((known, Gone { transfers, reopened, deployments }))
+    }
+
+    pub async fn for_openings(
+        &self,
+        cursor: &Cursor,
+        openings: &[Opening],
+    ) -> Result<Known, StoreError> {
+        let mut session = self.db.read().await?;
+        let conn = &mut session.conn();
+        let wallets: Vec<WalletNo> = openings.iter().map(|opening| opening.watch.wallet).collect();
+        let balances = balance::of_wallets(conn, cursor.no, &wallets).await?;
+        let held = openings.iter().flat_map(|opening| &opening.balances);
+        let keys: HashSet<AssetKey> = held.map(|held| held.asset).collect();
+        let assets = assets(conn, cursor, keys, Vec::new()).await?;
+        // A watch that was taken back and begins again at the same block has its openings still.
+        let at = cursor.head.at;
+        let mut marks = Vec::new();
+        for Opening { watch, balances, .. } in openings {
+            for held in balances {
+                for settled in [true, false] {
+                    let zero = Amount::ZERO;
+                    let movement = opening(at, settled, watch.address, held.asset, zero);
+                    marks.push(mark(self.chain, watch.wallet_id, &movement, Direction::In));
+                }
+            }
+        }
+        let unsettled = transfer::marked(conn, marks).await?.into_iter().collect();
+        Ok(Known { balances, assets, unsettled, ..Known::default() })
+    }
+
+    pub async fn assets(
+        &self,
+        cursor: &Cursor,
+        known: &mut Known,
+        keys: &[AssetKey],
+    ) -> Result<(), StoreError> {
+        let mut session = self.db.read().await?;
+        let found = asset::by_keys(&mut session.conn(), cursor.no, keys).await?;
+        known.assets.extend(found.into_iter().map(|asset| (asset.key, asset)));
+        Ok(())
+    }
+
+    pub async fn for_backfill(
+        &self,
+        cursor: &Cursor,
+        participants: &[Participant],
+        range: Range<'_>,
+    ) -> Result<(Known, Vec<Participant>), StoreError> {
+        let mut session = self.db.read().await?;
+        let conn = &mut session.conn();
+        let wallets: Vec<WalletNo> =
+            participants.iter().map(|participant| participant.watch.wallet).collect();
+        let balances = balance::of_wallets(conn, cursor.no, &wallets).await?;
+        let mut openings: HashMap<WalletNo, Vec<Transfer>> = HashMap::new();
+        for opening in transfer::openings(conn, cursor.no, &wallets).await? {
+            openings.entry(opening.wallet).or_default().push(opening);
+        }
+        let movements = range.blocks.iter().flat_map(|(_, movements)| movements);
+        let keys: HashSet<AssetKey> = movements.map(|movement| movement.asset).collect();
+        let assets = assets(conn, cursor, keys, Vec::new()).await?;
+        let mut watches = Watches::new();
+        for participant in participants {
+            let watch = participant.watch.clone();
+            watches.entry(watch.address).or_default().push(watch);
+        }
+        let mut known = Known { watches, balances, assets, ..Known::default() };
+        if transfer::has_unsettled(conn).await? {
+            let mut wanted = Vec::new();
+            for (header, movements) in range.blocks {
+                wanted.extend(marks(self.chain, &known.watches, header.at, movements));
+            }
+            for Participant { watch, assets, .. } in participants {
+                for &asset in assets {
+                    let zero = Amount::ZERO;
+                    let movement = opening(range.below.at, true, watch.address, asset, zero);
+                    wanted.push(mark(self.chain, watch.wallet_id, &movement, Direction::In));
+                }
+            }
+            known.unsettled = transfer::marked(conn, wanted).await?.into_iter().collect();
+        }
+        let participants = participants
+            .iter()
+            .map(|participant| Participant {
+                openings: openings.remove(&participant.watch.wallet).unwrap_or_default(),
+                ..participant.clone()
+            })
+            .collect();
+        Ok((known, participants))
+    }
+
+    pub async fn for_deployments(
+        &self,
+        cursor: &Cursor,
+        examined: &[Examined],
+    ) -> Result<(Known, KnownDeployments), StoreError> {
+        let mut session = self.db.read().await?;
+        let conn = &mut session.conn();
+        let rows = || examined.iter().map(|examined| &examined.now);
+        let addresses: Vec<Address> = rows().filter_map(|row| row.address).collect();
+        let owners: Vec<Address> = rows().flat_map(|row| row.owners.iter().copied()).collect();
+        let mut known = KnownDeployments {
+            deployments: safe::undecided(conn, cursor.no).await?,
+            ..KnownDeployments::default()
+        };
+        let ids: Vec<WalletId> =
+            rows().flat_map(|row| [row.wallet_id, row.owner_wallet]).flatten().collect();
+        self.wallets(conn, cursor, &mut known, &addresses, &owners, ids).await?;
+        let assets = assets(conn, cursor, HashSet::new(), Vec::new()).await?;
+        Ok((Known { assets, ..Known::default() }, known))
+    }
+
+    async fn for_safes(
+        &self,
+        conn: &mut Conn<'_>,
+        cursor: &Cursor,
+        blocks: &[MatchedBlock],
+    ) -> Result<KnownDeployments, StoreError> {
+        let mut known = KnownDeployments::default();
+        if blocks.iter().all(|block| block.tracked.is_empty() && block.safes.is_empty()) {
+            return Ok(known);
+        }
+        let safes = || blocks.iter().flat_map(|block| &block.safes);
+        let txs: Vec<TxId> = safes().map(|safe| safe.tx).collect();
+        known.deployments = safe::of_transactions(conn, cursor.no, &txs).await?;
+        for row in safe::undecided(conn, cursor.no).await? {
+            if known.deployments.iter().all(|known| known.id != row.id) {
+                known.deployments.push(row);
+            }
+        }
+        let addresses: Vec<Address> = safes().map(|safe| safe.address).collect();
+        let owners: Vec<Address> = safes().flat_map(|safe| safe.proof.owners.clone()).collect();
+        let ids: Vec<WalletId> = known
+            .deployments
+            .iter()
+            .flat_map(|row| [row.wallet_id, row.owner_wallet])
+            .flatten()
+            .collect();
+        self.wallets(conn, cursor, &mut known, &addresses, &owners, ids).await?;
+        Ok(known)
+    }
+
+    async fn wallets(
+        &self,
+        conn: &mut Conn<'_>,
+        cursor: &Cursor,
+        known: &mut KnownDeployments,
+        addresses: &[Address],
+        owners: &[Address],
+        mut ids: Vec<WalletId>,
+    ) -> Result<(), StoreError> {
+        let family = self.chain.family;
+        known.owners = watch::open_by_address(conn, cursor.no, owners).await?;
+        for (tenant, address, shown) in watch::watching(conn, cursor.no, family, addresses).await? {
+            known.watching.insert((tenant, address), shown.id);
+            known.wallets.insert(shown.id, shown);
+        }
+        ids.extend(known.owners.values().flatten().map(|watch| watch.wallet_id));
+        ids.sort_unstable();
+        ids.dedup();
+        let shown = watch::shown(conn, family, &ids).await?;
+        known.wallets.extend(shown.into_iter().map(|wallet| (wallet.id, wallet)));
+        Ok(())
+    }
+}
+
+fn wallets_of(transfers: &[Transfer]) -> impl Iterator<Item = WalletNo> {
+    transfers.iter().map(|transfer| transfer.wallet)
+}
+
+fn pending_assets(transfers: &[Transfer]) -> Vec<AssetNo> {
+    transfers.iter().map(|transfer| transfer.asset).collect()
+}
+
+/// The assets of a step, by what they are on the chain.
+async fn assets(
+    conn: &mut Conn<'_>,
+    cursor: &Cursor,
+    keys: HashSet<AssetKey>,
+    numbers: Vec<AssetNo>,
+) -> Result<HashMap<AssetKey, Asset>, StoreError> {
+    let keys: Vec<AssetKey> = keys.into_iter().collect();
+    let found = asset::by_keys(conn, cursor.no, &keys).await?;
+    let mut known: HashMap<_, _> = found.into_iter().map(|asset| (asset.key, asset)).collect();
+    let found: HashSet<AssetNo> = known.values().map(|asset| asset.no).collect();
+    let missing: Vec<AssetNo> = numbers.into_iter().filter(|no| !found.contains(no)).collect();
+    let rest = asset::by_numbers(conn, &missing).await?;
+    known.extend(rest.into_values().map(|asset| (asset.key, asset)));
+    Ok(known)
+}

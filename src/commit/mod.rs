@@ -1,0 +1,506 @@
+//! The commit point: load what a step needs, let [`crate::ledger`] decide, write what it decided.
+//!
+//! One block, one batch, one rollback or one set of openings is one transaction. It writes only where the
+//! chain's cursor still is what the step was decided upon, under the same epoch: either all of it is durable or
+//! none. Loading and writing take a fixed number of statements each, however many rows. After any error the
+//! caller reads the cursor again: it never assumes.
+
+mod hot;
+mod load;
+mod report;
+mod write;
+
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+use hot::Hot;
+use tokio::sync::Mutex;
+
+use crate::{
+    chain::{Address, AssetKey, BlockRef, ChainName, Header, Holding},
+    clock::Clock,
+    config::ChainConfig,
+    id::Ids,
+    ledger::{
+        Changes, Decision, Refused,
+        backfill::{self, Participant, Range},
+        changes::HistoryStep,
+        connect::{self, Blocks},
+        deployments::{self, Examined},
+        known::{Figures, MatchedBlock, Shortage},
+        opening::{self, Opening},
+        reconcile, rollback, settle,
+    },
+    metrics::Metrics,
+    model::{Asset, BalanceRef, BlockPoint, ChainInfo, ChainNo, Cursor, Watch},
+    store::{Db, StoreError, Tx, chain, tx::TxError},
+    wake::Wake,
+};
+
+/// How often a step is loaded and decided anew because something that it read has changed.
+const TRIES: u32 = 4;
+
+impl From<&ChainConfig> for ChainInfo {
+    fn from(chain: &ChainConfig) -> Self {
+        Self {
+            name: chain.name.clone(),
+            family: chain.family,
+            caip2: chain.caip2.clone(),
+            slip44: chain.native.slip44,
+        }
+    }
+}
+
+/// Writes one chain's part of the ledger.
+#[derive(Clone)]
+pub struct Committer {
+    pub(crate) db: Db,
+    ids: Ids,
+    clock: Clock,
+    metrics: Metrics,
+    wake: Wake,
+    chain: Arc<ChainInfo>,
+    hot: Arc<Mutex<Hot>>,
+}
+
+/// Why nothing was committed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The cursor is not what the caller built upon: read it again.
+    #[error("the cursor of {0} was moved by somebody else, or the chain is halted")]
+    CursorMoved(ChainName),
+    /// Money left that the ledger did not know of: ask the chain for these figures and try again.
+    #[error("{} balances spend more than the ledger knows of", .0.len())]
+    Short(BTreeMap<Shortage, BlockRef>),
+    /// Booking would break an invariant. The chain must stop until a person has looked.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+}
+
+impl TxError for CommitError {
+    fn is_collision(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_collision())
+    }
+}
+
+/// What a commit did.
+#[derive(Clone, Debug)]
+pub struct Committed {
+    pub cursor: Cursor,
+    /// Addresses whose watch is open from now on.
+    pub opened: Vec<Address>,
+    /// Addresses that may no longer be watched by anyone.
+    pub closed: Vec<Address>,
+    /// Whether a wish was written that the follower should look at soon.
+    pub wishes: bool,
+    pub histories: Vec<HistoryStep>,
+}
+
+impl Committed {
+    fn of(changes: Changes) -> Self {
+        let watches = changes.watches;
+        let address = |(_, address)| address;
+        let reopened = watches.reopened.into_iter().flat_map(|(_, places)| places);
+        Self {
+            wishes: changes.blocks.above.is_some() || !changes.wallets.is_empty(),
+            cursor: changes.cursor,
+            opened: watches.opened.into_iter().map(address).collect(),
+            closed: watches.closed.into_iter().chain(reopened).map(address).collect(),
+            histories: watches.histories.into_iter().map(|change| change.now).collect(),
+        }
+    }
+}
+
+impl Committer {
+    #[must_use]
+    pub fn new(
+        db: Db,
+        ids: Ids,
+        clock: Clock,
+        metrics: Metrics,
+        wake: Wake,
+        chain: ChainInfo,
+    ) -> Self {
+        Self { db, ids, clock, metrics, wake, chain: Arc::new(chain), hot: Arc::default() }
+    }
+
+    #[must_use]
+    pub fn chain(&self) -> &ChainInfo {
+        &self.chain
+    }
+
+    /// Where the chain stands in the store.
+    pub async fn cursor(&self) -> Result<Option<Cursor>, StoreError> {
+        let mut session = self.db.read().await?;
+        chain::cursor(&mut session.conn(), &self.chain.name).await
+    }
+
+    /// Begins a chain that has no cursor: from now on, nothing of it is missed.
+    pub async fn begin(&self, head: &Header, settled: &Header) -> Result<Cursor, CommitError> {
+        self.db.run_tx("begin", |tx| self.begin_in(tx, head, settled)).await
+    }
+
+    async fn begin_in(
+        &self,
+        mut tx: Tx,
+        head: &Header,
+        settled: &Header,
+    ) -> Result<(Tx, Cursor), CommitError> {
+        let info = &self.chain;
+        let mut conn = tx.conn();
+        let cursor = Cursor {
+            no: chain::ensure(&mut conn, &info.name).await?,
+            chain: info.name.clone(),
+            family: info.family,
+            caip2: info.caip2.clone(),
+            head: head.into(),
+            settled: settled.into(),
+            halted: None,
+            epoch: 0,
+            transfers: 0,
+            assets: 0,
+        };
+        if !chain::insert_cursor(&mut conn, &cursor, self.clock.now()).await? {
+            return Err(CommitError::CursorMoved(info.name.clone()));
+        }
+        let first = (settled.at != head.at).then_some(*settled);
+        let blocks: Vec<Header> = first.into_iter().chain([*head]).collect();
+        chain::insert_blocks(&mut conn, cursor.no, &blocks).await?;
+        Ok((tx, cursor))
+    }
+
+    /// Connects `blocks` (each the child of the one before, the first of `cursor.head`) and settles up to
+    /// `settled`, one of them or the block that is settled already. What settles is compared with nothing:
+    /// that is [`Committer::settle`].
+    ///
+    /// `figures` holds the chain's own balances for shortages that an earlier try returned.
+    pub async fn connect(
+        &self,
+        cursor: &Cursor,
+        blocks: &[MatchedBlock],
+        settled: BlockPoint,
+        figures: &Figures,
+    ) -> Result<Committed, CommitError> {
+        let input = Blocks { blocks, settled, figures };
+        let mut tries = Tries::new("connect", "commit");
+        let committed = loop {
+            let mut hot = self.hot.lock().await;
+            let (safes, pending) = self.step().for_blocks(cursor, &input, &mut hot).await?;
+            tries.loaded(self);
+            let (info, now) = (&*self.chain, self.clock.now());
+            let decision = connect::connect(info, cursor, &hot.known, safes, pending, input, now)?;
+            tries.decided(self);
+            match decision {
+                Decision::Ask(short) => return Err(CommitError::Short(short)),
+                Decision::Commit(changes) => {
+                    if let Some(committed) = self.write_with(*changes, &mut tries, &mut hot).await?
+                    {
+                        break committed;
+                    }
+                }
+            }
+        };
+        self.metrics
+            .blocks_applied_total
+            .with_label_values(&[self.chain.name.as_str()])
+            .inc_by(blocks.len() as u64);
+        Ok(committed)
+    }
+
+    /// Settles up to `settled`, a block at or below the cursor's head, and takes over what the chain itself
+    /// says after exactly that block of the balances that settle.
+    pub async fn settle(
+        &self,
+        cursor: &Cursor,
+        settled: BlockPoint,
+        figures: &[(BalanceRef, Holding)],
+    ) -> Result<Committed, CommitError> {
+        let mut tries = Tries::new("settle", "settle");
+        loop {
+            let mut hot = self.hot.lock().await;
+            let pending = self.step().for_settling(cursor, settled, figures, &mut hot).await?;
+            let known = &mut hot.known;
+            let proofs = self.step().for_figures(cursor, known, settled, figures).await?;
+            let compared = settle::Compared { figures, proofs: &proofs };
+            let (info, now) = (&*self.chain, self.clock.now());
+            let changes = settle::settle(info, cursor, known, pending, settled, compared, now)?;
+            if let Some(committed) = self.write_with(changes, &mut tries, &mut hot).await? {
+                return Ok(committed);
+            }
+        }
+    }
+
+    /// Takes over what the chain itself says of balances after exactly the cursor's settled block.
+    pub async fn reconcile(
+        &self,
+        cursor: &Cursor,
+        figures: &[(BalanceRef, Holding)],
+    ) -> Result<Committed, CommitError> {
+        let mut tries = Tries::new("reconcile", "reconcile");
+        loop {
+            let mut known = self.step().for_balances(cursor, figures).await?;
+            let settled = cursor.settled;
+            let proofs = self.step().for_figures(cursor, &mut known, settled, figures).await?;
+            let now = self.clock.now();
+            let changes = reconcile::reconcile(&self.chain, cursor, &known, figures, &proofs, now)?;
+            if let Some(committed) = self.write(changes, &mut tries).await? {
+                return Ok(committed);
+            }
+        }
+    }
+
+    /// Goes back to `fork`: adds the opposite entries, orphans the transfers, takes back what was opened or
+    /// deployed above it, and moves the cursor.
+    pub async fn rollback(
+        &self,
+        cursor: &Cursor,
+        fork: BlockPoint,
+    ) -> Result<Committed, CommitError> {
+        let mut tries = Tries::new("rollback", "rollback");
+        loop {
+            let (known, gone) = self.step().for_rollback(cursor, fork.at.number, false).await?;
+            let now = self.clock.now();
+            let changes = rollback::rollback(&self.chain, cursor, &known, gone, fork, now)?;
+            if let Some(committed) = self.write(changes, &mut tries).await? {
+                return Ok(committed);
+            }
+        }
+    }
+
+    /// The way out of a halt: rolls back to `target`, a block of the node's chain, even below the settled
+    /// block, and lets the chain go on. Settled money above it is taken back, with events that say so.
+    pub async fn rewind(&self, target: &Header) -> Result<Cursor, CommitError> {
+        let mut tries = Tries::new("rewind", "rollback");
+        loop {
+            let moved = || CommitError::CursorMoved(self.chain.name.clone());
+            let cursor = self.cursor().await?.ok_or_else(moved)?;
+            if target.at.number > cursor.head.at.number {
+                return Err(StoreError::Unusable(format!(
+                    "the chain stands at block {}: name a block at or below it",
+                    cursor.head.at.number
+                ))
+                .into());
+            }
+            let (known, gone) = self.step().for_rollback(&cursor, target.at.number, true).await?;
+            let now = self.clock.now();
+            let changes = rollback::rewind(&self.chain, &cursor, &known, gone, target, now)?;
+            if let Some(committed) = self.write(changes, &mut tries).await? {
+                return Ok(committed.cursor);
+            }
+        }
+    }
+
+    /// Opens watches at the cursor's head, with the balances read at exactly that block, and closes those
+    /// that were asked to close. A wish that was withdrawn meanwhile makes all of it [`StoreError::Stale`].
+    pub async fn open(
+        &self,
+        cursor: &Cursor,
+        openings: &[Opening],
+        closings: &[Watch],
+    ) -> Result<Committed, CommitError> {
+        let mut tries = Tries::new("open", "open");
+        loop {
+            let known = self.step().for_openings(cursor, openings).await?;
+            let now = self.clock.now();
+            let changes = opening::open(&self.chain, cursor, &known, openings, closings, now)?;
+            if let Some(committed) = self.write(changes, &mut tries).await? {
+                return Ok(committed);
+            }
+        }
+    }
+
+    /// Makes assets money: what the configuration says of them, and the balances that the open watches
+    /// have of the new ones, read at the cursor's head.
+    pub async fn verify_assets(
+        &self,
+        cursor: &Cursor,
+        assets: &[Asset],
+        openings: &[Opening],
+    ) -> Result<Cursor, CommitError> {
+        if assets.is_empty() {
+            return Ok(cursor.clone());
+        }
+        let mut tries = Tries::new("assets", "open");
+        let keys: Vec<AssetKey> = assets.iter().map(|asset| asset.key).collect();
+        loop {
+            let mut known = self.step().for_openings(cursor, openings).await?;
+            self.step().assets(cursor, &mut known, &keys).await?;
+            let (info, now) = (&*self.chain, self.clock.now());
+            let changes = opening::verify_assets(info, cursor, known, assets, openings, now)?;
+            if let Some(committed) = self.write(changes, &mut tries).await? {
+                return Ok(committed.cursor);
+            }
+        }
+    }
+
+    /// Writes what was learned of tracked deployments since they were read.
+    pub async fn deployments(
+        &self,
+        cursor: &Cursor,
+        examined: &[Examined],
+    ) -> Result<Committed, CommitError> {
+        let mut tries = Tries::new("deployments", "deployments");
+        loop {
+            let (known, safes) = self.step().for_deployments(cursor, examined).await?;
+            let (info, now) = (&*self.chain, self.clock.now());
+            let examined = examined.to_vec();
+            let changes = deployments::examined(info, cursor, &known, safes, examined, now)?;
+            if let Some(committed) = self.write(changes, &mut tries).await? {
+                return Ok(committed);
+            }
+        }
+    }
+
+    /// Books a range of the past of some watches; gives how far each is. One whose past contradicts the ledger
+    /// ends incomplete for itself alone.
+    pub async fn backfill(
+        &self,
+        cursor: &Cursor,
+        participants: &[Participant],
+        range: Range<'_>,
+    ) -> Result<(Cursor, Vec<HistoryStep>), CommitError> {
+        match self.try_backfill(cursor, participants, range).await {
+            Err(CommitError::Refused(refused)) if participants.len() > 1 => {
+                tracing::warn!(chain = %self.chain.name, error = %refused, "booking each history by itself");
+                let mut cursor = cursor.clone();
+                let mut steps = Vec::with_capacity(participants.len());
+                for one in participants.chunks(1) {
+                    let (next, mut step) = Box::pin(self.backfill(&cursor, one, range)).await?;
+                    cursor = next;
+                    steps.append(&mut step);
+                }
+                Ok((cursor, steps))
+            }
+            Err(CommitError::Refused(refused)) => {
+                tracing::error!(
+                    chain = %self.chain.name,
+                    error = %refused,
+                    "the history does not lead to the opening balance: it is not booked"
+                );
+                let cursor = self.give_up(cursor, participants).await?;
+                Ok((cursor, vec![HistoryStep::Incomplete; participants.len()]))
+            }
+            done => done,
+        }
+    }
+
+    async fn try_backfill(
+        &self,
+        cursor: &Cursor,
+        participants: &[Participant],
+        range: Range<'_>,
+    ) -> Result<(Cursor, Vec<HistoryStep>), CommitError> {
+        let mut tries = Tries::new("history", "history");
+        loop {
+            let (known, loaded) = self.step().for_backfill(cursor, participants, range).await?;
+            let now = self.clock.now();
+            let changes = backfill::backfill(&self.chain, cursor, &known, loaded, range, now)?;
+            if let Some(committed) = self.write(changes, &mut tries).await? {
+                return Ok((committed.cursor, committed.histories));
+            }
+        }
+    }
+
+    /// Ends histories that no node can prove: what was found of them stays.
+    pub async fn give_up(
+        &self,
+        cursor: &Cursor,
+        participants: &[Participant],
+    ) -> Result<Cursor, CommitError> {
+        let mut tries = Tries::new("history", "history");
+        loop {
+            let changes = backfill::give_up(cursor, participants, self.clock.now());
+            if let Some(committed) = self.write(changes, &mut tries).await? {
+                return Ok(committed.cursor);
+            }
+        }
+    }
+
+    /// Stops the chain until [`Committer::rewind`]; the reason is shown by the API and the log. `false` if
+    /// somebody else follows the chain by now: then it is theirs to judge.
+    pub async fn halt(&self, chain: ChainNo, epoch: i64, reason: &str) -> Result<bool, StoreError> {
+        let now = self.clock.now();
+        self.db
+            .run_tx("halt", |mut tx| async move {
+                let halted = chain::halt(&mut tx.conn(), chain, epoch, reason, now).await?;
+                Ok((tx, halted))
+            })
+            .await
+    }
+
+    fn step(&self) -> load::Step<'_> {
+        load::Step::new(&self.db, &self.chain)
+    }
+
+    async fn write(
+        &self,
+        changes: Changes,
+        tries: &mut Tries,
+    ) -> Result<Option<Committed>, CommitError> {
+        let mut hot = self.hot.lock().await;
+        self.write_with(changes, tries, &mut hot).await
+    }
+
+    /// Writes what was decided. `None` if something that was read has changed meanwhile: load and decide again.
+    async fn write_with(
+        &self,
+        changes: Changes,
+        tries: &mut Tries,
+        hot: &mut Hot,
+    ) -> Result<Option<Committed>, CommitError> {
+        let written = self.db.run_tx(tries.transaction, |tx| self.write_in(tx, &changes)).await;
+        match &written {
+            Ok(()) => hot.committed(&changes),
+            Err(_) => hot.forget(),
+        }
+        match written {
+            Err(CommitError::Store(StoreError::Stale(why))) if tries.left > 0 => {
+                tracing::debug!(chain = %self.chain.name, why, "deciding again");
+                tries.left -= 1;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+            Ok(()) => {
+                self.report(&changes);
+                self.observe(tries.step, tries.started);
+                Ok(Some(Committed::of(changes)))
+            }
+        }
+    }
+
+    fn observe(&self, step: &str, started: Instant) {
+        self.metrics
+            .apply_duration_seconds
+            .with_label_values(&[self.chain.name.as_str(), step])
+            .observe(started.elapsed().as_secs_f64());
+    }
+}
+
+/// How often a step is loaded and decided anew because something that it read has changed, and how long it takes.
+struct Tries {
+    /// The name of its transaction, for the metrics.
+    transaction: &'static str,
+    /// The name of the step, for the metrics.
+    step: &'static str,
+    started: Instant,
+    lap: Instant,
+    left: u32,
+}
+
+impl Tries {
+    fn new(transaction: &'static str, step: &'static str) -> Self {
+        let started = Instant::now();
+        Self { transaction, step, started, lap: started, left: TRIES }
+    }
+
+    fn loaded(&mut self, committer: &Committer) {
+        committer.observe("load", self.lap);
+        self.lap = Instant::now();
+    }
+
+    fn decided(&mut self, committer: &Committer) {
+        committer.observe("decide", self.lap);
+        self.lap = Instant::now();
+    }
+}

@@ -1,0 +1,76 @@
+//! What was committed, told to metrics, log and whoever waits for it.
+
+use super::Committer;
+use crate::ledger::{Changes, reconcile::Drift};
+
+impl Committer {
+    pub(super) fn report(&self, changes: &Changes) {
+        let name = self.chain.name.as_str();
+        let metrics = &self.metrics;
+        let report = &changes.report;
+        for (kind, class) in &report.connected {
+            let labels = [name, kind.as_str(), class.as_str()];
+            metrics.transfers_total.with_label_values(&labels).inc();
+        }
+        if !report.settled.is_empty() {
+            let delays = metrics.settlement_delay_seconds.with_label_values(&[name]);
+            for time in &report.settled {
+                delays.observe(changes.now.since(*time).as_secs_f64());
+            }
+        }
+        if report.compared > 0 {
+            let compared = metrics.reconciled_balances_total.with_label_values(&[name]);
+            compared.inc_by(report.compared);
+        }
+        for drift in &report.drifts {
+            self.report_drift(drift);
+        }
+        for (wallet, asset) in &report.contradictions {
+            tracing::error!(
+                chain = name,
+                wallet.no = wallet.0,
+                asset.no = asset.0,
+                "a history does not lead to the opening balance: it ends where it is"
+            );
+        }
+        for status in &report.deployments {
+            metrics.safe_deployments.with_label_values(&[name, status.as_str()]).inc();
+        }
+        for kind in changes.events.iter().flat_map(crate::event::NewEvent::kinds) {
+            metrics.events_total.with_label_values(&[kind.as_str()]).inc();
+        }
+        if !changes.events.is_empty() {
+            self.wake.deliveries();
+        }
+    }
+
+    fn report_drift(&self, drift: &Drift) {
+        let name = self.chain.name.as_str();
+        self.metrics.balance_drift_total.with_label_values(&[name]).inc();
+        let Drift { balance, at, position, chain, booked } = drift;
+        let (wallet, asset) = (balance.wallet_id, self.chain.caip19(&balance.key));
+        if *booked {
+            tracing::warn!(
+                chain = name,
+                %wallet,
+                asset,
+                block.number = at,
+                ledger = %position.settled,
+                figure = %chain,
+                "a balance differed from the chain's own figure: an adjustment was booked"
+            );
+        } else {
+            tracing::error!(
+                chain = name,
+                %wallet,
+                asset,
+                block.number = at,
+                ledger = %position.settled,
+                outgoing = %position.outgoing,
+                figure = %chain,
+                "a balance differs from the chain's own figure by what cannot be booked while so much is \
+                 on its way out: it stays as it is until the next comparison"
+            );
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Writing what was decided, in one transaction.
+
+use super::{CommitError, Committer};
+use crate::{
+    ledger::Changes,
+    store::{StoreError, Tx, asset, balance, chain, event, safe, transfer, wallet, watch},
+};
+
+impl Committer {
+    /// The cursor moves first: whoever holds its row is the only writer of this chain until commit.
+    pub(super) async fn write_in(
+        &self,
+        mut tx: Tx,
+        changes: &Changes,
+    ) -> Result<(Tx, ()), CommitError> {
+        let mut conn = tx.conn();
+        let conn = &mut conn;
+        let Changes { from, cursor, now, blocks, .. } = changes;
+        let (chain, now) = (cursor.no, *now);
+        if !chain::move_cursor(conn, from, cursor, now).await? {
+            return Err(CommitError::CursorMoved(cursor.chain.clone()));
+        }
+        if let Some(fork) = blocks.above {
+            chain::delete_blocks_above(conn, chain, fork).await?;
+        }
+        if let Some(floor) = blocks.below {
+            chain::delete_blocks_below(conn, chain, floor).await?;
+        }
+        chain::insert_blocks(conn, chain, &blocks.connected).await?;
+        asset::write(conn, chain, &changes.assets, now).await?;
+        transfer::insert(conn, chain, &changes.transfers).await?;
+        transfer::update(conn, &changes.updates, now).await?;
+        transfer::insert_entries(conn, &changes.entries, now).await?;
+        balance::write(conn, &changes.balances, now).await?;
+        watch::write(conn, chain, &cursor.head.at, &changes.watches, now).await?;
+        for new in &changes.wallets {
+            let no = wallet::insert(conn, new, now).await?;
+            if !wallet::request_watch(conn, no, new, chain, None, now).await? {
+                let why = "the Safe was registered meanwhile".to_owned();
+                return Err(StoreError::Stale(why).into());
+            }
+        }
+        for (id, proof) in &changes.safes {
+            safe::write_proof(conn, *id, proof, now).await?;
+        }
+        for change in &changes.deployments {
+            safe::write(conn, chain, change).await?;
+        }
+        event::append(conn, &self.ids, now, &changes.events).await?;
+        Ok((tx, ()))
+    }
+}

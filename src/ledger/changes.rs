@@ -1,0 +1,195 @@
+//! What a step decided: everything that one transaction writes.
+
+use std::collections::BTreeMap;
+
+use super::{LedgerError, known::Shortage, reconcile::Drift};
+use crate::{
+    chain::{Address, BlockRef, ChainName, Header, Kind, SafeProof},
+    clock::Millis,
+    event::NewEvent,
+    id::WalletId,
+    model::{
+        Asset, AssetNo, Balance, BlockPoint, Cursor, Deployment, DeploymentStatus, Entry,
+        NewWallet, Reason, Transfer, TransferNo, WalletNo,
+    },
+};
+
+/// What to do next.
+#[derive(Debug)]
+pub enum Decision {
+    /// Write this.
+    Commit(Box<Changes>),
+    /// Ask the chain for these figures first, each after its block, and decide again.
+    Ask(BTreeMap<Shortage, BlockRef>),
+}
+
+/// Why nothing can be decided: the chain must stop until a person has looked.
+#[derive(Debug, thiserror::Error)]
+#[error("{context}: {error}")]
+pub struct Refused {
+    pub context: String,
+    pub error: LedgerError,
+}
+
+/// All that one transaction writes, in whatever order suits the store.
+#[derive(Clone, Debug)]
+pub struct Changes {
+    /// The cursor that this was decided upon: the transaction writes nothing if it has moved.
+    pub from: Cursor,
+    pub cursor: Cursor,
+    pub now: Millis,
+    pub assets: Vec<AssetChange>,
+    pub transfers: Vec<Transfer>,
+    /// Transfers known before that stand otherwise now.
+    pub updates: Vec<TransferUpdate>,
+    pub entries: Vec<Entry>,
+    /// Each as it is afterwards, with the version that it was read with.
+    pub balances: Vec<BalanceChange>,
+    pub blocks: BlockChanges,
+    pub watches: WatchChanges,
+    pub wallets: Vec<NewWallet>,
+    pub safes: Vec<(WalletId, SafeProof)>,
+    pub deployments: Vec<DeploymentChange>,
+    pub events: Vec<NewEvent>,
+    pub report: Report,
+}
+
+impl Changes {
+    /// Nothing yet but the move of the cursor.
+    #[must_use]
+    pub fn new(from: &Cursor, cursor: Cursor, now: Millis) -> Self {
+        Self {
+            from: from.clone(),
+            cursor,
+            now,
+            assets: Vec::new(),
+            transfers: Vec::new(),
+            updates: Vec::new(),
+            entries: Vec::new(),
+            balances: Vec::new(),
+            blocks: BlockChanges::default(),
+            watches: WatchChanges::default(),
+            wallets: Vec::new(),
+            safes: Vec::new(),
+            deployments: Vec::new(),
+            events: Vec::new(),
+            report: Report::default(),
+        }
+    }
+
+    /// The chain whose follower decided this.
+    #[must_use]
+    pub fn chain(&self) -> &ChainName {
+        &self.cursor.chain
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AssetChange {
+    New(Asset),
+    /// Other facts under the same number, as the next version; the old ones are kept for old events.
+    Changed {
+        before: Asset,
+        after: Asset,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransferUpdate {
+    Settled(TransferNo),
+    /// Taken back. `mark` is what it is found by if a block holds it again.
+    Orphaned {
+        no: TransferNo,
+        mark: i64,
+        reason: Option<Reason>,
+    },
+    /// Another connection of the same movement stands for it from now on.
+    Replaced(TransferNo),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BalanceChange {
+    pub wallet: WalletNo,
+    pub asset: AssetNo,
+    pub balance: Balance,
+    /// The block after which it is that.
+    pub block: u64,
+}
+
+/// The blocks that are remembered, for the next reorg.
+#[derive(Clone, Debug, Default)]
+pub struct BlockChanges {
+    pub connected: Vec<Header>,
+    /// Forget what is above.
+    pub above: Option<u64>,
+    /// Forget what is below.
+    pub below: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct WatchChanges {
+    /// Begin at the cursor's head.
+    pub opened: Vec<(WalletNo, Address)>,
+    pub closed: Vec<(WalletNo, Address)>,
+    /// Were opened above this block, and wait to be opened anew.
+    pub reopened: Option<(u64, Vec<(WalletNo, Address)>)>,
+    pub histories: Vec<HistoryChange>,
+}
+
+/// How far the history of a watch is from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryChange {
+    pub wallet: WalletNo,
+    pub address: Address,
+    /// The block down to which it was explained when this was decided.
+    pub seen: BlockRef,
+    pub now: HistoryStep,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HistoryStep {
+    /// Explained from the block after this one on.
+    To(BlockPoint),
+    Complete,
+    Incomplete,
+}
+
+/// A deployment as it is now.
+#[derive(Clone, Debug)]
+pub struct DeploymentChange {
+    /// The revision it was read with; `None` for a new one.
+    pub seen: Option<i64>,
+    pub now: Deployment,
+}
+
+/// For metrics and the log, once the transaction is durable.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    pub connected: Vec<(Kind, AssetClass)>,
+    /// Block times of what settled.
+    pub settled: Vec<Millis>,
+    /// Balances compared with the chain's own.
+    pub compared: u64,
+    pub drifts: Vec<Drift>,
+    pub deployments: Vec<DeploymentStatus>,
+    /// Histories that contradict the ledger.
+    pub contradictions: Vec<(WalletNo, AssetNo)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AssetClass {
+    Native,
+    Token,
+    Unverified,
+}
+
+impl AssetClass {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Token => "token",
+            Self::Unverified => "unverified",
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Blocks continue the chain. What of them is settled already settles with them, block by block, so that one
+//! history gives the same entries and events however it is cut into commits.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Decision, Known, LedgerError, Refused, deployments,
+    known::{Figures, KnownDeployments, MatchedBlock, Shortage, adjustment},
+    posting::{Posting, raising, refused},
+    settle,
+};
+use crate::{
+    amount::Amount,
+    chain::{AssetKey, BlockRef},
+    clock::Millis,
+    event::Told,
+    model::{
+        AssetNo, BlockPoint, ChainInfo, Cursor, Direction, EntryKind, Position, Reason, Status,
+        Transfer, WalletNo, Watch,
+    },
+};
+
+/// Blocks remembered below the settled one, for a node that shows an old branch.
+pub const REMEMBERED_BELOW_SETTLED: u64 = 64;
+
+/// What is to be connected.
+#[derive(Clone, Copy, Debug)]
+pub struct Blocks<'a> {
+    /// Each the child of the one before, the first of the cursor's head.
+    pub blocks: &'a [MatchedBlock],
+    /// One of them, or the block that is settled already: what settles with this commit.
+    pub settled: BlockPoint,
+    /// The chain's own balances for what an earlier try asked for.
+    pub figures: &'a Figures,
+}
+
+/// Connects `blocks` and settles up to `settled`. What settles is compared with nothing: that is
+/// [`settle`]'s work.
+///
+/// `pending` are the transfers of earlier blocks that settle with these, in chain order.
+///
+/// # Errors
+/// Booking would break an invariant.
+pub fn connect(
+    chain: &ChainInfo,
+    cursor: &Cursor,
+    known: &Known,
+    safes: KnownDeployments,
+    pending: Vec<Transfer>,
+    input: Blocks<'_>,
+    now: Millis,
+) -> Result<Decision, Refused> {
+    let Blocks { blocks, settled, figures } = input;
+    let head = blocks.last().map_or(cursor.head, |block| (&block.header).into());
+    let next = Cursor { head, settled, ..cursor.clone() };
+    let mut posting = Posting::new(chain, known, cursor, next, now);
+    let moved = settled.at.number > cursor.settled.at.number;
+    if moved {
+        // A settled block between two batches keeps its row: the next reorg search ends there.
+        let below = if settled == head { 0 } else { REMEMBERED_BELOW_SETTLED };
+        posting.changes.blocks.below = Some(settled.at.number.saturating_sub(below));
+        settle::settle_pending(&mut posting, pending)?;
+    }
+    let mut safes = deployments::Tracking::new(safes);
+    let mut short = BTreeMap::new();
+    for block in blocks {
+        // Rows of settled blocks are of no use to a reorg; while catching up that is nearly all of them.
+        if block.header.at.number >= settled.at.number {
+            posting.changes.blocks.connected.push(block.header);
+        }
+        let settles = moved && block.header.at.number <= settled.at.number;
+        posting.head = block.header.at.number;
+        connect_block(&mut posting, block, figures, settles, &mut short)?;
+        deployments::seen(&mut posting, &mut safes, block)?;
+    }
+    posting.head = head.at.number;
+    if short.is_empty() {
+        Ok(Decision::Commit(Box::new(posting.finish()?)))
+    } else {
+        Ok(Decision::Ask(short))
+    }
+}
+
+fn connect_block(
+    posting: &mut Posting<'_>,
+    block: &MatchedBlock,
+    figures: &Figures,
+    settles: bool,
+    short: &mut BTreeMap<Shortage, BlockRef>,
+) -> Result<(), Refused> {
+    if block.movements.is_empty() && block.touched.is_empty() {
+        return Ok(());
+    }
+    let mut legs = legs(posting, block)?;
+    for leg in legs.iter_mut().filter(|leg| leg.transfer.direction == Direction::In) {
+        posting.connect(&mut leg.transfer)?;
+    }
+    let mut booked = cover(posting, block, &legs, figures, short)?;
+    for leg in legs.iter_mut().filter(|leg| leg.transfer.direction == Direction::Out) {
+        posting.connect(&mut leg.transfer)?;
+    }
+    freeze(posting, block)?;
+    booked.extend(legs.into_iter().map(|leg| leg.transfer));
+    let first_event = posting.changes.events.len();
+    for transfer in &booked {
+        posting.tell(transfer);
+    }
+    if settles {
+        settle_now(posting, &booked, first_event)?;
+    }
+    for transfer in booked {
+        posting.book(transfer, settles);
+    }
+    Ok(())
+}
+
+/// A movement as one watching wallet sees it.
+struct Leg<'a> {
+    transfer: Transfer,
+    watch: &'a Watch,
+    asset: AssetKey,
+}
+
+/// The block's movements as each watching wallet sees them, in chain order.
+fn legs<'a>(posting: &mut Posting<'a>, block: &MatchedBlock) -> Result<Vec<Leg<'a>>, Refused> {
+    let watches = posting.watches();
+    let mut legs = Vec::with_capacity(2 * block.movements.len());
+    for movement in &block.movements {
+        for (address, direction) in [(movement.from, Direction::Out), (movement.to, Direction::In)]
+        {
+            let Some(watching) = address.and_then(|address| watches.get(&address)) else {
+                continue;
+            };
+            for watch in watching {
+                let transfer = posting.leg(&block.header, movement, watch.owner(), direction)?;
+                legs.push(Leg { transfer, watch, asset: movement.asset });
+            }
+        }
+    }
+    Ok(legs)
+}
+
+/// Where more leaves than the ledger knows of, connects what the chain's own figure proves; without a figure,
+/// names what has to be asked, and goes on as if that were nothing.
+fn cover(
+    posting: &mut Posting<'_>,
+    block: &MatchedBlock,
+    legs: &[Leg<'_>],
+    figures: &Figures,
+    short: &mut BTreeMap<Shortage, BlockRef>,
+) -> Result<Vec<Transfer>, Refused> {
+    let counted = |leg: &&Leg<'_>| leg.transfer.counted && leg.transfer.direction == Direction::Out;
+    let mut spent: BTreeMap<(WalletNo, AssetNo), (Amount, &Leg<'_>)> = BTreeMap::new();
+    for leg in legs.iter().filter(counted) {
+        let Transfer { wallet, asset, amount, .. } = leg.transfer;
+        let sum = spent.entry((wallet, asset)).or_insert((Amount::ZERO, leg));
+        sum.0 = sum.0.checked_add(amount).ok_or_else(|| overflow(leg))?;
+    }
+    let mut adjustments = Vec::new();
+    for ((wallet, asset), (sum, leg)) in spent {
+        let position = posting.balance(wallet, asset).position;
+        let missing = position.shortfall(sum).map_err(|_| overflow(leg))?;
+        if missing.is_zero() {
+            continue;
+        }
+        let at = block.header.at;
+        let shortage = Shortage { number: at.number, address: leg.watch.address, asset: leg.asset };
+        let figure = figures.get(&shortage).copied();
+        if figure.is_none() {
+            short.insert(shortage, at);
+        }
+        let figure = figure.flatten();
+        let amount =
+            missing.checked_add(figure.unwrap_or_default()).ok_or_else(|| overflow(leg))?;
+        let movement = adjustment(at, leg.watch.address, leg.asset, amount);
+        let reason =
+            if figure.is_some() { Reason::UntracedCredit } else { Reason::UntracedCreditAtLeast };
+        let mut covering =
+            posting.leg(&block.header, &movement, leg.watch.owner(), Direction::In)?;
+        covering.reason = Some(reason);
+        posting.connect(&mut covering)?;
+        adjustments.push(covering);
+    }
+    Ok(adjustments)
+}
+
+fn overflow(leg: &Leg<'_>) -> Refused {
+    refused(&leg.transfer, EntryKind::Connect, LedgerError::Overflow)
+}
+
+/// Takes over what the issuers of assets have frozen, as the chain's state has it after the block.
+fn freeze(posting: &mut Posting<'_>, block: &MatchedBlock) -> Result<(), Refused> {
+    for (query, holding) in &block.touched {
+        let Some(watching) = posting.watches().get(&query.address) else { continue };
+        let asset = posting.asset(query.asset)?.no;
+        for watch in watching {
+            posting.set_frozen(watch.wallet, asset, holding.frozen);
+        }
+    }
+    Ok(())
+}
+
+/// Settles a block that was connected just now. The events of its transfers tell of both, where all that was
+/// open settles with it; they stand from `first_event` on.
+fn settle_now(
+    posting: &mut Posting<'_>,
+    legs: &[Transfer],
+    first_event: usize,
+) -> Result<(), Refused> {
+    for first in [true, false] {
+        for leg in legs {
+            if (leg.direction == raising(EntryKind::Settle)) == first {
+                posting.apply(leg, EntryKind::Settle)?;
+            }
+        }
+    }
+    let connected = posting.changes.events.split_off(first_event);
+    let mut seen = connected.into_iter().peekable();
+    for leg in legs {
+        let settled =
+            Transfer { status: Status::Settled, settled_at: Some(posting.now), ..leg.clone() };
+        let mut together = false;
+        let own = |told: &Told| matches!(told, Told::Transfer(told) if told.transfer == leg.no);
+        if let Some(mut event) = seen.next_if(|event| own(&event.told)) {
+            if let Told::Transfer(told) = &mut event.told {
+                let after = posting.balance(leg.wallet, leg.asset).position;
+                together = told.kind.once_settled().is_some()
+                    && told.position.total().is_ok_and(|total| after == Position::of(total));
+                told.and_settled = together;
+            }
+            posting.changes.events.push(event);
+        }
+        if !together {
+            posting.tell(&settled);
+        }
+    }
+    Ok(())
+}

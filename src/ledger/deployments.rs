@@ -1,0 +1,336 @@
+//! More is known of Safe deployments: their state machine, their wallets and their events.
+
+use serde::Serialize;
+
+use super::{
+    Changes, Known, Refused,
+    changes::DeploymentChange,
+    known::{FoundSafe, KnownDeployments, MatchedBlock},
+    posting::Posting,
+};
+use crate::{
+    chain::{Address, SafeProof},
+    clock::Millis,
+    event::{EventType, EventWallet, NewEvent},
+    id::{Naming, WalletId},
+    model::{
+        BlockPoint, ChainInfo, Cursor, Deployment, DeploymentStatus, NewWallet, SafeFacts,
+        WalletChain, WalletKind, WatchStatus,
+    },
+    view::{SafeDeploymentView, WalletData, WalletRefView, WalletView},
+};
+
+/// What a node told of one tracked deployment.
+#[derive(Clone, Debug)]
+pub struct Examined {
+    /// The revision it was read with.
+    pub seen: i64,
+    pub now: Deployment,
+    /// What the state at the settled block proves, where it proves a Safe.
+    pub proof: Option<SafeProof>,
+}
+
+/// The deployments as a step has them so far.
+pub(super) struct Tracking {
+    known: KnownDeployments,
+}
+
+/// The data of `safe_deployment.*`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DeploymentData {
+    safe_deployment: SafeDeploymentView,
+    wallet: Option<WalletRefView>,
+}
+
+impl Tracking {
+    pub fn new(known: KnownDeployments) -> Self {
+        Self { known }
+    }
+
+    fn keep(&mut self, row: &Deployment) {
+        match self.known.deployments.iter_mut().find(|known| known.id == row.id) {
+            Some(known) => known.clone_from(row),
+            None => self.known.deployments.push(row.clone()),
+        }
+    }
+}
+
+/// A block with tracked deployments or with Safes of registered owners was connected.
+pub(super) fn seen(
+    posting: &mut Posting<'_>,
+    tracking: &mut Tracking,
+    block: &MatchedBlock,
+) -> Result<(), Refused> {
+    if block.tracked.is_empty() && block.safes.is_empty() {
+        return Ok(());
+    }
+    let at = BlockPoint::from(&block.header);
+    let waits = |row: &&Deployment| {
+        row.status == DeploymentStatus::Pending && block.tracked.contains(&row.tx)
+    };
+    let tracked: Vec<Deployment> =
+        tracking.known.deployments.iter().filter(waits).cloned().collect();
+    for mut row in tracked {
+        let revision = row.revision;
+        let fits = |safe: &&FoundSafe| {
+            safe.tx == row.tx && row.address.is_none_or(|known| known == safe.address)
+        };
+        if let Some(safe) = block.safes.iter().find(fits) {
+            row.prove(safe.address, &safe.proof);
+            safe_wallet(posting, tracking, &mut row, &safe.proof)?;
+        }
+        processing(posting, tracking, row, at, Some(revision))?;
+    }
+    for safe in &block.safes {
+        found_by_owner(posting, tracking, at, safe)?;
+    }
+    Ok(())
+}
+
+/// Tracks a Safe for every tenant that has one of its owners registered and does not track it yet.
+fn found_by_owner(
+    posting: &mut Posting<'_>,
+    tracking: &mut Tracking,
+    at: BlockPoint,
+    safe: &FoundSafe,
+) -> Result<(), Refused> {
+    let mut owners: Vec<Address> = safe.proof.owners.clone();
+    owners.sort_unstable();
+    owners.dedup();
+    let watches = owners.iter().filter_map(|owner| tracking.known.owners.get(owner));
+    let watches: Vec<_> = watches.flatten().filter(|watch| watch.is_eoa).cloned().collect();
+    for watch in watches {
+        let known = tracking.known.deployments.iter().any(|row| {
+            row.tenant == watch.tenant && row.tx == safe.tx && row.address == Some(safe.address)
+        });
+        if known {
+            continue;
+        }
+        let id = Naming::new("safe_deployment")
+            .field(watch.tenant_id.0.as_bytes())
+            .field(posting.chain.name.as_str().as_bytes())
+            .field(safe.tx.as_slice())
+            .field(safe.address.as_slice());
+        let mut row = Deployment {
+            id: id.at(at.time),
+            tenant: watch.tenant,
+            tenant_id: watch.tenant_id,
+            chain: posting.chain.name.clone(),
+            tx: safe.tx,
+            found_by_owner: true,
+            status: DeploymentStatus::Processing,
+            reason: None,
+            address: None,
+            wallet_id: None,
+            owner_wallet: Some(watch.wallet_id),
+            version: None,
+            singleton: None,
+            owners: Vec::new(),
+            threshold: None,
+            block: None,
+            sender: None,
+            nonce: None,
+            missing_since: None,
+            revision: 0,
+            created_at: posting.now,
+            updated_at: posting.now,
+        };
+        row.prove(safe.address, &safe.proof);
+        safe_wallet(posting, tracking, &mut row, &safe.proof)?;
+        processing(posting, tracking, row, at, None)?;
+    }
+    Ok(())
+}
+
+fn processing(
+    posting: &mut Posting<'_>,
+    tracking: &mut Tracking,
+    mut row: Deployment,
+    at: BlockPoint,
+    seen: Option<i64>,
+) -> Result<(), Refused> {
+    row.status = DeploymentStatus::Processing;
+    row.block = Some(at.at);
+    row.missing_since = None;
+    let news = seen.is_none() || tracking.status_of(&row) != Some(DeploymentStatus::Processing);
+    let row = change(posting, tracking, row, seen, news, at.time)?;
+    tracking.keep(&row);
+    Ok(())
+}
+
+/// Takes over what the follower learned of tracked deployments.
+///
+/// # Errors
+/// A number ran out, or an event cannot be written down.
+pub fn examined(
+    chain: &ChainInfo,
+    cursor: &Cursor,
+    known: &Known,
+    deployments: KnownDeployments,
+    examined: Vec<Examined>,
+    now: Millis,
+) -> Result<Changes, Refused> {
+    let mut posting = super::posting::Posting::new(chain, known, cursor, cursor.clone(), now);
+    let mut tracking = Tracking::new(deployments);
+    for Examined { seen, now: mut row, proof } in examined {
+        let news = tracking.status_of(&row) != Some(row.status);
+        if let Some(proof) = &proof {
+            safe_wallet(&mut posting, &mut tracking, &mut row, proof)?;
+        }
+        let row = change(&mut posting, &tracking, row, Some(seen), news, now)?;
+        tracking.keep(&row);
+    }
+    posting.finish()
+}
+
+/// The blocks that held them are gone: these deployments are pending again.
+pub(super) fn gone(posting: &mut Posting<'_>, deployments: Vec<Deployment>) -> Result<(), Refused> {
+    let nothing = Tracking::new(KnownDeployments::default());
+    for mut row in deployments {
+        let seen = row.revision;
+        row.status = DeploymentStatus::Pending;
+        row.block = None;
+        change(posting, &nothing, row, Some(seen), true, posting.now)?;
+    }
+    Ok(())
+}
+
+impl Tracking {
+    fn status_of(&self, row: &Deployment) -> Option<DeploymentStatus> {
+        let known = self.known.deployments.iter().find(|known| known.id == row.id);
+        known.map(|known| known.status)
+    }
+}
+
+/// Writes a deployment and tells of its status, if that is `news` and worth an event.
+fn change(
+    posting: &mut Posting<'_>,
+    tracking: &Tracking,
+    mut row: Deployment,
+    seen: Option<i64>,
+    news: bool,
+    time: Millis,
+) -> Result<Deployment, Refused> {
+    row.updated_at = posting.now;
+    row.revision += 1;
+    // Two changes of one deployment in one step are written as one.
+    let changes = &mut posting.changes.deployments;
+    match changes.iter_mut().find(|change| change.now.id == row.id) {
+        Some(change) => change.now.clone_from(&row),
+        None => changes.push(DeploymentChange { seen, now: row.clone() }),
+    }
+    let kind = match row.status {
+        _ if !news => return Ok(row),
+        DeploymentStatus::Pending => return Ok(row),
+        DeploymentStatus::Processing => EventType::SafeDeploymentProcessing,
+        DeploymentStatus::Completed => EventType::SafeDeploymentCompleted,
+        DeploymentStatus::Failed => EventType::SafeDeploymentFailed,
+    };
+    posting.changes.report.deployments.push(row.status);
+    let family = posting.chain.family;
+    let wallet = row.wallet_id.and_then(|id| tracking.known.wallets.get(&id)).cloned();
+    let data = DeploymentData { safe_deployment: SafeDeploymentView::new(&row, family), wallet };
+    let block = row.block.map(|block| block.hash.0).unwrap_or_default();
+    let event = NewEvent::data(
+        row.tenant,
+        row.wallet_id.map(EventWallet::Id),
+        kind,
+        &[row.id.0.as_bytes(), &block],
+        time,
+        &data,
+    );
+    posting.tell_data(event)?;
+    Ok(row)
+}
+
+/// The wallet of a proven Safe: the tenant's own at that address, else a new one in the account of the owner
+/// that led to it.
+fn safe_wallet(
+    posting: &mut Posting<'_>,
+    tracking: &mut Tracking,
+    row: &mut Deployment,
+    proof: &SafeProof,
+) -> Result<(), Refused> {
+    let Some(address) = row.address else { return Ok(()) };
+    let place = (row.tenant, address);
+    let id = if let Some(&known) = tracking.known.watching.get(&place) {
+        known
+    } else {
+        let id = register_safe(posting, tracking, row, address, proof)?;
+        tracking.known.watching.insert(place, id);
+        id
+    };
+    posting.changes.safes.push((id, proof.clone()));
+    row.wallet_id = Some(id);
+    Ok(())
+}
+
+fn register_safe(
+    posting: &mut Posting<'_>,
+    tracking: &mut Tracking,
+    row: &mut Deployment,
+    address: Address,
+    proof: &SafeProof,
+) -> Result<WalletId, Refused> {
+    if row.owner_wallet.is_none() {
+        let watches = row.owners.iter().filter_map(|owner| tracking.known.owners.get(owner));
+        let own = |watch: &&crate::model::Watch| watch.tenant == row.tenant && watch.is_eoa;
+        row.owner_wallet = watches.flatten().find(own).map(|watch| watch.wallet_id);
+    }
+    let owner = row.owner_wallet.and_then(|owner| tracking.known.wallets.get(&owner));
+    let account_id = owner.and_then(|owner| owner.account_id);
+    let now = posting.now;
+    let wallet = NewWallet {
+        id: Naming::new("safe_wallet")
+            .field(row.id.0.as_bytes())
+            .field(&row.revision.to_be_bytes())
+            .at(now),
+        tenant: row.tenant,
+        tenant_id: row.tenant_id,
+        account_id,
+        family: posting.chain.family,
+        address,
+        kind: WalletKind::Safe,
+        client_reference_id: None,
+        nickname: None,
+        is_primary: false,
+    };
+    let mut made = wallet.requested(
+        vec![WalletChain {
+            chain: posting.chain.name.clone(),
+            status: WatchStatus::Requested,
+            from_block: None,
+            history: None,
+            head: Some(posting.head),
+            deployment: None,
+        }],
+        now,
+    );
+    made.safe = Some(SafeFacts {
+        version: Some(proof.version.to_owned()),
+        singleton: Some(proof.singleton),
+        owners: proof.owners.clone(),
+        threshold: i64::try_from(proof.threshold).ok(),
+    });
+    let id = wallet.id;
+    posting.changes.wallets.push(wallet);
+    let data = WalletData { wallet: WalletView::from(&made) };
+    let event = NewEvent::data(
+        row.tenant,
+        Some(EventWallet::Id(id)),
+        EventType::WalletCreated,
+        &[id.0.as_bytes()],
+        now,
+        &data,
+    );
+    posting.tell_data(event)?;
+    let shown = WalletRefView {
+        id,
+        address: posting.chain.family.format_address(&address),
+        account_id,
+        client_reference_id: None,
+    };
+    tracking.known.wallets.insert(id, shown);
+    Ok(id)
+}

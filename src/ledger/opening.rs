@@ -1,0 +1,163 @@
+//! A watch begins: the balances of its first block are where everything starts.
+
+use serde::Serialize;
+
+use super::{Changes, Known, LedgerError, Refused, changes::AssetChange, known, posting::Posting};
+use crate::{
+    amount::Amount,
+    chain::{AssetKey, Header},
+    clock::Millis,
+    event::{EventType, EventWallet, NewEvent},
+    model::{Asset, AssetNo, ChainInfo, Cursor, Direction, Watch},
+    view::{BlockView, WalletRefView},
+};
+
+/// The opening balances of one watch, read at the block where it begins.
+#[derive(Clone, Debug)]
+pub struct Opening {
+    pub watch: Watch,
+    /// As `wallet.activated` shows the wallet.
+    pub shown: WalletRefView,
+    pub balances: Vec<OpeningBalance>,
+}
+
+/// Base units at the block where a watch begins.
+#[derive(Clone, Copy, Debug)]
+pub struct OpeningBalance {
+    pub asset: AssetKey,
+    pub total: Amount,
+    /// What of it the asset's issuer has frozen.
+    pub frozen: Amount,
+    /// What of it was there at the settled block already.
+    pub settled: Amount,
+}
+
+/// The data of `wallet.activated`.
+#[derive(Serialize)]
+struct Activated<'a> {
+    wallet: &'a WalletRefView,
+    chain: &'a str,
+    block: BlockView,
+}
+
+/// Opens watches at the cursor's head, with the balances read at exactly that block, and closes those that
+/// were asked to close.
+///
+/// # Errors
+/// Booking would break an invariant.
+pub fn open(
+    chain: &ChainInfo,
+    cursor: &Cursor,
+    known: &Known,
+    openings: &[Opening],
+    closings: &[Watch],
+    now: Millis,
+) -> Result<Changes, Refused> {
+    let mut posting = Posting::new(chain, known, cursor, cursor.clone(), now);
+    for opening in openings {
+        book_opening(&mut posting, opening, cursor)?;
+        if !opening.watch.activated {
+            activated(&mut posting, opening, cursor)?;
+        }
+    }
+    let place = |watch: &Watch| (watch.wallet, watch.address);
+    posting.changes.watches.opened = openings.iter().map(|o| place(&o.watch)).collect();
+    posting.changes.watches.closed = closings.iter().map(place).collect();
+    posting.finish()
+}
+
+/// Makes assets money: what the configuration says of them, and the balances that the open watches have of
+/// the new ones, read at the cursor's head.
+///
+/// # Errors
+/// Booking would break an invariant.
+pub fn verify_assets(
+    chain: &ChainInfo,
+    cursor: &Cursor,
+    mut known: Known,
+    assets: &[Asset],
+    openings: &[Opening],
+    now: Millis,
+) -> Result<Changes, Refused> {
+    let mut next = cursor.clone();
+    let mut changes = Vec::with_capacity(assets.len());
+    for asset in assets {
+        let change = if let Some(before) = known.assets.get(&asset.key).cloned() {
+            let version = before.version.saturating_add(1);
+            let after = Asset { no: before.no, version, ..asset.clone() };
+            AssetChange::Changed { before, after }
+        } else {
+            let no = AssetNo::nth(next.no, next.assets).ok_or_else(|| Refused {
+                context: "a new asset".to_owned(),
+                error: LedgerError::Overflow,
+            })?;
+            next.assets += 1;
+            AssetChange::New(Asset { no, version: 0, ..asset.clone() })
+        };
+        let (AssetChange::New(now) | AssetChange::Changed { after: now, .. }) = &change;
+        known.assets.insert(now.key, now.clone());
+        changes.push(change);
+    }
+    let mut posting = Posting::new(chain, &known, cursor, next, now);
+    for opening in openings {
+        book_opening(&mut posting, opening, cursor)?;
+    }
+    posting.changes.assets.extend(changes);
+    posting.finish()
+}
+
+/// Books the balances with which a watch begins, at the cursor's head.
+fn book_opening(
+    posting: &mut Posting<'_>,
+    opening: &Opening,
+    cursor: &Cursor,
+) -> Result<(), Refused> {
+    let watch = &opening.watch;
+    let at = cursor.head.at;
+    let time = u64::try_from(cursor.head.time.seconds()).unwrap_or(0);
+    let header = Header { at, parent: at, time };
+    for balance in &opening.balances {
+        let sure = balance.settled.min(balance.total);
+        let parts = [(sure, true), (balance.total.saturating_sub(sure), false)];
+        for (amount, settled) in parts {
+            if amount.is_zero() {
+                continue;
+            }
+            let movement = known::opening(at, settled, watch.address, balance.asset, amount);
+            let mut leg = posting.leg(&header, &movement, watch.owner(), Direction::In)?;
+            if settled {
+                posting.connect_settled(&mut leg)?;
+            } else {
+                posting.connect(&mut leg)?;
+            }
+            if leg.counted {
+                posting.set_frozen(leg.wallet, leg.asset, balance.frozen);
+            }
+            posting.book(leg, settled);
+        }
+    }
+    Ok(())
+}
+
+fn activated(posting: &mut Posting<'_>, opening: &Opening, cursor: &Cursor) -> Result<(), Refused> {
+    let Opening { watch, shown, .. } = opening;
+    let chain = posting.chain;
+    let data = Activated {
+        wallet: shown,
+        chain: chain.name.as_str(),
+        block: BlockView {
+            number: cursor.head.at.number,
+            hash: chain.family.format_block_hash(&cursor.head.at.hash),
+            time: cursor.head.time,
+        },
+    };
+    let event = NewEvent::data(
+        watch.tenant,
+        Some(EventWallet::No(watch.wallet)),
+        EventType::WalletActivated,
+        &[watch.wallet_id.0.as_bytes(), chain.name.as_str().as_bytes()],
+        cursor.head.time,
+        &data,
+    );
+    posting.tell_data(event)
+}

@@ -1,0 +1,344 @@
+//! Booking in memory: transfers, entries, balances and the events that tell of them, kept together.
+
+use std::collections::{HashMap, hash_map::Entry as Slot};
+
+use super::{
+    Changes, Known, LedgerError, Refused,
+    changes::{AssetChange, AssetClass, BalanceChange, TransferUpdate},
+    known::{Watches, same_movement, transfer_id},
+};
+use crate::{
+    amount::Amount,
+    chain::{AssetKey, Header, Kind, Movement},
+    clock::Millis,
+    event::{EventType, EventWallet, NewEvent, Told, TransferTold},
+    model::{
+        Asset, AssetNo, Balance, ChainInfo, Cursor, Direction, Entry, EntryKind, Owner, Status,
+        Transfer, TransferNo, WalletNo,
+    },
+};
+
+/// A balance as this step has it so far.
+#[derive(Clone, Copy, Debug)]
+struct Working {
+    balance: Balance,
+    changed_at: Option<u64>,
+}
+
+/// What one step books. Nothing of it is real before [`Posting::finish`]'s changes are written.
+pub(super) struct Posting<'a> {
+    pub chain: &'a ChainInfo,
+    pub now: Millis,
+    /// The newest applied block, from which confirmations are counted.
+    pub head: u64,
+    known: &'a Known,
+    balances: HashMap<(WalletNo, AssetNo), Working>,
+    new_assets: HashMap<AssetKey, Asset>,
+    /// What this step connected, by mark, to find a movement that is there twice.
+    connected: HashMap<(WalletNo, i64), TransferNo>,
+    /// Pairs with one mark: [`Posting::finish`] looks whether they are one movement.
+    twins: Vec<(TransferNo, TransferNo)>,
+    native: Option<AssetNo>,
+    /// Of assets whose facts were ever changed.
+    versions: HashMap<AssetNo, i64>,
+    pub changes: Changes,
+}
+
+/// Which side of a transfer is booked first, so that no sum falls below zero on the way.
+pub(super) fn raising(kind: EntryKind) -> Direction {
+    match kind {
+        EntryKind::Connect | EntryKind::Settle | EntryKind::ConnectSettled => Direction::In,
+        EntryKind::Disconnect | EntryKind::DisconnectSettled => Direction::Out,
+    }
+}
+
+pub(super) fn refused(transfer: &Transfer, kind: EntryKind, error: LedgerError) -> Refused {
+    let Transfer { id, ordinal, direction, amount, wallet, block, .. } = transfer;
+    Refused {
+        context: format!(
+            "{kind} of transfer {id} ({ordinal}, {direction} {amount}, wallet no. {}, block {})",
+            wallet.0, block.number
+        ),
+        error,
+    }
+}
+
+impl<'a> Posting<'a> {
+    pub fn new(
+        chain: &'a ChainInfo,
+        known: &'a Known,
+        from: &Cursor,
+        next: Cursor,
+        now: Millis,
+    ) -> Self {
+        Self {
+            chain,
+            now,
+            head: next.head.at.number,
+            known,
+            balances: HashMap::with_capacity(known.balances.len()),
+            new_assets: HashMap::new(),
+            connected: HashMap::new(),
+            twins: Vec::new(),
+            native: known.assets.get(&AssetKey::Native).map(|native| native.no),
+            versions: known
+                .assets
+                .values()
+                .filter(|asset| asset.version > 0)
+                .map(|asset| (asset.no, asset.version))
+                .collect(),
+            changes: Changes::new(from, next, now),
+        }
+    }
+
+    /// Who watches which address.
+    pub fn watches(&self) -> &'a Watches {
+        &self.known.watches
+    }
+
+    /// An asset; one that nobody configured is recorded as unverified.
+    pub fn asset(&mut self, key: AssetKey) -> Result<&Asset, Refused> {
+        if let Some(known) = self.known.assets.get(&key) {
+            return Ok(known);
+        }
+        match self.new_assets.entry(key) {
+            Slot::Occupied(slot) => Ok(slot.into_mut()),
+            Slot::Vacant(slot) => {
+                let cursor = &mut self.changes.cursor;
+                let no = AssetNo::nth(cursor.no, cursor.assets).ok_or_else(|| Refused {
+                    context: "a new asset".to_owned(),
+                    error: LedgerError::Overflow,
+                })?;
+                cursor.assets += 1;
+                let asset = Asset {
+                    no,
+                    chain: self.chain.name.clone(),
+                    key,
+                    caip19: self.chain.caip19(&key),
+                    symbol: None,
+                    name: None,
+                    decimals: None,
+                    verified: false,
+                    version: 0,
+                };
+                self.changes.assets.push(AssetChange::New(asset.clone()));
+                Ok(slot.insert(asset))
+            }
+        }
+    }
+
+    /// A movement as one watching wallet sees it. It has no number before it is connected.
+    pub fn leg(
+        &mut self,
+        header: &Header,
+        movement: &Movement,
+        owner: Owner,
+        direction: Direction,
+    ) -> Result<Transfer, Refused> {
+        let asset = self.asset(movement.asset)?;
+        let (no, verified) = (asset.no, asset.verified);
+        let block_time = Millis::from_seconds(header.time);
+        let id = transfer_id(self.chain, owner.wallet_id, movement, direction, block_time);
+        let counterparty = match direction {
+            Direction::In => movement.from,
+            Direction::Out => movement.to,
+        };
+        Ok(Transfer {
+            no: TransferNo::default(),
+            id,
+            wallet: owner.wallet,
+            tenant: owner.tenant,
+            tx: movement.tx,
+            ordinal: movement.ordinal.clone(),
+            direction,
+            asset: no,
+            kind: movement.kind,
+            status: Status::Pending,
+            amount: movement.amount,
+            counterparty,
+            counted: verified && !movement.amount.is_zero(),
+            block: header.at,
+            block_time,
+            connection: 1,
+            reason: None,
+            memo: movement.memo.clone(),
+            seen_at: self.now,
+            settled_at: None,
+            orphaned_at: None,
+        })
+    }
+
+    /// Connects a leg: a new transfer, or one that an earlier block held. The entry is written by
+    /// [`Posting::book`], once it is known whether the block settles at once.
+    pub fn connect(&mut self, leg: &mut Transfer) -> Result<(), Refused> {
+        let inconsistent =
+            |leg: &Transfer| refused(leg, EntryKind::Connect, LedgerError::Inconsistent);
+        if let Some(known) = self.known.unsettled.same(leg) {
+            if known.status != Status::Orphaned {
+                return Err(inconsistent(known));
+            }
+            leg.id = known.id;
+            leg.connection = known.connection.checked_add(1).ok_or_else(|| inconsistent(known))?;
+            leg.seen_at = known.seen_at;
+            self.changes.updates.push(TransferUpdate::Replaced(known.no));
+        }
+        let cursor = &mut self.changes.cursor;
+        leg.no = TransferNo::nth(cursor.no, cursor.transfers)
+            .ok_or_else(|| refused(leg, EntryKind::Connect, LedgerError::Overflow))?;
+        cursor.transfers += 1;
+        if let Some(twin) = self.connected.insert((leg.wallet, leg.id.mark()), leg.no) {
+            self.twins.push((twin, leg.no));
+        }
+        self.apply(leg, EntryKind::Connect)
+    }
+
+    /// Connects a leg of a block that has settled already.
+    pub fn connect_settled(&mut self, leg: &mut Transfer) -> Result<(), Refused> {
+        self.connect(leg)?;
+        self.apply(leg, EntryKind::Settle)
+    }
+
+    /// Records a connected leg for good, settled or not.
+    pub fn book(&mut self, mut leg: Transfer, settled: bool) {
+        let class = match (leg.counted, self.native == Some(leg.asset)) {
+            (false, _) => AssetClass::Unverified,
+            (true, true) => AssetClass::Native,
+            (true, false) => AssetClass::Token,
+        };
+        self.changes.report.connected.push((leg.kind, class));
+        let kind = if settled { EntryKind::ConnectSettled } else { EntryKind::Connect };
+        self.entry(&leg, kind);
+        if settled {
+            leg.status = Status::Settled;
+            leg.settled_at = Some(self.now);
+            if leg.kind != Kind::Opening {
+                self.changes.report.settled.push(leg.block_time);
+            }
+        }
+        self.changes.transfers.push(leg);
+    }
+
+    /// Writes the entry of what [`Posting::apply`] did, for what counts as money.
+    pub fn entry(&mut self, transfer: &Transfer, kind: EntryKind) {
+        if transfer.counted {
+            let Transfer { no, amount, .. } = *transfer;
+            self.changes.entries.push(Entry { transfer: no, kind, amount });
+        }
+    }
+
+    /// Changes the balance, for what counts as money.
+    pub fn apply(&mut self, transfer: &Transfer, kind: EntryKind) -> Result<(), Refused> {
+        if !transfer.counted {
+            return Ok(());
+        }
+        let head = self.head;
+        let working = self.working(transfer.wallet, transfer.asset);
+        let position = working.balance.position;
+        working.balance.position = position
+            .apply(kind, transfer.direction, transfer.amount)
+            .map_err(|error| refused(transfer, kind, error))?;
+        working.changed_at = Some(head);
+        Ok(())
+    }
+
+    fn working(&mut self, wallet: WalletNo, asset: AssetNo) -> &mut Working {
+        let known = self.known;
+        self.balances.entry((wallet, asset)).or_insert_with(|| Working {
+            balance: known.balances.get(&(wallet, asset)).copied().unwrap_or_default(),
+            changed_at: None,
+        })
+    }
+
+    pub fn balance(&mut self, wallet: WalletNo, asset: AssetNo) -> Balance {
+        self.working(wallet, asset).balance
+    }
+
+    /// Takes over what the asset's issuer has frozen. Without a balance there is nothing that could be.
+    pub fn set_frozen(&mut self, wallet: WalletNo, asset: AssetNo, frozen: Amount) {
+        let head = self.head;
+        let working = self.working(wallet, asset);
+        let exists = working.balance.version > 0 || working.changed_at.is_some();
+        if exists && working.balance.frozen != frozen {
+            working.balance.frozen = frozen;
+            working.changed_at = Some(head);
+        }
+    }
+
+    /// The event that tells where a transfer stands now, if one does.
+    pub fn tell(&mut self, transfer: &Transfer) {
+        let Some(kind) = event_type(transfer) else { return };
+        let balance = self.balance(transfer.wallet, transfer.asset);
+        let told = TransferTold {
+            kind,
+            transfer: transfer.no,
+            id: transfer.id,
+            connection: transfer.connection,
+            status: transfer.status,
+            and_settled: false,
+            position: balance.position,
+            locked: balance.locked(),
+            head: self.head,
+            asset_version: self.versions.get(&transfer.asset).copied().unwrap_or(0),
+        };
+        self.changes.events.push(NewEvent {
+            tenant: transfer.tenant,
+            wallet: Some(EventWallet::No(transfer.wallet)),
+            time: transfer.block_time,
+            told: Told::Transfer(told),
+        });
+    }
+
+    /// An event with data of its own.
+    pub fn tell_data(&mut self, event: Result<NewEvent, serde_json::Error>) -> Result<(), Refused> {
+        let event = event.map_err(|error| Refused {
+            context: format!("an event cannot be written down ({error})"),
+            error: LedgerError::Inconsistent,
+        })?;
+        self.changes.events.push(event);
+        Ok(())
+    }
+
+    /// What is to be written.
+    ///
+    /// # Errors
+    /// When one movement was connected twice.
+    pub fn finish(mut self) -> Result<Changes, Refused> {
+        let transfers = &self.changes.transfers;
+        let find = |no| transfers.iter().find(|transfer| transfer.no == no);
+        for (first, second) in &self.twins {
+            if let (Some(first), Some(second)) = (find(*first), find(*second))
+                && same_movement(first, second)
+            {
+                return Err(refused(second, EntryKind::Connect, LedgerError::Inconsistent));
+            }
+        }
+        let changed = self.balances.into_iter().filter_map(|((wallet, asset), working)| {
+            let block = working.changed_at?;
+            Some(BalanceChange { wallet, asset, balance: working.balance, block })
+        });
+        self.changes.balances = changed.collect();
+        // In the order of the table: neighbours are written together.
+        self.changes.balances.sort_unstable_by_key(|change| (change.wallet, change.asset));
+        Ok(self.changes)
+    }
+}
+
+/// Which event tells of a transfer's status. Openings are told by `wallet.activated`; a fee by the balance
+/// in the event of what it was paid for; an adjustment when it is booked, not again when it settles; what is
+/// not money by none.
+pub(super) fn event_type(transfer: &Transfer) -> Option<EventType> {
+    if !transfer.counted {
+        return None;
+    }
+    match (transfer.kind, transfer.direction, transfer.status) {
+        (Kind::Opening | Kind::Fee, ..) => None,
+        (Kind::Adjustment, _, Status::Settled) if !transfer.is_proven() => None,
+        (Kind::Adjustment, ..) => Some(EventType::BalanceAdjusted),
+        (_, Direction::In, Status::Pending) => Some(EventType::DepositPending),
+        (_, Direction::In, Status::Settled) => Some(EventType::DepositAvailable),
+        (_, Direction::In, Status::Orphaned) => Some(EventType::DepositOrphaned),
+        (_, Direction::Out, Status::Pending) => Some(EventType::WithdrawalPending),
+        (_, Direction::Out, Status::Settled) => Some(EventType::WithdrawalSettled),
+        (_, Direction::Out, Status::Orphaned) => Some(EventType::WithdrawalOrphaned),
+    }
+}

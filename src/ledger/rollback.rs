@@ -1,0 +1,107 @@
+//! Blocks vanished: the opposite entries, and orphaned transfers that may come back.
+
+use super::{
+    Changes, Known, Refused,
+    changes::TransferUpdate,
+    deployments,
+    posting::{Posting, raising},
+};
+use crate::{
+    chain::{Address, Header},
+    clock::Millis,
+    model::{
+        BlockPoint, ChainInfo, Cursor, Deployment, EntryKind, Reason, Status, Transfer, WalletNo,
+    },
+};
+
+/// What a rollback takes back.
+#[derive(Clone, Debug, Default)]
+pub struct Gone {
+    /// The transfers of the blocks that vanished, and all of the watches that begin anew.
+    pub transfers: Vec<Transfer>,
+    /// Watches that were opened above the fork: they begin anew, with nothing.
+    pub reopened: Vec<(WalletNo, Address)>,
+    /// Deployments that a vanished block held.
+    pub deployments: Vec<Deployment>,
+}
+
+/// Goes back to `fork`, a block that was applied: never below the settled block.
+///
+/// # Errors
+/// Booking would break an invariant.
+pub fn rollback(
+    chain: &ChainInfo,
+    cursor: &Cursor,
+    known: &Known,
+    gone: Gone,
+    fork: BlockPoint,
+    now: Millis,
+) -> Result<Changes, Refused> {
+    let next = Cursor { head: fork, ..cursor.clone() };
+    let mut posting = Posting::new(chain, known, cursor, next, now);
+    undo(&mut posting, gone, fork)?;
+    posting.finish()
+}
+
+/// The way out of a halt: goes back to `target`, a block of the node's chain, even below the settled block,
+/// and lets the chain go on. Settled money above it is taken back, with events that say so.
+///
+/// # Errors
+/// Booking would break an invariant.
+pub fn rewind(
+    chain: &ChainInfo,
+    cursor: &Cursor,
+    known: &Known,
+    gone: Gone,
+    target: &Header,
+    now: Millis,
+) -> Result<Changes, Refused> {
+    let point = BlockPoint::from(target);
+    let settled = if cursor.settled.at.number > point.at.number { point } else { cursor.settled };
+    let next = Cursor { head: point, settled, halted: None, ..cursor.clone() };
+    let mut posting = Posting::new(chain, known, cursor, next, now);
+    undo(&mut posting, gone, point)?;
+    let blocks = &mut posting.changes.blocks;
+    blocks.below = Some(point.at.number + 1);
+    blocks.connected.push(*target);
+    posting.finish()
+}
+
+fn undo(posting: &mut Posting<'_>, gone: Gone, fork: BlockPoint) -> Result<(), Refused> {
+    let number = fork.at.number;
+    disconnect(posting, gone.transfers, None)?;
+    deployments::gone(posting, gone.deployments)?;
+    posting.changes.watches.reopened = Some((number, gone.reopened));
+    posting.changes.blocks.above = Some(number);
+    Ok(())
+}
+
+/// Takes transfers back, whatever their status.
+pub(super) fn disconnect(
+    posting: &mut Posting<'_>,
+    mut transfers: Vec<Transfer>,
+    reason: Option<Reason>,
+) -> Result<(), Refused> {
+    for first in [true, false] {
+        for transfer in &mut transfers {
+            if (transfer.direction == raising(EntryKind::Disconnect)) != first {
+                continue;
+            }
+            let kind = match transfer.status {
+                Status::Settled => EntryKind::DisconnectSettled,
+                Status::Pending | Status::Orphaned => EntryKind::Disconnect,
+            };
+            posting.apply(transfer, kind)?;
+            posting.entry(transfer, kind);
+            transfer.status = Status::Orphaned;
+            transfer.settled_at = None;
+            transfer.orphaned_at = Some(posting.now);
+            let (no, mark) = (transfer.no, transfer.id.mark());
+            posting.changes.updates.push(TransferUpdate::Orphaned { no, mark, reason });
+        }
+    }
+    for transfer in &transfers {
+        posting.tell(transfer);
+    }
+    Ok(())
+}

@@ -1,0 +1,20 @@
+//! What booking has to know of a chain.
+
+use crate::chain::{AssetKey, ChainName, Family};
+
+#[derive(Clone, Debug)]
+pub struct ChainInfo {
+    pub name: ChainName,
+    pub family: Family,
+    pub caip2: String,
+    /// The native coin's SLIP-44 coin type.
+    pub slip44: u32,
+}
+
+impl ChainInfo {
+    /// An asset's CAIP-19 id.
+    #[must_use]
+    pub fn caip19(&self, asset: &AssetKey) -> String {
+        self.family.caip19(&self.caip2, self.slip44, asset)
+    }
+}

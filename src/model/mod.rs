@@ -1,0 +1,26 @@
+//! The values that the whole daemon shares: what a wallet holds, what moved, and how far a chain is.
+//!
+//! Plain data: no I/O, no clock, no SQL. The rules about them live in [`crate::ledger`]; [`crate::store`]
+//! maps rows to them and back.
+
+mod asset;
+mod balance;
+mod chain;
+mod cursor;
+mod deployment;
+mod number;
+mod ordinal;
+mod transfer;
+mod wallet;
+mod watch;
+
+pub use asset::Asset;
+pub use balance::{Balance, BalanceRef, Buckets, Position};
+pub use chain::ChainInfo;
+pub use cursor::{BlockPoint, Cursor};
+pub use deployment::{Deployment, DeploymentStatus};
+pub use number::{AssetNo, ChainNo, TenantNo, TransferNo, WalletNo};
+pub use ordinal::{ordinal_bytes, read_ordinal};
+pub use transfer::{Direction, Entry, EntryKind, Reason, Status, Transfer};
+pub use wallet::{NewWallet, SafeFacts, Wallet, WalletChain, WalletKind, WalletStatus};
+pub use watch::{HistoryStatus, Owner, Watch, WatchStatus};

@@ -1,0 +1,134 @@
+//! One movement as one wallet sees it, and the entries that explain a balance.
+
+use super::{AssetNo, TenantNo, TransferNo, WalletNo};
+use crate::{
+    amount::Amount,
+    chain::{Address, BlockRef, Kind, Ordinal, TxId},
+    clock::Millis,
+    id::TransferId,
+    string_enum::string_enum,
+};
+
+string_enum! {
+    /// Whether money comes to the wallet or leaves it.
+    Direction {
+        In = "in",
+        Out = "out",
+    }
+}
+
+string_enum! {
+    /// Where a transfer stands.
+    Status {
+        /// In a block that could still vanish.
+        Pending = "pending",
+        /// In a block that this chain's policy calls irreversible.
+        Settled = "settled",
+        /// Its block vanished, and no other holds it so far.
+        Orphaned = "orphaned",
+    }
+}
+
+string_enum! {
+    /// Why something was booked, or taken back, that no movement on the chain shows.
+    Reason {
+        /// The chain had more than the ledger: the difference came in.
+        UntracedCredit = "untraced_credit",
+        /// More was spent than was known of, and no node has the figure: at least that much came in.
+        UntracedCreditAtLeast = "untraced_credit_at_least",
+        /// The chain had less than the ledger: the difference left.
+        UntracedDebit = "untraced_debit",
+        /// An opening balance that older movements explain by now.
+        ExplainedByHistory = "explained_by_history",
+    }
+}
+
+/// One connection of a movement to one wallet: what it moves never changes afterwards, only how it stands. A
+/// movement that comes back in another block is another row with the same id and the next `connection`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    pub no: TransferNo,
+    pub id: TransferId,
+    pub wallet: WalletNo,
+    pub tenant: TenantNo,
+    /// The transaction; the block's hash for what belongs to no transaction.
+    pub tx: TxId,
+    pub ordinal: Ordinal,
+    pub direction: Direction,
+    pub asset: AssetNo,
+    pub kind: Kind,
+    pub status: Status,
+    pub amount: Amount,
+    /// The other side, where the chain names one.
+    pub counterparty: Option<Address>,
+    /// Whether it is in the balances: a verified asset and more than nothing.
+    pub counted: bool,
+    pub block: BlockRef,
+    pub block_time: Millis,
+    /// How many times the movement was connected, with this one.
+    pub connection: u32,
+    pub reason: Option<Reason>,
+    pub memo: Option<String>,
+    /// When its first connection was booked.
+    pub seen_at: Millis,
+    pub settled_at: Option<Millis>,
+    pub orphaned_at: Option<Millis>,
+}
+
+impl Transfer {
+    /// Whether `tx` is a transaction rather than a block.
+    #[must_use]
+    pub fn has_transaction(&self) -> bool {
+        !matches!(self.kind, Kind::Opening | Kind::Adjustment | Kind::Reward)
+            && !matches!(self.ordinal, Ordinal::Withdrawal(_) | Ordinal::Reward(_))
+    }
+
+    /// Whether the chain's state at a settled block proved it, so that it never was pending.
+    #[must_use]
+    pub fn is_proven(&self) -> bool {
+        matches!((self.kind, &self.ordinal), (Kind::Adjustment, Ordinal::Proof(..)))
+    }
+}
+
+string_enum! {
+    /// What an entry does to a balance.
+    EntryKind {
+        /// A block with the transfer was connected.
+        Connect = "connect",
+        /// That block settled.
+        Settle = "settle",
+        /// Both in one commit: the block was settled already when it was connected.
+        ConnectSettled = "connect_settled",
+        /// The block was disconnected again: the opposite of `Connect`.
+        Disconnect = "disconnect",
+        /// A settled transfer was taken back: an opening whose watch begins anew, or a rewind by hand.
+        DisconnectSettled = "disconnect_settled",
+    }
+}
+
+impl EntryKind {
+    /// The number under which the store holds it.
+    #[must_use]
+    pub const fn code(self) -> i16 {
+        match self {
+            Self::Connect => 1,
+            Self::Settle => 2,
+            Self::ConnectSettled => 3,
+            Self::Disconnect => 4,
+            Self::DisconnectSettled => 5,
+        }
+    }
+
+    #[must_use]
+    pub fn from_code(code: i16) -> Option<Self> {
+        Self::ALL.iter().copied().find(|kind| kind.code() == code)
+    }
+}
+
+/// One line of the ledger, only ever added: the balance of a wallet is the sum of its entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub transfer: TransferNo,
+    pub kind: EntryKind,
+    pub amount: Amount,
+}

@@ -1,0 +1,126 @@
+//! A wallet with its watches, as its tenant sees it.
+
+use super::{HistoryStatus, TenantNo, WalletNo, WatchStatus};
+use crate::{
+    chain::{Address, ChainName, Family},
+    clock::Millis,
+    id::{AccountId, TenantId, WalletId},
+    string_enum::string_enum,
+};
+
+string_enum! {
+    /// What an address is.
+    WalletKind {
+        Eoa = "eoa",
+        Safe = "safe",
+        Contract = "contract",
+    }
+}
+
+string_enum! {
+    /// Where a wallet stands as a whole.
+    WalletStatus {
+        /// No watch has begun.
+        Pending = "pending",
+        Active = "active",
+        Disabled = "disabled",
+    }
+}
+
+/// The facts of a Safe as last proven.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SafeFacts {
+    pub version: Option<String>,
+    pub singleton: Option<Address>,
+    pub owners: Vec<Address>,
+    pub threshold: Option<i64>,
+}
+
+/// One chain of a wallet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WalletChain {
+    pub chain: ChainName,
+    pub status: WatchStatus,
+    pub from_block: Option<u64>,
+    pub history: Option<HistoryStatus>,
+    /// The newest applied block, if the chain has begun.
+    pub head: Option<u64>,
+    /// How far a Safe's newest deployment there has come.
+    pub deployment: Option<String>,
+}
+
+/// A wallet and its watches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wallet {
+    pub no: WalletNo,
+    pub id: WalletId,
+    pub tenant_id: TenantId,
+    pub account_id: Option<AccountId>,
+    pub family: Family,
+    pub address: Address,
+    pub kind: WalletKind,
+    pub client_reference_id: Option<String>,
+    pub nickname: Option<String>,
+    pub is_primary: bool,
+    pub disabled_at: Option<Millis>,
+    pub rotated_at: Option<Millis>,
+    pub replaced_by: Option<WalletId>,
+    pub safe: Option<SafeFacts>,
+    pub created_at: Millis,
+    pub updated_at: Millis,
+    /// By name.
+    pub chains: Vec<WalletChain>,
+}
+
+impl Wallet {
+    #[must_use]
+    pub fn status(&self) -> WalletStatus {
+        let open = self.chains.iter().any(|on| on.status == WatchStatus::Open);
+        match (self.disabled_at, open) {
+            (Some(_), _) => WalletStatus::Disabled,
+            (None, true) => WalletStatus::Active,
+            (None, false) => WalletStatus::Pending,
+        }
+    }
+}
+
+/// A wallet about to be registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewWallet {
+    pub id: WalletId,
+    pub tenant: TenantNo,
+    pub tenant_id: TenantId,
+    pub account_id: Option<AccountId>,
+    pub family: Family,
+    pub address: Address,
+    pub kind: WalletKind,
+    pub client_reference_id: Option<String>,
+    pub nickname: Option<String>,
+    pub is_primary: bool,
+}
+
+impl NewWallet {
+    /// The wallet as it stands once it is made, with the wish to watch it on `chains`.
+    #[must_use]
+    pub fn requested(&self, chains: Vec<WalletChain>, now: Millis) -> Wallet {
+        Wallet {
+            no: WalletNo::default(),
+            id: self.id,
+            tenant_id: self.tenant_id,
+            account_id: self.account_id,
+            family: self.family,
+            address: self.address,
+            kind: self.kind,
+            client_reference_id: self.client_reference_id.clone(),
+            nickname: self.nickname.clone(),
+            is_primary: self.is_primary,
+            disabled_at: None,
+            rotated_at: None,
+            replaced_by: None,
+            safe: None,
+            created_at: now,
+            updated_at: now,
+            chains,
+        }
+    }
+}

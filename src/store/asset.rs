@@ -1,0 +1,221 @@
+//! Assets, with the facts that events of earlier versions show.
+
+use std::collections::BTreeMap;
+
+use sqlx::{FromRow, QueryBuilder};
+
+use super::{
+    Conn, StoreError, on,
+    set::{Blobs, Ints, runs, sets},
+};
+use crate::{
+    chain::{AssetKey, ChainName},
+    clock::Millis,
+    ledger::changes::AssetChange,
+    model::{Asset, AssetNo, ChainNo},
+};
+
+#[derive(FromRow)]
+pub(super) struct RawAsset {
+    no: i64,
+    #[sqlx(try_from = "String")]
+    chain: ChainName,
+    #[sqlx(try_from = "Vec<u8>")]
+    asset: AssetKey,
+    caip19: String,
+    symbol: Option<String>,
+    name: Option<String>,
+    decimals: Option<i64>,
+    verified: bool,
+    version: i64,
+}
+
+impl From<RawAsset> for Asset {
+    fn from(row: RawAsset) -> Self {
+        Self {
+            no: AssetNo(row.no),
+            chain: row.chain,
+            key: row.asset,
+            caip19: row.caip19,
+            symbol: row.symbol,
+            name: row.name,
+            decimals: row.decimals.and_then(|decimals| u8::try_from(decimals).ok()),
+            verified: row.verified,
+            version: row.version,
+        }
+    }
+}
+
+macro_rules! select_asset {
+    ($rest:literal) => {
+        concat!(
+            "SELECT a.no, n.name AS chain, a.asset, a.caip19, a.symbol, a.name, a.decimals, a.verified,
+                    a.version
+             FROM asset a JOIN chain n ON n.no = a.chain_no ",
+            $rest
+        )
+    };
+}
+
+/// Assets of one chain by what they are there, and the native coin.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn by_keys(
+    conn: &mut Conn<'_>,
+    chain: ChainNo,
+    keys: &[AssetKey],
+) -> Result<Vec<Asset>, StoreError> {
+    let native: &[u8] = AssetKey::Native.as_bytes();
+    let keys = keys.iter().map(AssetKey::as_bytes).chain([native]);
+    let keys = Blobs::of(keys);
+    let sql = sets(conn, select_asset!("WHERE a.chain_no = $1 AND a.asset IN blobs($2)"));
+    let rows: Vec<RawAsset> =
+        on!(conn, c => sqlx::query_as(sql).bind(chain.0).bind(&keys).fetch_all(c).await)?;
+    Ok(rows.into_iter().map(Asset::from).collect())
+}
+
+/// Assets by their numbers.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn by_numbers(
+    conn: &mut Conn<'_>,
+    numbers: &[AssetNo],
+) -> Result<BTreeMap<AssetNo, Asset>, StoreError> {
+    let numbers = Ints::of(numbers.iter().map(|no| no.0));
+    if numbers.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let sql = sets(conn, select_asset!("WHERE a.no IN ints($1)"));
+    let rows: Vec<RawAsset> =
+        on!(conn, c => sqlx::query_as(sql).bind(&numbers).fetch_all(c).await)?;
+    Ok(rows.into_iter().map(|row| (AssetNo(row.no), row.into())).collect())
+}
+
+/// All verified assets, by chain and contract, the native coin first.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn verified(conn: &mut Conn<'_>) -> Result<Vec<Asset>, StoreError> {
+    let rows: Vec<RawAsset> = on!(conn, c => sqlx::query_as(
+        select_asset!("WHERE a.verified ORDER BY n.name, a.asset"),
+    )
+    .fetch_all(c)
+    .await)?;
+    Ok(rows.into_iter().map(Asset::from).collect())
+}
+
+/// Assets as they were in earlier versions, of all that were ever changed among `numbers`.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn past(
+    conn: &mut Conn<'_>,
+    numbers: &[AssetNo],
+) -> Result<BTreeMap<(AssetNo, i64), Asset>, StoreError> {
+    let numbers = Ints::of(numbers.iter().map(|no| no.0));
+    if numbers.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let sql = sets(
+        conn,
+        "SELECT a.no, n.name AS chain, a.asset, p.caip19, p.symbol, p.name, p.decimals, p.verified, p.version
+         FROM asset_past p JOIN asset a ON a.no = p.asset_no JOIN chain n ON n.no = a.chain_no
+         WHERE p.asset_no IN ints($1)",
+    );
+    let rows: Vec<RawAsset> =
+        on!(conn, c => sqlx::query_as(sql).bind(&numbers).fetch_all(c).await)?;
+    Ok(rows.into_iter().map(|row| ((AssetNo(row.no), row.version), row.into())).collect())
+}
+
+/// Writes new assets, and what changed of known ones; what they were is kept for old events.
+///
+/// # Errors
+/// [`StoreError::Constraint`] if an asset that is new to the caller is known.
+pub async fn write(
+    conn: &mut Conn<'_>,
+    chain: ChainNo,
+    changes: &[AssetChange],
+    now: Millis,
+) -> Result<(), StoreError> {
+    let new: Vec<&Asset> = changes
+        .iter()
+        .filter_map(|change| match change {
+            AssetChange::New(asset) => Some(asset),
+            AssetChange::Changed { .. } => None,
+        })
+        .collect();
+    for run in runs(&new) {
+        on!(conn, c => {
+            let mut query = QueryBuilder::new(
+                "INSERT INTO asset (no, chain_no, asset, caip19, symbol, name, decimals, verified, version,
+                                    created_at, updated_at) ",
+            );
+            query.push_values(run, |mut row, asset| {
+                row.push_bind(asset.no.0)
+                    .push_bind(chain.0)
+                    .push_bind(asset.key.as_bytes())
+                    .push_bind(&asset.caip19)
+                    .push_bind(&asset.symbol)
+                    .push_bind(&asset.name)
+                    .push_bind(asset.decimals.map(i64::from))
+                    .push_bind(asset.verified)
+                    .push_bind(asset.version)
+                    .push_bind(now)
+                    .push_bind(now);
+            });
+            query.build().execute(c).await.map(|_| ())
+        })?;
+    }
+    for change in changes {
+        if let AssetChange::Changed { before, after } = change {
+            change_one(conn, before, after, now).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn change_one(
+    conn: &mut Conn<'_>,
+    before: &Asset,
+    after: &Asset,
+    now: Millis,
+) -> Result<(), StoreError> {
+    on!(conn, c => sqlx::query(
+        "INSERT INTO asset_past (asset_no, version, caip19, symbol, name, decimals, verified)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    )
+    .bind(before.no.0)
+    .bind(before.version)
+    .bind(&before.caip19)
+    .bind(&before.symbol)
+    .bind(&before.name)
+    .bind(before.decimals.map(i64::from))
+    .bind(before.verified)
+    .execute(c)
+    .await
+    .map(|_| ()))?;
+    let changed = on!(conn, c => sqlx::query(
+        "UPDATE asset SET caip19 = $2, symbol = $3, name = $4, decimals = $5, verified = $6, version = $7,
+                          updated_at = $8
+         WHERE no = $1 AND version = $9",
+    )
+    .bind(after.no.0)
+    .bind(&after.caip19)
+    .bind(&after.symbol)
+    .bind(&after.name)
+    .bind(after.decimals.map(i64::from))
+    .bind(after.verified)
+    .bind(after.version)
+    .bind(now)
+    .bind(before.version)
+    .execute(c)
+    .await
+    .map(|done| done.rows_affected()))?;
+    if changed == 1 {
+        Ok(())
+    } else {
+        Err(StoreError::Stale(format!("the asset {} changed meanwhile", after.caip19)))
+    }
+}

@@ -1,0 +1,172 @@
+//! Many values in one statement: lists to look up by, and rows to write.
+//!
+//! A list is one bound value, so that a statement has one text however long the list is: PostgreSQL takes an
+//! array, SQLite a JSON array that it unpacks by itself. In a text, `IN ints($2)` and `IN blobs($2)` stand for
+//! what the engine needs. Rows go in by multi-row `VALUES`, in runs of a power of two, so that there are few
+//! texts to prepare.
+
+use std::fmt::Write as _;
+
+use sqlx::{
+    AssertSqlSafe, Encode, Postgres, Sqlite, Type,
+    encode::IsNull,
+    error::BoxDynError,
+    postgres::{PgArgumentBuffer, PgTypeInfo},
+    sqlite::{SqliteArgumentsBuffer, SqliteTypeInfo},
+};
+
+use super::Conn;
+
+/// Rows in one statement at most. More are not quicker, and a statement's text grows with them.
+const MOST_ROWS: usize = 256;
+
+/// A list of numbers for `IN ints($n)`.
+pub(super) struct Ints(pub Vec<i64>);
+
+/// A list of byte strings for `IN blobs($n)`.
+pub(super) struct Blobs(pub Vec<Vec<u8>>);
+
+impl Ints {
+    pub fn of(numbers: impl IntoIterator<Item = i64>) -> Self {
+        let mut all: Vec<i64> = numbers.into_iter().collect();
+        all.sort_unstable();
+        all.dedup();
+        Self(all)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Blobs {
+    pub fn of<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut all: Vec<Vec<u8>> = values.into_iter().map(<[u8]>::to_vec).collect();
+        all.sort_unstable();
+        all.dedup();
+        Self(all)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Type<Sqlite> for Ints {
+    fn type_info() -> SqliteTypeInfo {
+        <String as Type<Sqlite>>::type_info()
+    }
+}
+
+impl Encode<'_, Sqlite> for Ints {
+    fn encode_by_ref(&self, buffer: &mut SqliteArgumentsBuffer) -> Result<IsNull, BoxDynError> {
+        let mut json = String::with_capacity(8 * self.0.len() + 2);
+        json.push('[');
+        for (index, number) in self.0.iter().enumerate() {
+            if index > 0 {
+                json.push(',');
+            }
+            write!(json, "{number}")?;
+        }
+        json.push(']');
+        Encode::<Sqlite>::encode(json, buffer)
+    }
+}
+
+impl Type<Postgres> for Ints {
+    fn type_info() -> PgTypeInfo {
+        <Vec<i64> as Type<Postgres>>::type_info()
+    }
+}
+
+impl Encode<'_, Postgres> for Ints {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        Encode::<Postgres>::encode_by_ref(&self.0, buffer)
+    }
+}
+
+impl Type<Sqlite> for Blobs {
+    fn type_info() -> SqliteTypeInfo {
+        <String as Type<Sqlite>>::type_info()
+    }
+}
+
+impl Encode<'_, Sqlite> for Blobs {
+    fn encode_by_ref(&self, buffer: &mut SqliteArgumentsBuffer) -> Result<IsNull, BoxDynError> {
+        let mut json = String::with_capacity(48 * self.0.len() + 2);
+        json.push('[');
+        for (index, bytes) in self.0.iter().enumerate() {
+            json.push_str(if index > 0 { ",\"" } else { "\"" });
+            json.push_str(&hex::encode(bytes));
+            json.push('"');
+        }
+        json.push(']');
+        Encode::<Sqlite>::encode(json, buffer)
+    }
+}
+
+impl Type<Postgres> for Blobs {
+    fn type_info() -> PgTypeInfo {
+        <Vec<Vec<u8>> as Type<Postgres>>::type_info()
+    }
+}
+
+impl Encode<'_, Postgres> for Blobs {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        Encode::<Postgres>::encode_by_ref(&self.0, buffer)
+    }
+}
+
+/// The text for this engine. It is a text of this program, with nothing of a user's in it.
+pub(super) fn sets(conn: &Conn<'_>, sql: &str) -> AssertSqlSafe<String> {
+    let (ints, blobs, end) = match conn {
+        Conn::Sqlite(_) => {
+            ("IN (SELECT value FROM json_each(", "IN (SELECT unhex(value) FROM json_each(", "))")
+        }
+        Conn::Postgres(_) => ("= ANY(", "= ANY(", ")"),
+    };
+    let mut out = String::with_capacity(sql.len() + 64);
+    let mut rest = sql;
+    while let Some(at) = rest.find("IN ints(").into_iter().chain(rest.find("IN blobs(")).min() {
+        out.push_str(&rest[..at]);
+        let tail = &rest[at..];
+        let (open, length) = if tail.starts_with("IN ints(") {
+            (ints, "IN ints(".len())
+        } else {
+            (blobs, "IN blobs(".len())
+        };
+        out.push_str(open);
+        let close = tail.find(')').unwrap_or(tail.len());
+        out.push_str(&tail[length..close]);
+        out.push_str(end);
+        rest = &tail[(close + 1).min(tail.len())..];
+    }
+    out.push_str(rest);
+    AssertSqlSafe(out)
+}
+
+/// Cuts rows into runs whose lengths are powers of two.
+pub(super) fn runs<T>(rows: &[T]) -> impl Iterator<Item = &[T]> {
+    let mut rest = rows;
+    std::iter::from_fn(move || {
+        let most = rest.len().min(MOST_ROWS);
+        let length = 1usize << most.checked_ilog2()?;
+        let (run, left) = rest.split_at(length);
+        rest = left;
+        Some(run)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_go_in_runs_of_powers_of_two_and_none_is_left_out() {
+        let rows: Vec<u32> = (0..700).collect();
+        let lengths: Vec<usize> = runs(&rows).map(<[u32]>::len).collect();
+        assert_eq!(lengths, [256, 256, 128, 32, 16, 8, 4]);
+        assert_eq!(runs(&rows).flatten().copied().collect::<Vec<_>>(), rows);
+        assert_eq!(runs::<u32>(&[]).count(), 0);
+    }
+}
