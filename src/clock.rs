@@ -33,6 +33,13 @@ impl Millis {
         std::time::Duration::from_millis(millis)
     }
 
+    /// Unix seconds, for a gauge.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "exact for any time near ours")]
+    pub fn as_seconds(self) -> f64 {
+        self.0 as f64 / 1000.0
+    }
+
     /// Whole seconds since the Unix epoch.
     #[must_use]
     pub fn seconds(self) -> i64 {

@@ -11,6 +11,7 @@ mod identity;
 mod known;
 mod load;
 mod raw;
+mod retention;
 #[cfg(test)]
 mod tests;
 
@@ -59,6 +60,7 @@ pub struct Config {
     pub database_url: Secret,
     pub chains: BTreeMap<ChainName, ChainConfig>,
     pub webhooks: WebhookConfig,
+    pub retention: RetentionConfig,
 }
 
 impl Config {
@@ -182,4 +184,34 @@ pub struct WebhookConfig {
     pub max_in_flight_per_endpoint: usize,
     /// An endpoint that has failed for this long without a success is disabled.
     pub disable_after: Duration,
+}
+
+/// How long is kept what only grows; `None`: for ever. Deliveries that wait stay, and the events they need.
+#[derive(Clone, Debug)]
+pub struct RetentionConfig {
+    pub events: Option<Duration>,
+    /// After a delivery has ended; not longer than its event.
+    pub deliveries: Option<Duration>,
+    /// After their delivery has ended; not longer than it.
+    pub delivery_attempts: Option<Duration>,
+    /// For so long a POST that is repeated gets its first answer again.
+    pub idempotency_keys: Duration,
+    pub expired_secrets: Option<Duration>,
+    /// Challenges that nobody met; the others are proofs and stay.
+    pub expired_challenges: Option<Duration>,
+}
+
+impl RetentionConfig {
+    /// Keeps everything but the idempotency keys.
+    #[must_use]
+    pub const fn for_ever(idempotency_keys: Duration) -> Self {
+        Self {
+            events: None,
+            deliveries: None,
+            delivery_attempts: None,
+            idempotency_keys,
+            expired_secrets: None,
+            expired_challenges: None,
+        }
+    }
 }

@@ -19,6 +19,7 @@ use crate::{
     metrics::Metrics,
     model::ChainInfo,
     registry::Registry,
+    retention::Retention,
     store::{Db, StoreError, delivery},
     wake::Wake,
     webhook::Dispatcher,
@@ -145,6 +146,12 @@ pub async fn run(
     let stop = shutdown.clone();
     tasks.spawn(async move {
         ("webhook dispatcher".to_owned(), dispatcher.run(stop).await.map_err(|e| e.to_string()))
+    });
+    let retention =
+        Retention::new(db.clone(), clock.clone(), metrics.clone(), config.retention.clone());
+    let stop = shutdown.clone();
+    tasks.spawn(async move {
+        ("retention".to_owned(), retention.run(stop).await.map_err(|e| e.to_string()))
     });
     let api = Api {
         db: db.clone(),

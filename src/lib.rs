@@ -28,6 +28,7 @@
 //! | [`delivery`] | an event on its way to a webhook endpoint: its values |
 //! | [`store`] | all SQL, in sets |
 //! | [`webhook`] | events to the outside world: lease, sign, send, retry |
+//! | [`retention`] | deletes what is past its time |
 //! | [`view`] | the shapes that the API and the events share |
 //! | [`api`] | HTTP, one file per resource |
 //! | [`daemon`] | wires the parts; starts, watches and stops every task |
@@ -39,7 +40,7 @@
 //! - `chain` knows no database; `store` knows no node. `follow`, `commit`, `webhook` and `api`
 //!   know no chain family: what differs between families is behind [`chain::Source`] and [`chain::Family`].
 //! - Nobody but `store` names `sqlx`. Store functions borrow a connection and never begin or commit.
-//! - Only `commit`, `webhook` and the API's own writes open write transactions, by [`store::Db::run_tx`].
+//! - Only `commit`, `webhook`, `retention` and the API's own writes open write transactions, by [`store::Db::run_tx`].
 //! - Only `daemon` starts long-lived tasks. Time and randomness are handed in ([`clock`], [`id`]).
 //! - What a stranger can choose (a block, a node's answer, a request) never ends a task, never holds a chain and
 //!   never becomes money unproven.
@@ -62,6 +63,7 @@ pub mod logging;
 pub mod metrics;
 pub mod model;
 pub mod registry;
+pub mod retention;
 pub mod retry;
 pub mod store;
 mod string_enum;

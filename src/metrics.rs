@@ -132,6 +132,12 @@ metrics! {
     api_request_duration_seconds: HistogramVec ["route"] in FAST;
     /// Time of write transactions, by name.
     db_transaction_duration_seconds: HistogramVec ["name"] in FAST;
+    /// Rows that retention has deleted, by table.
+    retention_deleted_total: IntCounterVec ["table"];
+    /// When retention was last through with every rule, in Unix seconds; until then, when the process started.
+    retention_last_run_timestamp_seconds: Gauge;
+    /// Time that retention took to follow every rule, pauses included.
+    retention_run_duration_seconds: Histogram in SLOW;
     /// Age of the oldest price in use.
     price_age_seconds: Gauge;
     /// Tasks that ended without being asked to.

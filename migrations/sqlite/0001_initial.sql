@@ -18,8 +18,10 @@ CREATE TABLE tenant (
     -- The position of the tenant's newest event. Whoever appends events holds this row's lock until commit,
     -- so positions appear in commit order and without gaps.
     feed_position INTEGER NOT NULL DEFAULT 0,
-    -- The newest position whose event was deleted by its age: a feed cannot be read from before it.
+    -- The newest position whose event was deleted by its age: a feed cannot be read from before it. And the
+    -- greatest time in front of a deleted event's id.
     feed_floor    INTEGER NOT NULL DEFAULT 0,
+    feed_floor_time INTEGER NOT NULL DEFAULT 0,
     created_at    INTEGER NOT NULL
 ) STRICT;
 
@@ -395,8 +397,8 @@ CREATE TABLE ownership_challenge (
     CONSTRAINT ownership_challenge_lives CHECK (expires_at > created_at),
     CONSTRAINT ownership_challenge_verified_in_time CHECK (verified_at IS NULL OR verified_at < expires_at)
 ) STRICT;
--- Challenges that were never met, to forget them.
-CREATE INDEX ownership_challenge_open ON ownership_challenge (tenant_id, expires_at) WHERE verified_at IS NULL;
+-- Challenges that were never met, to delete them (retention::delete_expired).
+CREATE INDEX ownership_challenge_open ON ownership_challenge (expires_at) WHERE verified_at IS NULL;
 
 -- Prices in USD as decimal text, newest per asset.
 CREATE TABLE price (
@@ -441,7 +443,7 @@ CREATE TABLE event (
     created_at    INTEGER NOT NULL,
     CONSTRAINT event_key PRIMARY KEY (tenant_no, position)
 ) STRICT, WITHOUT ROWID;
--- The position of an event that a consumer names: its id begins with this time. Also: what is old enough to go.
+-- The position of an event that a consumer names: its id begins with this time.
 CREATE INDEX event_by_time ON event (tenant_no, time);
 
 CREATE TABLE webhook_endpoint (
@@ -472,6 +474,8 @@ CREATE TABLE webhook_secret (
     expires_at  INTEGER,
     CONSTRAINT webhook_secret_key PRIMARY KEY (endpoint_id, secret)
 ) STRICT;
+-- Secrets that were rotated out, to delete them (retention::delete_expired).
+CREATE INDEX webhook_secret_expiring ON webhook_secret (expires_at) WHERE expires_at IS NOT NULL;
 
 -- One event on its way to one endpoint: the outbox, written with the event.
 CREATE TABLE delivery (
@@ -499,6 +503,8 @@ CREATE INDEX delivery_due_of_endpoint ON delivery (endpoint_id, next_attempt_at,
 CREATE INDEX delivery_of_endpoint ON delivery (endpoint_id, id);
 -- Whether an earlier event of a wallet waits at an ordered endpoint (delivery::claim).
 CREATE INDEX delivery_in_order ON delivery (endpoint_id, wallet_no, event_position) WHERE status = 'pending';
+-- The oldest event that a delivery waits for: it and what follows is not deleted (retention::feed_page).
+CREATE INDEX delivery_waiting_event ON delivery (tenant_id, event_position) WHERE status = 'pending';
 
 CREATE TABLE delivery_attempt (
     delivery_id BLOB NOT NULL REFERENCES delivery (id),
@@ -520,5 +526,5 @@ CREATE TABLE idempotency_key (
     created_at   INTEGER NOT NULL,
     CONSTRAINT idempotency_key_key PRIMARY KEY (tenant_id, key)
 ) STRICT;
--- What is old enough to be forgotten.
+-- Answers past their time, to delete them (retention::delete_expired).
 CREATE INDEX idempotency_key_age ON idempotency_key (created_at);

@@ -28,7 +28,7 @@ use crate::{
         Conn, StoreError,
         delivery::{self, DeliveryRow, NewDelivery},
         endpoint::EndpointRow,
-        event, feed,
+        event, feed, key,
     },
 };
 
@@ -301,6 +301,8 @@ impl Write for Replay {
         conn: &mut Conn<'_>,
         now: Millis,
     ) -> Result<Answer, Problem> {
+        // Retention deletes no event between its look-up and its delivery, and the endpoint stays open.
+        key::lock_tenant(conn, tenant).await?;
         let row = enabled(conn, tenant, self.id).await?;
         let events = match &self.selection {
             Selection::One(id) => {

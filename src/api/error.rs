@@ -34,6 +34,7 @@ string_enum! {
         ChallengeExpired = "challenge_expired",
         SignatureInvalid = "signature_invalid",
         ContractWalletUnsupported = "contract_wallet_unsupported",
+        FeedRestarted = "feed_restarted",
         IdempotencyKeyRequired = "idempotency_key_required",
         IdempotencyKeyReused = "idempotency_key_reused",
         IdempotencyInProgress = "idempotency_in_progress",
@@ -73,7 +74,7 @@ impl Code {
             | Self::IdempotencyInProgress
             | Self::ChallengeUsed
             | Self::PrimaryWallet => StatusCode::CONFLICT,
-            Self::ChallengeExpired => StatusCode::GONE,
+            Self::ChallengeExpired | Self::FeedRestarted => StatusCode::GONE,
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::IdempotencyKeyReused
@@ -88,6 +89,7 @@ impl Code {
         match self {
             Self::InvalidRequest => "The request is not valid",
             Self::InvalidAddress => "The address is not valid",
+            Self::FeedRestarted => "The feed does not have this event any more",
             Self::UnknownChain => "Unknown chain",
             Self::UnknownToken => "Unknown token",
             Self::WalletExists => "The address is registered already",

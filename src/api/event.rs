@@ -85,6 +85,16 @@ pub(super) fn types<'a>(
     types
 }
 
+/// What a consumer does whose place in the feed is gone.
+fn restarted() -> Problem {
+    Problem::new(
+        Code::FeedRestarted,
+        "The feed does not have this event: it was deleted by its age, or the database was restored from a \
+         backup. Read the feed from its beginning (leave 'after' out); an event that you had keeps its id, so \
+         that you can tell it. Compare balances with GET /v1/wallets/{locator}/balances where events are gone.",
+    )
+}
+
 /// The event feed
 ///
 /// In commit order: an event never appears before one that you have read already.
@@ -118,8 +128,13 @@ pub(super) async fn list(
                 )
             };
             let id: EventId = text.parse().map_err(|_| unknown())?;
-            let found = feed::event(&mut conn, tenant, id).await?;
-            found.map(|row| row.event.position).ok_or_else(unknown)?
+            match feed::event(&mut conn, tenant, id).await? {
+                Some(found) => found.event.position,
+                None if feed::may_have_been(&mut conn, tenant, id).await? => {
+                    return Err(restarted());
+                }
+                None => return Err(unknown()),
+            }
         }
         None => 0,
     };

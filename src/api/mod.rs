@@ -25,12 +25,7 @@ mod transfer;
 pub mod wallet;
 mod write;
 
-use std::{
-    collections::BTreeMap,
-    io,
-    sync::{Arc, atomic::AtomicI64},
-    time::Duration,
-};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -87,8 +82,6 @@ struct App {
     callers: Cache<[u8; 32], Caller>,
     assets: Cache<(), Arc<AssetIndex>>,
     counts: Cache<TenantId, Arc<BTreeMap<ChainName, i64>>>,
-    /// When old idempotency keys were last deleted.
-    forgotten_at: AtomicI64,
 }
 
 impl App {
@@ -154,7 +147,6 @@ impl Api {
             callers: Cache::new(KEYS, KEY_LIFETIME),
             assets: Cache::new(1, ASSETS_LIFETIME),
             counts: Cache::new(COUNTS, COUNTS_LIFETIME),
-            forgotten_at: AtomicI64::new(0),
         });
         let router = routes()
             .into_iter()

@@ -35,10 +35,6 @@ use crate::{
 /// Wallets refuse to sign what was issued longer ago than about that.
 const DEFAULT_LIFETIME: u64 = 10 * 60;
 const LONGEST_LIFETIME: u64 = 24 * 60 * 60;
-/// How long, in milliseconds, an expired challenge still says so.
-const KEPT: i64 = 24 * 60 * 60 * 1000;
-/// More than one, so that old challenges go faster than new ones come.
-const FORGET_AT_ONCE: i64 = 100;
 
 /// Who is to prove what to whom.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -213,8 +209,6 @@ impl Write for Create {
         conn: &mut Conn<'_>,
         now: Millis,
     ) -> Result<Answer, Problem> {
-        let cutoff = Millis(now.0.saturating_sub(KEPT));
-        ownership::forget(conn, tenant, cutoff, FORGET_AT_ONCE).await?;
         let wallets = wallet::matching(conn, tenant, &of(self.family, self.address, None)).await?;
         if wallets.iter().any(|wallet| wallet.kind == WalletKind::Safe) {
             return Err(contract("The address is a Safe, which has no key of its own."));
@@ -299,7 +293,7 @@ fn not_found(id: &str) -> Problem {
     Problem::new(
         Code::ChallengeNotFound,
         format!(
-            "No challenge has the id '{id}', or it expired over a day ago. Make one with \
+            "No challenge has the id '{id}', or it expired long ago. Make one with \
              POST /v1/ownership/challenges."
         ),
     )

@@ -26,7 +26,10 @@ use super::{
 use crate::{
     chain::{Address, AssetKey, BlockHash, BlockRef, ChainName, Family, Settlement, SettlementTag},
     clock::{Clock, Millis},
-    config::{ChainConfig, Config, NativeCoin, Secret, ServerConfig, Verification, WebhookConfig},
+    config::{
+        ChainConfig, Config, NativeCoin, RetentionConfig, Secret, ServerConfig, Verification,
+        WebhookConfig,
+    },
     id::Ids,
     ledger::changes::AssetChange,
     metrics::Metrics,
@@ -125,6 +128,7 @@ fn config() -> Config {
             max_in_flight_per_endpoint: 2,
             disable_after: Duration::from_hours(1),
         },
+        retention: RetentionConfig::for_ever(Duration::from_hours(24)),
     }
 }
 

@@ -1,14 +1,11 @@
 //! The API's own write transactions. A POST can be repeated: its first answer is kept in the transaction
 //! of the write it tells of, so there is never a write without its answer, nor an answer without its write.
 
-use std::{sync::atomic::Ordering, time::Duration};
-
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
 use serde::Serialize;
-use tracing::warn;
 
 use super::{
     App,
@@ -18,15 +15,11 @@ use super::{
 use crate::{
     clock::Millis,
     id::TenantId,
-    store::{Conn, StoreError, idempotency},
+    store::{Conn, idempotency},
 };
 
-/// How long an answer is kept.
-const KEPT: Duration = Duration::from_hours(24);
 /// How often a key is asked for that somebody else has taken, before the client is told to wait.
 const TRIES: u32 = 4;
-const FORGET_EVERY: Duration = Duration::from_secs(5);
-const FORGET_AT_ONCE: i64 = 10_000;
 
 /// What a write answers.
 pub(super) struct Answer {
@@ -86,9 +79,10 @@ pub(super) async fn post<W: Write>(
     let hash = &payload.hash;
     for _ in 0..TRIES {
         let now = app.clock.now();
+        let cutoff = now.minus(app.config.retention.idempotency_keys);
         let done = app.db.run_tx(W::NAME, |mut tx| async move {
             let mut conn = tx.conn();
-            if !idempotency::take(&mut conn, tenant, key, hash, now, cutoff(now)).await? {
+            if !idempotency::take(&mut conn, tenant, key, hash, now, cutoff).await? {
                 return Ok::<_, Problem>((tx, None));
             }
             let answer = write.apply(app, tenant, &mut conn, now).await?;
@@ -98,7 +92,6 @@ pub(super) async fn post<W: Write>(
         });
         if let Some(answer) = done.await? {
             write.committed(app);
-            forget_old(app).await;
             return Ok(answer.response(false));
         }
         if let Some(answer) = first_answer(app, tenant, key, hash).await? {
@@ -128,10 +121,6 @@ pub(super) async fn change<W: Write>(
     Ok(answer.response(false))
 }
 
-fn cutoff(now: Millis) -> Millis {
-    Millis(now.0.saturating_sub(i64::try_from(KEPT.as_millis()).unwrap_or(i64::MAX)))
-}
-
 async fn first_answer(
     app: &App,
     tenant: TenantId,
@@ -145,32 +134,11 @@ async fn first_answer(
     if first.request_hash != hash {
         return Err(Problem::new(
             Code::IdempotencyKeyReused,
-            "This Idempotency-Key was used for another path or body in the last 24 hours. Use a new key \
-             for a new request.",
+            "This Idempotency-Key was used for another path or body not long ago. Use a new key for a new \
+             request.",
         ));
     }
     let status = u16::try_from(first.status).ok().and_then(|s| StatusCode::from_u16(s).ok());
     let status = status.ok_or_else(|| Problem::internal("a kept answer has no status"))?;
     Ok(Some(Answer { status, body: first.body }))
-}
-
-/// Forgets old answers now and then. That it fails is no reason to fail the request.
-async fn forget_old(app: &App) {
-    let now = app.clock.now();
-    let last = app.forgotten_at.load(Ordering::Relaxed);
-    if now.since(Millis(last)) < FORGET_EVERY
-        || app
-            .forgotten_at
-            .compare_exchange(last, now.0, Ordering::Relaxed, Ordering::Relaxed)
-            .is_err()
-    {
-        return;
-    }
-    let done = app.db.run_tx("idempotency_forget", |mut tx| async move {
-        idempotency::forget(&mut tx.conn(), cutoff(now), FORGET_AT_ONCE).await?;
-        Ok::<_, StoreError>((tx, ()))
-    });
-    if let Err(error) = done.await {
-        warn!(%error, "old idempotency keys could not be forgotten; the next request tries again");
-    }
 }

@@ -11,6 +11,7 @@ use super::{
         RawChain, RawConfig, RawDatabase, RawNative, RawServer, RawSettlement, RawToken,
         RawWebhooks, Whole,
     },
+    retention::retention,
 };
 use crate::chain::{Address, ChainName, Family, Settlement, SettlementTag};
 
@@ -60,6 +61,7 @@ pub(super) fn config(raw: RawConfig) -> Result<Config, ConfigError> {
         database_url: database(raw.database)?,
         chains,
         webhooks: webhooks(&raw.webhooks)?,
+        retention: retention(&raw.retention)?,
     })
 }
 

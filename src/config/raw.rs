@@ -17,6 +17,7 @@ pub(super) struct RawConfig {
     #[serde(default)]
     pub chains: BTreeMap<String, RawChain>,
     pub webhooks: RawWebhooks,
+    pub retention: RawRetention,
 }
 
 #[derive(Deserialize)]
@@ -101,6 +102,17 @@ pub(super) struct RawWebhooks {
     pub max_in_flight: Whole,
     pub max_in_flight_per_endpoint: Whole,
     pub disable_after_seconds: Whole,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRetention {
+    pub events_days: Whole,
+    pub deliveries_days: Whole,
+    pub delivery_attempts_days: Whole,
+    pub idempotency_keys_hours: Whole,
+    pub expired_secrets_days: Whole,
+    pub expired_challenges_days: Whole,
 }
 
 /// A whole number, or its digits as a text (all that the environment has). A fraction is refused: the

@@ -58,6 +58,33 @@ fn the_defaults_are_the_documented_ones() {
     assert_eq!(config.webhooks.max_in_flight, 256);
     assert_eq!(config.webhooks.max_in_flight_per_endpoint, 8);
     assert_eq!(config.webhooks.disable_after, Duration::from_hours(5 * 24));
+    let days = |days: u64| Some(Duration::from_hours(24 * days));
+    assert_eq!(config.retention.events, None);
+    assert_eq!(config.retention.deliveries, days(90));
+    assert_eq!(config.retention.delivery_attempts, days(30));
+    assert_eq!(config.retention.idempotency_keys, Duration::from_hours(24));
+    assert_eq!(config.retention.expired_secrets, days(7));
+    assert_eq!(config.retention.expired_challenges, days(1));
+}
+
+#[test]
+fn retention_is_set_for_each_kind_and_zero_is_for_ever() {
+    let config =
+        good("[retention]\nevents_days = 400\ndeliveries_days = 0\nidempotency_keys_hours = 48");
+    assert_eq!(config.retention.events, Some(Duration::from_hours(24 * 400)));
+    assert_eq!(config.retention.deliveries, None);
+    assert_eq!(config.retention.idempotency_keys, Duration::from_hours(48));
+    let environment = [("TIDEMARK__RETENTION__DELIVERY_ATTEMPTS_DAYS", "3")];
+    let config = with_environment("", &environment).expect("a good environment");
+    assert_eq!(config.retention.delivery_attempts, Some(Duration::from_hours(72)));
+
+    let refused = |line: &str, key: &str, words: &[&str]| {
+        refused(&format!("[retention]\n{line}"), key, words);
+    };
+    refused("idempotency_keys_hours = 0", "retention.idempotency_keys_hours", &["from 1 to 8760"]);
+    refused("events_days = 36501", "retention.events_days", &["from 0 to 36500"]);
+    refused("events_days = 0.5", "retention.events_days", &["whole number"]);
+    refused("event_days = 1", "retention", &["unknown field", "events_days"]);
 }
 
 #[test]

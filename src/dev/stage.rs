@@ -21,7 +21,7 @@ use crate::{
     api::key::{self, Scope},
     chain::Family,
     clock::Clock,
-    config::{ChainConfig, Config, Secret, ServerConfig, WebhookConfig},
+    config::{ChainConfig, Config, RetentionConfig, Secret, ServerConfig, WebhookConfig},
     id::Ids,
     metrics::Metrics,
     store::Db,
@@ -130,6 +130,7 @@ fn config(database_url: &str, chain: ChainConfig, listen: SocketAddr) -> Config 
             max_in_flight_per_endpoint: 4,
             disable_after: Duration::from_hours(1),
         },
+        retention: RetentionConfig::for_ever(Duration::from_hours(24)),
     }
 }
 

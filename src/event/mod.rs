@@ -1,7 +1,7 @@
 //! What happened to a tenant's wallets: immutable, and what webhooks deliver and the feed lists.
 //!
 //! What the ledger tells of transfers is stored as facts (which transfer, how it stood, the balance then) and
-//! written out as JSON when it is read: the same event always as the same bytes, see [`body`].
+//! written out as JSON when it is read: the same event always as the same bytes, see `body`.
 
 mod body;
 

@@ -13,7 +13,7 @@
 //! | [`backfill`] | the past of a watch is known |
 //! | [`deployments`] | more is known of a Safe's deployment |
 //!
-//! They share [`posting`], which keeps balances, entries and events together. This file is the arithmetic: a
+//! They share `posting`, which keeps balances, entries and events together. This file is the arithmetic: a
 //! [`Position`] is changed by entries, and replaying them in any order that keeps each transfer's own order
 //! gives the same position. Nothing can wrap: what does not fit in 256 bits, or would fall below zero, is a
 //! [`LedgerError`] and changes nothing.

@@ -41,14 +41,6 @@ pub struct FeedRow {
     pub body: Box<RawValue>,
 }
 
-/// Where a tenant's feed begins and ends by now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromRow)]
-pub struct FeedSpan {
-    /// The newest position whose event was deleted by its age.
-    pub feed_floor: i64,
-    pub feed_position: i64,
-}
-
 #[derive(Clone, Debug, FromRow)]
 struct RawEvent {
     position: i64,
@@ -271,17 +263,6 @@ async fn write_out(conn: &mut Conn<'_>, rows: &[RawEvent]) -> Result<Vec<FeedRow
     Ok(out)
 }
 
-/// Where a tenant's feed begins and ends by now.
-///
-/// # Errors
-/// [`StoreError`] of the engine.
-pub async fn span(conn: &mut Conn<'_>, tenant: TenantId) -> Result<Option<FeedSpan>, StoreError> {
-    Ok(on!(conn, c => sqlx::query_as("SELECT feed_floor, feed_position FROM tenant WHERE id = $1")
-        .bind(tenant)
-        .fetch_optional(c)
-        .await)?)
-}
-
 /// An event of a tenant by its id: the time in front of it says where to look.
 ///
 /// # Errors
@@ -300,6 +281,27 @@ pub async fn event(
     .await)?;
     let found = write_out(conn, &rows).await?;
     Ok(found.into_iter().find(|row| row.event.id == id))
+}
+
+/// Whether an event that a feed does not have may have been in it: its time is one of deleted events, or after
+/// those of all that there are.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn may_have_been(
+    conn: &mut Conn<'_>,
+    tenant: TenantId,
+    id: EventId,
+) -> Result<bool, StoreError> {
+    let times: Option<(Option<Millis>, Millis)> = on!(conn, c => sqlx::query_as(
+        "SELECT (SELECT MAX(e.time) FROM event e WHERE e.tenant_no = t.no), t.feed_floor_time
+         FROM tenant t WHERE t.id = $1",
+    )
+    .bind(tenant)
+    .fetch_optional(c)
+    .await)?;
+    let Some((newest, deleted)) = times else { return Ok(false) };
+    Ok(id.time() <= deleted || newest.is_none_or(|newest| id.time() > newest))
 }
 
 /// The JSON of a tenant's events at some positions; one that is gone is left out.

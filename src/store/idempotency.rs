@@ -84,20 +84,3 @@ pub async fn keep_answer(
     .map(|done| done.rows_affected()))?;
     if changed == 1 { Ok(()) } else { Err(StoreError::corrupt(format!("the key {key} vanished"))) }
 }
-
-/// Forgets at most `limit` keys that were taken before `cutoff`, the oldest first.
-///
-/// # Errors
-/// [`StoreError`] of the engine.
-pub async fn forget(conn: &mut Conn<'_>, cutoff: Millis, limit: i64) -> Result<u64, StoreError> {
-    Ok(on!(conn, c => sqlx::query(
-        "DELETE FROM idempotency_key WHERE (tenant_id, key) IN (
-             SELECT tenant_id, key FROM idempotency_key WHERE created_at < $1
-             ORDER BY created_at LIMIT $2)",
-    )
-    .bind(cutoff)
-    .bind(limit)
-    .execute(c)
-    .await
-    .map(|done| done.rows_affected()))?)
-}

@@ -27,6 +27,7 @@ pub mod history;
 pub mod idempotency;
 pub mod key;
 pub mod ownership;
+pub mod retention;
 pub mod safe;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -94,28 +94,3 @@ pub async fn use_up(
     .map(|done| done.rows_affected()))?;
     Ok(changed == 1)
 }
-
-/// Forgets at most `limit` challenges of a tenant that expired before `cutoff` without being used, the
-/// oldest first. Used ones are proofs and stay.
-///
-/// # Errors
-/// [`StoreError`] of the engine.
-pub async fn forget(
-    conn: &mut Conn<'_>,
-    tenant: TenantId,
-    cutoff: Millis,
-    limit: i64,
-) -> Result<u64, StoreError> {
-    Ok(on!(conn, c => sqlx::query(
-        "DELETE FROM ownership_challenge WHERE id IN (
-             SELECT id FROM ownership_challenge
-             WHERE tenant_id = $1 AND expires_at < $2 AND verified_at IS NULL
-             ORDER BY expires_at LIMIT $3)",
-    )
-    .bind(tenant)
-    .bind(cutoff)
-    .bind(limit)
-    .execute(c)
-    .await
-    .map(|done| done.rows_affected()))?)
-}

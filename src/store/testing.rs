@@ -103,6 +103,18 @@ impl TestStore {
         }
     }
 
+    /// Ends every connection to a PostgreSQL store, as a restart of the server does; `false` on SQLite.
+    pub async fn end_connections(&self) -> bool {
+        let Some((server, name)) = &self.server else { return false };
+        let mut admin = PgConnection::connect(server).await.unwrap();
+        sqlx::query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1")
+            .bind(name)
+            .execute(&mut admin)
+            .await
+            .unwrap();
+        true
+    }
+
     pub async fn tenant(&self) -> TenantId {
         let id: TenantId = self.ids.next();
         let mut tx = self.db.begin().await.unwrap();

@@ -120,8 +120,9 @@ pub async fn marked(conn: &mut Conn<'_>, marks: Vec<i64>) -> Result<Vec<Transfer
 /// [`StoreError`] of the engine.
 pub async fn has_unsettled(conn: &mut Conn<'_>) -> Result<bool, StoreError> {
     let row: Option<i64> = on!(conn, c => sqlx::query_scalar(
-        "SELECT CAST(1 AS BIGINT) FROM transfer WHERE mark IS NOT NULL AND status IN (1, 2) LIMIT 1",
+        "SELECT mark FROM transfer WHERE mark >= $1 AND status IN (1, 2) ORDER BY mark LIMIT 1",
     )
+    .bind(i64::MIN)
     .fetch_optional(c)
     .await)?;
     Ok(row.is_some())
@@ -318,12 +319,13 @@ pub async fn settling(
     upto: u64,
     limit: i64,
 ) -> Result<Vec<BalanceRef>, StoreError> {
-    // How far a watch reaches back is judged here: in the statement, SQLite would look each watch up by it.
+    // `+`: by its chain alone, SQLite would read every watch of it for each transfer. How far a watch reaches
+    // back is judged here for the same reason.
     let rows: Vec<RawSettling> = on!(conn, c => sqlx::query_as(
         "SELECT DISTINCT w.wallet_no, w.tenant_no, v.id AS wallet_id, w.address, w.opened_number,
                 t.asset_no, a.asset
          FROM transfer t
-         JOIN watch w ON w.wallet_no = t.wallet_no AND w.chain_no = t.chain_no
+         JOIN watch w ON w.wallet_no = t.wallet_no AND +w.chain_no = t.chain_no
          JOIN wallet v ON v.no = w.wallet_no
          JOIN asset a ON a.no = t.asset_no
          WHERE t.chain_no = $1 AND t.status = 1 AND t.block_number <= $2 AND t.counted AND w.status = 1
@@ -457,7 +459,8 @@ pub async fn update(
             query.push_bind(now);
             query.push(
                 ", reason = COALESCE(gone.reason, transfer.reason)
-                 FROM gone WHERE transfer.no = gone.no AND transfer.status IN (0, 1)",
+                 FROM gone WHERE transfer.no IN (SELECT no FROM gone) AND transfer.no = gone.no
+                   AND transfer.status IN (0, 1)",
             );
             query.build().execute(c).await.map(|done| done.rows_affected())
         })?;

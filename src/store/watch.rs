@@ -410,12 +410,13 @@ pub async fn watched(
     if wallets.is_empty() {
         return Ok(HashMap::new());
     }
-    // How far a watch reaches back is judged here: in the statement, SQLite would look each watch up by it.
+    // `+`: by its chain alone, SQLite would read every watch of it for each wallet. How far a watch reaches back
+    // is judged here for the same reason.
     let sql = sets(
         conn,
         "SELECT w.address, w.wallet_no, w.tenant_no, v.id, w.opened_number
          FROM watch w JOIN wallet v ON v.no = w.wallet_no
-         WHERE w.wallet_no IN ints($2) AND w.chain_no = $1 AND w.status = 1",
+         WHERE w.wallet_no IN ints($2) AND +w.chain_no = $1 AND w.status = 1",
     );
     let rows: Vec<RawWatched> =
         on!(conn, c => sqlx::query_as(sql).bind(chain.0).bind(&wallets).fetch_all(c).await)?;
@@ -580,7 +581,8 @@ async fn write_histories(
             query.push_bind(now);
             query.push(" FROM step WHERE watch.chain_no = ").push_bind(chain.0);
             query.push(
-                " AND watch.address = step.address AND watch.wallet_no = step.wallet_no
+                " AND (watch.address, watch.wallet_no) IN (SELECT address, wallet_no FROM step)
+                  AND watch.address = step.address AND watch.wallet_no = step.wallet_no
                   AND watch.status = 1 AND watch.history = 'wanted'
                   AND COALESCE(watch.covered_number, watch.opened_number) = step.seen_number
                   AND COALESCE(watch.covered_hash, watch.opened_hash) = step.seen_hash",

@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -109,6 +110,30 @@ async fn all_arrive_when_a_receiver_comes_back() {
         assert!(store.failing_since(endpoint).await.is_none());
         let attempts = store.attempts(endpoint).await;
         assert!(attempts.contains(&(None, Some("unreachable: connect".to_owned()))));
+        running.stop().await;
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_restarts_delays_deliveries_and_loses_none() {
+    for store in TestStore::all().await {
+        let receiver = Receiver::answering(200).await;
+        let tenant = store.tenant().await;
+        let endpoint = store.endpoint(tenant, &receiver.url, false, &[SECRET]).await;
+        append(&store, tenant, 300).await;
+        let quick = WebhookConfig { request_timeout: Duration::from_millis(500), ..config() };
+        let running = Running::start(&store, Clock::System, quick);
+        // For two seconds no connection lasts.
+        let until = Instant::now() + Duration::from_secs(2);
+        while Instant::now() < until && store.end_connections().await {
+            sleep(Duration::from_millis(10)).await;
+        }
+        append(&store, tenant, 10).await;
+        delivered(&store, endpoint, 310).await;
+        let ids: BTreeSet<String> =
+            receiver.got().iter().map(|got| got.json()["id"].to_string()).collect();
+        assert_eq!(ids.len(), 310);
         running.stop().await;
         store.close().await;
     }

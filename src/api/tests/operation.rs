@@ -57,7 +57,6 @@ async fn a_panic_and_a_slow_handler_are_answered() {
         callers: super::super::Cache::new(1, Duration::ZERO),
         assets: super::super::Cache::new(1, Duration::ZERO),
         counts: super::super::Cache::new(1, Duration::ZERO),
-        forgotten_at: 0.into(),
     });
     let router = Router::new()
         .route("/panic", axum::routing::get(async || -> &'static str { panic!("at the disco") }))

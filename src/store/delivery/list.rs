@@ -46,7 +46,8 @@ struct RawDelivery {
     error: Option<String>,
 }
 
-/// A page of the deliveries to an endpoint, newest first, those before `before`.
+/// A page of the deliveries to an endpoint, newest first, those before `before`. One whose event was deleted
+/// by its age is not listed any more. Call it in a snapshot.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
@@ -61,7 +62,9 @@ pub async fn list(
     let sql = format!(
         "SELECT d.id, d.event_position, w.id AS wallet_id, d.status, d.next_attempt_at, d.created_at,
                 d.finished_at, a.attempt, a.started_at, a.latency_ms, a.status_code, a.error
-         FROM (SELECT * FROM delivery WHERE tenant_id = $1 AND endpoint_id = $2 {} {}
+         FROM (SELECT * FROM delivery
+               WHERE tenant_id = $1 AND endpoint_id = $2
+                 AND event_position > (SELECT feed_floor FROM tenant WHERE id = $1) {} {}
                ORDER BY id DESC LIMIT $5) d
          LEFT JOIN wallet w ON w.no = d.wallet_no
          LEFT JOIN delivery_attempt a ON a.delivery_id = d.id
@@ -81,8 +84,9 @@ pub async fn list(
     let events = feed::bodies(conn, tenant, &positions).await?;
     let mut deliveries: Vec<DeliveryRow> = Vec::new();
     for row in rows {
-        // One whose event was deleted by its age is about to go as well.
-        let Some(FeedRow { event, .. }) = events.get(&row.event_position) else { continue };
+        let Some(FeedRow { event, .. }) = events.get(&row.event_position) else {
+            return Err(StoreError::corrupt(format!("the delivery {} without its event", row.id)));
+        };
         let attempt = row.attempt.zip(row.started_at).zip(row.latency_ms).map(
             |((number, started_at), latency_ms)| Attempt {
                 number,

@@ -67,7 +67,7 @@ impl WalletFilter {
         if self.chain.is_some() {
             and("EXISTS (SELECT 1 FROM watch o
                  WHERE o.wallet_no = w.no AND o.status <> 3
-                   AND o.chain_no = (SELECT n.no FROM chain n WHERE n.name = $10))");
+                   AND +o.chain_no = (SELECT n.no FROM chain n WHERE n.name = $10))");
         }
         match self.status {
             Some(WalletStatus::Pending) => {
