@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::{FromRow, QueryBuilder};
+use sqlx::FromRow;
 
 use super::{
     Conn, StoreError, on,
-    set::{Blobs, Ints, runs, sets},
+    rows::Table,
+    set::{Blobs, Ints, sets},
 };
 use crate::{
     chain::{AssetKey, ChainName},
@@ -129,6 +130,23 @@ pub async fn past(
     Ok(rows.into_iter().map(|row| ((AssetNo(row.no), row.version), row.into())).collect())
 }
 
+static ASSET: Table = Table::new(
+    "asset",
+    &[
+        "no",
+        "chain_no",
+        "asset",
+        "caip19",
+        "symbol",
+        "name",
+        "decimals",
+        "verified",
+        "version",
+        "created_at",
+        "updated_at",
+    ],
+);
+
 /// Writes new assets, and what changed of known ones; what they were is kept for old events.
 ///
 /// # Errors
@@ -146,28 +164,21 @@ pub async fn write(
             AssetChange::Changed { .. } => None,
         })
         .collect();
-    for run in runs(&new) {
-        on!(conn, c => {
-            let mut query = QueryBuilder::new(
-                "INSERT INTO asset (no, chain_no, asset, caip19, symbol, name, decimals, verified, version,
-                                    created_at, updated_at) ",
-            );
-            query.push_values(run, |mut row, asset| {
-                row.push_bind(asset.no.0)
-                    .push_bind(chain.0)
-                    .push_bind(asset.key.as_bytes())
-                    .push_bind(&asset.caip19)
-                    .push_bind(&asset.symbol)
-                    .push_bind(&asset.name)
-                    .push_bind(asset.decimals.map(i64::from))
-                    .push_bind(asset.verified)
-                    .push_bind(asset.version)
-                    .push_bind(now)
-                    .push_bind(now);
-            });
-            query.build().execute(c).await.map(|_| ())
-        })?;
-    }
+    ASSET
+        .write(conn, &new, |row, asset| {
+            row.push(asset.no.0)?;
+            row.push(chain.0)?;
+            row.push(asset.key.as_bytes())?;
+            row.push(&asset.caip19)?;
+            row.push(&asset.symbol)?;
+            row.push(&asset.name)?;
+            row.push(asset.decimals.map(i64::from))?;
+            row.push(asset.verified)?;
+            row.push(asset.version)?;
+            row.push(now)?;
+            row.push(now)
+        })
+        .await?;
     for change in changes {
         if let AssetChange::Changed { before, after } = change {
             change_one(conn, before, after, now).await?;

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
-use sqlx::{AssertSqlSafe, FromRow, QueryBuilder};
+use sqlx::{AssertSqlSafe, FromRow};
 
 use super::{
     Conn, StoreError, on,
-    set::{Ints, runs, sets},
+    rows::Table,
+    set::{Ints, sets},
     wallet::{MATCHES, WalletFilter, bind_filter},
 };
 use crate::{
@@ -64,6 +65,27 @@ pub async fn of_wallets(
     Ok(rows.into_iter().map(balance).collect())
 }
 
+static BALANCE: Table = Table::upsert(
+    "balance",
+    &[
+        "wallet_no",
+        "asset_no",
+        "settled",
+        "incoming",
+        "outgoing",
+        "held",
+        "frozen",
+        "version",
+        "block_number",
+        "updated_at",
+    ],
+    "ON CONFLICT (wallet_no, asset_no) DO UPDATE
+     SET settled = excluded.settled, incoming = excluded.incoming, outgoing = excluded.outgoing,
+         held = excluded.held, frozen = excluded.frozen, version = excluded.version,
+         block_number = excluded.block_number, updated_at = excluded.updated_at
+     WHERE balance.version = excluded.version - 1",
+);
+
 /// Writes balances, each over the version that it was read with; their versions grow by one.
 ///
 /// # Errors
@@ -73,37 +95,23 @@ pub async fn write(
     changes: &[BalanceChange],
     now: Millis,
 ) -> Result<(), StoreError> {
-    for run in runs(changes) {
-        let written = on!(conn, c => {
-            let mut query = QueryBuilder::new(
-                "INSERT INTO balance (wallet_no, asset_no, settled, incoming, outgoing, held, frozen, version,
-                                      block_number, updated_at) ",
-            );
-            query.push_values(run, |mut row, change| {
-                let Balance { position, held, frozen, version } = change.balance;
-                row.push_bind(change.wallet.0)
-                    .push_bind(change.asset.0)
-                    .push_bind(position.settled)
-                    .push_bind(position.incoming)
-                    .push_bind(position.outgoing)
-                    .push_bind(held)
-                    .push_bind(frozen)
-                    .push_bind(version.saturating_add(1))
-                    .push_bind(change.block.cast_signed())
-                    .push_bind(now);
-            });
-            query.push(
-                " ON CONFLICT (wallet_no, asset_no) DO UPDATE
-                 SET settled = excluded.settled, incoming = excluded.incoming, outgoing = excluded.outgoing,
-                     held = excluded.held, frozen = excluded.frozen, version = excluded.version,
-                     block_number = excluded.block_number, updated_at = excluded.updated_at
-                 WHERE balance.version = excluded.version - 1",
-            );
-            query.build().execute(c).await.map(|done| done.rows_affected())
-        })?;
-        if usize::try_from(written) != Ok(run.len()) {
-            return Err(StoreError::Stale("a balance changed meanwhile".to_owned()));
-        }
+    let written = BALANCE
+        .write(conn, changes, |row, change| {
+            let Balance { position, held, frozen, version } = change.balance;
+            row.push(change.wallet.0)?;
+            row.push(change.asset.0)?;
+            row.push(position.settled)?;
+            row.push(position.incoming)?;
+            row.push(position.outgoing)?;
+            row.push(held)?;
+            row.push(frozen)?;
+            row.push(version.saturating_add(1))?;
+            row.push(change.block.cast_signed())?;
+            row.push(now)
+        })
+        .await?;
+    if usize::try_from(written) != Ok(changes.len()) {
+        return Err(StoreError::Stale("a balance changed meanwhile".to_owned()));
     }
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! Where each chain stands: cursor and recent blocks.
 
-use sqlx::{FromRow, QueryBuilder};
+use sqlx::FromRow;
 
-use super::{Conn, StoreError, on, set::runs};
+use super::{Conn, StoreError, on, rows::Table};
 use crate::{
     chain::{BlockHash, BlockRef, ChainName, Family, Header},
     clock::Millis,
@@ -228,6 +228,9 @@ impl From<BlockRow> for BlockPoint {
     }
 }
 
+static BLOCK: Table =
+    Table::new("block", &["chain_no", "number", "hash", "parent_number", "parent_hash", "time"]);
+
 /// Remembers applied blocks, so that a reorg finds the way back.
 ///
 /// # Errors
@@ -237,22 +240,16 @@ pub async fn insert_blocks(
     chain: ChainNo,
     headers: &[Header],
 ) -> Result<(), StoreError> {
-    for run in runs(headers) {
-        on!(conn, c => {
-            let mut query = QueryBuilder::new(
-                "INSERT INTO block (chain_no, number, hash, parent_number, parent_hash, time) ",
-            );
-            query.push_values(run, |mut row, header| {
-                row.push_bind(chain.0)
-                    .push_bind(header.at.number.cast_signed())
-                    .push_bind(&header.at.hash.0[..])
-                    .push_bind(header.parent.number.cast_signed())
-                    .push_bind(&header.parent.hash.0[..])
-                    .push_bind(Millis::from_seconds(header.time));
-            });
-            query.build().execute(c).await.map(|_| ())
-        })?;
-    }
+    BLOCK
+        .write(conn, headers, |row, header| {
+            row.push(chain.0)?;
+            row.push(header.at.number.cast_signed())?;
+            row.push(&header.at.hash.0[..])?;
+            row.push(header.parent.number.cast_signed())?;
+            row.push(&header.parent.hash.0[..])?;
+            row.push(Millis::from_seconds(header.time))
+        })
+        .await?;
     Ok(())
 }
 

@@ -4,13 +4,14 @@
 //! A transaction that changes an endpoint and its deliveries changes the endpoint first, so that two of them
 //! never wait for each other.
 
-use sqlx::{FromRow, QueryBuilder};
+use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::{
     Conn, StoreError, endpoint,
     feed::{self, EventRef},
     on,
+    rows::Table,
 };
 use crate::{
     clock::Millis,
@@ -25,9 +26,6 @@ pub(crate) mod testing;
 mod tests;
 
 pub use list::{DeliveryRow, list};
-
-/// Rows written by one statement; both engines take far more parameters.
-const CHUNK: usize = 500;
 
 /// An endpoint with at least one delivery that can be claimed now.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow)]
@@ -91,6 +89,20 @@ pub struct NewDelivery {
     pub event: EventRef,
 }
 
+static DELIVERY: Table = Table::new(
+    "delivery",
+    &[
+        "id",
+        "endpoint_id",
+        "tenant_id",
+        "event_position",
+        "wallet_no",
+        "status",
+        "next_attempt_at",
+        "created_at",
+    ],
+);
+
 /// Puts events of one tenant on their way; the ids in the order of `deliveries`.
 ///
 /// # Errors
@@ -102,30 +114,21 @@ pub async fn insert(
     tenant: TenantId,
     deliveries: &[NewDelivery],
 ) -> Result<Vec<DeliveryId>, StoreError> {
-    let mut made = Vec::with_capacity(deliveries.len());
-    for chunk in deliveries.chunks(CHUNK) {
-        let rows: Vec<(DeliveryId, &NewDelivery)> =
-            chunk.iter().map(|delivery| (ids.next(), delivery)).collect();
-        on!(conn, c => {
-            let mut query = QueryBuilder::new(
-                "INSERT INTO delivery (id, endpoint_id, tenant_id, event_position, wallet_no, status,
-                                       next_attempt_at, created_at) ",
-            );
-            query.push_values(&rows, |mut row, (id, NewDelivery { endpoint, event })| {
-                row.push_bind(*id)
-                    .push_bind(*endpoint)
-                    .push_bind(tenant)
-                    .push_bind(event.position)
-                    .push_bind(event.wallet.map(|wallet| wallet.0))
-                    .push_bind(DeliveryStatus::Pending.as_str())
-                    .push_bind(now)
-                    .push_bind(now);
-            });
-            query.build().execute(c).await.map(|_| ())
-        })?;
-        made.extend(rows.into_iter().map(|(id, _)| id));
-    }
-    Ok(made)
+    let rows: Vec<(DeliveryId, &NewDelivery)> =
+        deliveries.iter().map(|delivery| (ids.next(), delivery)).collect();
+    DELIVERY
+        .write(conn, &rows, |row, (id, NewDelivery { endpoint, event })| {
+            row.push(*id)?;
+            row.push(*endpoint)?;
+            row.push(tenant)?;
+            row.push(event.position)?;
+            row.push(event.wallet.map(|wallet| wallet.0))?;
+            row.push(DeliveryStatus::Pending.as_str())?;
+            row.push(now)?;
+            row.push(now)
+        })
+        .await?;
+    Ok(rows.into_iter().map(|(id, _)| id).collect())
 }
 
 /// The conditions under which delivery `d` to endpoint `e` can be claimed at the time `$1`.

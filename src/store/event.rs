@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use sqlx::{FromRow, QueryBuilder};
+use sqlx::FromRow;
 
 use super::{
     Conn, StoreError, code,
     delivery::{self, NewDelivery},
     feed::EventRef,
     on,
-    set::{Blobs, runs, sets},
+    rows::Table,
+    set::{Blobs, sets},
 };
 use crate::{
     clock::Millis,
@@ -17,6 +18,37 @@ use crate::{
     id::{EndpointId, Ids, TenantId, WalletId},
     model::{TenantNo, WalletNo},
 };
+
+static EVENT: Table = Table::new(
+    "event",
+    &[
+        "tenant_no",
+        "position",
+        "events",
+        "kind",
+        "wallet_no",
+        "sequence",
+        "time",
+        "transfer_no",
+        "status",
+        "settled",
+        "incoming",
+        "outgoing",
+        "locked",
+        "head_number",
+        "asset_version",
+        "id",
+        "data",
+        "created_at",
+    ],
+);
+
+static WALLET_SEQUENCE: Table = Table::upsert(
+    "wallet_sequence",
+    &["wallet_no", "sequence"],
+    "ON CONFLICT (wallet_no) DO UPDATE SET sequence = wallet_sequence.sequence + excluded.sequence
+     RETURNING wallet_no, sequence",
+);
 
 /// A row of the table `event`.
 struct NewRow<'a> {
@@ -156,40 +188,32 @@ async fn insert_events(
     now: Millis,
     rows: &[NewRow<'_>],
 ) -> Result<(), StoreError> {
-    for run in runs(rows) {
-        on!(conn, c => {
-            let mut query = QueryBuilder::new(
-                "INSERT INTO event (tenant_no, position, events, kind, wallet_no, sequence, time, transfer_no,
-                                    status, settled, incoming, outgoing, locked, head_number, asset_version, id,
-                                    data, created_at) ",
-            );
-            query.push_values(run, |mut row, new| {
-                let (transfer, kind, data) = match &new.event.told {
-                    Told::Transfer(told) => (Some(told), told.kind, None),
-                    Told::Data { kind, id, data } => (None, *kind, Some((*id, data.as_str()))),
-                };
-                row.push_bind(tenant.0)
-                    .push_bind(new.position)
-                    .push_bind(new.events)
-                    .push_bind(kind.code())
-                    .push_bind(new.wallet.map(|wallet| wallet.0))
-                    .push_bind(new.sequence)
-                    .push_bind(new.event.time)
-                    .push_bind(transfer.map(|told| told.transfer.0))
-                    .push_bind(transfer.map(|told| code::status(told.status)))
-                    .push_bind(transfer.map(|told| told.position.settled))
-                    .push_bind(transfer.map(|told| told.position.incoming))
-                    .push_bind(transfer.map(|told| told.position.outgoing))
-                    .push_bind(transfer.map(|told| told.locked))
-                    .push_bind(transfer.map(|told| told.head.cast_signed()))
-                    .push_bind(transfer.map(|told| told.asset_version))
-                    .push_bind(data.map(|(id, _)| id))
-                    .push_bind(data.map(|(_, data)| data))
-                    .push_bind(now);
-            });
-            query.build().execute(c).await.map(|_| ())
-        })?;
-    }
+    EVENT
+        .write(conn, rows, |row, new| {
+            let (transfer, kind, data) = match &new.event.told {
+                Told::Transfer(told) => (Some(told), told.kind, None),
+                Told::Data { kind, id, data } => (None, *kind, Some((*id, data.as_str()))),
+            };
+            row.push(tenant.0)?;
+            row.push(new.position)?;
+            row.push(new.events)?;
+            row.push(kind.code())?;
+            row.push(new.wallet.map(|wallet| wallet.0))?;
+            row.push(new.sequence)?;
+            row.push(new.event.time)?;
+            row.push(transfer.map(|told| told.transfer.0))?;
+            row.push(transfer.map(|told| code::status(told.status)))?;
+            row.push(transfer.map(|told| told.position.settled))?;
+            row.push(transfer.map(|told| told.position.incoming))?;
+            row.push(transfer.map(|told| told.position.outgoing))?;
+            row.push(transfer.map(|told| told.locked))?;
+            row.push(transfer.map(|told| told.head.cast_signed()))?;
+            row.push(transfer.map(|told| told.asset_version))?;
+            row.push(data.map(|(id, _)| id))?;
+            row.push(data.map(|(_, data)| data))?;
+            row.push(now)
+        })
+        .await?;
     Ok(())
 }
 
@@ -215,21 +239,13 @@ async fn advance_sequences(
 ) -> Result<HashMap<WalletNo, i64>, StoreError> {
     let counts: Vec<(WalletNo, i64)> = counts.into_iter().collect();
     let mut before = HashMap::with_capacity(counts.len());
-    for run in runs(&counts) {
-        let rows: Vec<(i64, i64)> = on!(conn, c => {
-            let mut query = QueryBuilder::new("INSERT INTO wallet_sequence (wallet_no, sequence) ");
-            query.push_values(run, |mut row, (wallet, count)| {
-                row.push_bind(wallet.0).push_bind(*count);
-            });
-            query.push(
-                " ON CONFLICT (wallet_no) DO UPDATE
-                 SET sequence = wallet_sequence.sequence + excluded.sequence
-                 RETURNING wallet_no, sequence",
-            );
-            query.build_query_as().fetch_all(c).await
-        })?;
-        before.extend(rows.into_iter().map(|(wallet, last)| (WalletNo(wallet), last)));
-    }
+    let rows: Vec<(i64, i64)> = WALLET_SEQUENCE
+        .write_returning(conn, &counts, |row, (wallet, count)| {
+            row.push(wallet.0)?;
+            row.push(*count)
+        })
+        .await?;
+    before.extend(rows.into_iter().map(|(wallet, last)| (WalletNo(wallet), last)));
     for (wallet, count) in counts {
         let last = before.get_mut(&wallet).ok_or_else(|| {
             StoreError::corrupt(format!("no sequence of wallet no. {}", wallet.0))

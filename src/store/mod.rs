@@ -10,6 +10,7 @@ mod amount;
 mod code;
 mod engine;
 mod reader;
+mod rows;
 mod scalar;
 mod set;
 pub mod tx;

@@ -18,7 +18,7 @@ use sqlx::{
 use super::Conn;
 
 /// Rows in one statement at most. More are not quicker, and a statement's text grows with them.
-const MOST_ROWS: usize = 256;
+pub(super) const MOST_ROWS: usize = 256;
 
 /// A list of numbers for `IN ints($n)`.
 pub(super) struct Ints(pub Vec<i64>);

@@ -8,6 +8,7 @@ use super::{
     Conn, StoreError,
     chain::number,
     code, on,
+    rows::Table,
     set::{Ints, runs, sets},
 };
 use crate::{
@@ -347,6 +348,37 @@ pub async fn settling(
     Ok(rows.into_iter().filter(|row| row.opened_number <= upto).map(balance).collect())
 }
 
+static TRANSFER: Table = Table::new(
+    "transfer",
+    &[
+        "no",
+        "id",
+        "mark",
+        "wallet_no",
+        "tenant_no",
+        "chain_no",
+        "asset_no",
+        "status",
+        "direction",
+        "kind",
+        "counted",
+        "connection",
+        "amount",
+        "counterparty",
+        "tx",
+        "ordinal",
+        "block_number",
+        "block_hash",
+        "block_time",
+        "reason",
+        "memo",
+        "seen_at",
+        "settled_at",
+    ],
+);
+
+static ENTRY: Table = Table::new("entry", &["transfer_no", "kind", "amount", "created_at"]);
+
 /// Writes new transfers.
 ///
 /// # Errors
@@ -356,42 +388,34 @@ pub async fn insert(
     chain: ChainNo,
     transfers: &[Transfer],
 ) -> Result<(), StoreError> {
-    for run in runs(transfers) {
-        on!(conn, c => {
-            let mut query = QueryBuilder::new(
-                "INSERT INTO transfer (no, id, mark, wallet_no, tenant_no, chain_no, asset_no, status, direction,
-                                       kind, counted, connection, amount, counterparty, tx, ordinal,
-                                       block_number, block_hash, block_time, reason, memo, seen_at, settled_at) ",
-            );
-            query.push_values(run, |mut row, transfer| {
-                let unsettled = transfer.status != Status::Settled;
-                row.push_bind(transfer.no.0)
-                    .push_bind(transfer.id)
-                    .push_bind(unsettled.then(|| transfer.id.mark()))
-                    .push_bind(transfer.wallet.0)
-                    .push_bind(transfer.tenant.0)
-                    .push_bind(chain.0)
-                    .push_bind(transfer.asset.0)
-                    .push_bind(code::status(transfer.status))
-                    .push_bind(code::direction(transfer.direction))
-                    .push_bind(code::kind(transfer.kind))
-                    .push_bind(transfer.counted)
-                    .push_bind(i64::from(transfer.connection))
-                    .push_bind(transfer.amount)
-                    .push_bind(transfer.counterparty.as_ref().map(Address::as_slice))
-                    .push_bind(transfer.tx.as_slice())
-                    .push_bind(ordinal_bytes(&transfer.ordinal))
-                    .push_bind(transfer.block.number.cast_signed())
-                    .push_bind(&transfer.block.hash.0[..])
-                    .push_bind(transfer.block_time)
-                    .push_bind(transfer.reason.map(Reason::as_str))
-                    .push_bind(transfer.memo.as_deref())
-                    .push_bind(transfer.seen_at)
-                    .push_bind(transfer.settled_at);
-            });
-            query.build().execute(c).await.map(|_| ())
-        })?;
-    }
+    TRANSFER
+        .write(conn, transfers, |row, transfer| {
+            let unsettled = transfer.status != Status::Settled;
+            row.push(transfer.no.0)?;
+            row.push(transfer.id)?;
+            row.push(unsettled.then(|| transfer.id.mark()))?;
+            row.push(transfer.wallet.0)?;
+            row.push(transfer.tenant.0)?;
+            row.push(chain.0)?;
+            row.push(transfer.asset.0)?;
+            row.push(code::status(transfer.status))?;
+            row.push(code::direction(transfer.direction))?;
+            row.push(code::kind(transfer.kind))?;
+            row.push(transfer.counted)?;
+            row.push(i64::from(transfer.connection))?;
+            row.push(transfer.amount)?;
+            row.push(transfer.counterparty.as_ref().map(Address::as_slice))?;
+            row.push(transfer.tx.as_slice())?;
+            row.push(ordinal_bytes(&transfer.ordinal))?;
+            row.push(transfer.block.number.cast_signed())?;
+            row.push(&transfer.block.hash.0[..])?;
+            row.push(transfer.block_time)?;
+            row.push(transfer.reason.map(Reason::as_str))?;
+            row.push(transfer.memo.as_deref())?;
+            row.push(transfer.seen_at)?;
+            row.push(transfer.settled_at)
+        })
+        .await?;
     Ok(())
 }
 
@@ -485,19 +509,14 @@ pub async fn insert_entries(
     entries: &[Entry],
     now: Millis,
 ) -> Result<(), StoreError> {
-    for run in runs(entries) {
-        on!(conn, c => {
-            let mut query =
-                QueryBuilder::new("INSERT INTO entry (transfer_no, kind, amount, created_at) ");
-            query.push_values(run, |mut row, entry| {
-                row.push_bind(entry.transfer.0)
-                    .push_bind(entry.kind.code())
-                    .push_bind(entry.amount)
-                    .push_bind(now);
-            });
-            query.build().execute(c).await.map(|_| ())
-        })?;
-    }
+    ENTRY
+        .write(conn, entries, |row, entry| {
+            row.push(entry.transfer.0)?;
+            row.push(entry.kind.code())?;
+            row.push(entry.amount)?;
+            row.push(now)
+        })
+        .await?;
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use alloy::primitives::{Address, U256};
+use alloy::primitives::{Address, U64, U256};
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use tidemark::dev::{
@@ -63,12 +63,19 @@ impl Node {
 
     /// Puts one new unit of the token for each of the first `count` accounts into the next block.
     async fn pay(&self, count: u64) -> anyhow::Result<()> {
+        let sent: U64 =
+            self.rpc().call("eth_getTransactionCount", json!([self.bank, "latest"])).await?;
         let calls: Vec<Value> = (0..count)
             .map(|n| {
                 let to = address(n);
                 let mint = contracts::token_mint(self.token, self.bank, to, U256::from(1));
-                let params = [mint.with_gas(GAS)];
-                json!({"jsonrpc": "2.0", "id": n, "method": "eth_sendTransaction", "params": params})
+                let mut call = json!({
+                    "jsonrpc": "2.0", "id": n, "method": "eth_sendTransaction",
+                    "params": [mint.with_gas(GAS)]
+                });
+                // The node takes the calls of a batch in any order.
+                call["params"][0]["nonce"] = json!(sent + U64::from(n));
+                call
             })
             .collect();
         let host = self.rpc().url().trim_start_matches("http://");
