@@ -124,6 +124,36 @@ impl From<[u8; 32]> for TxId {
     }
 }
 
+/// Addresses of one length, one behind the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PackedAddresses<'a> {
+    /// Of EVM chains.
+    Short(&'a [[u8; 20]]),
+    /// Of Solana.
+    Long(&'a [[u8; 32]]),
+}
+
+impl<'a> PackedAddresses<'a> {
+    /// Takes `count` addresses apart; `None` if that does not make them of a length that a family has.
+    #[must_use]
+    pub fn new(bytes: &'a [u8], count: usize) -> Option<Self> {
+        match (bytes.as_chunks(), bytes.as_chunks()) {
+            ((short, []), _) if short.len() == count => Some(Self::Short(short)),
+            (_, (long, [])) if long.len() == count => Some(Self::Long(long)),
+            _ => None,
+        }
+    }
+
+    /// The highest of them.
+    #[must_use]
+    pub fn highest(self) -> Option<&'a [u8]> {
+        match self {
+            Self::Short(short) => short.iter().max().map(<[u8; 20]>::as_slice),
+            Self::Long(long) => long.iter().max().map(<[u8; 32]>::as_slice),
+        }
+    }
+}
+
 /// What names a block: 32 bytes in every family.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlockHash(pub [u8; 32]);

@@ -17,13 +17,13 @@ mod signature;
 pub mod solana;
 mod source;
 
-pub use address::{Address, AddressError, BadValue, BlockHash, TxId};
+pub use address::{Address, AddressError, BadValue, BlockHash, PackedAddresses, TxId};
 pub use family::{Defaults, Family, Identity, Rules};
 pub use name::{AssetKey, ChainName};
 pub use rpc::SetupError;
 pub use signature::SignatureError;
 pub use source::{
-    AddressIndex, Announced, BalanceQuery, Block, BlockRef, Header, Holding, IsWatched, Kind,
-    Movement, Ordinal, Past, SafeProof, SafeRejection, SafeSighting, SafeSource, Settlement,
-    SettlementTag, Source, SourceError, TokenFacts, TokenSource, TxFact, TxLookup,
+    AddressIndex, Announced, BalanceQuery, Block, BlockRef, Header, Holding, Kind, Movement,
+    Ordinal, Past, SafeProof, SafeRejection, SafeSighting, SafeSource, Settlement, SettlementTag,
+    Source, SourceError, TokenFacts, TokenSource, TxFact, TxLookup,
 };

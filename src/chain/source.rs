@@ -42,9 +42,6 @@ pub struct Block {
     pub unread_memos: Vec<TxId>,
 }
 
-/// Whether somebody watches an address at this moment.
-pub type IsWatched<'a> = dyn Fn(&Address) -> bool + Send + Sync + 'a;
-
 impl Block {
     /// A block with nothing in it yet.
     #[must_use]
@@ -61,8 +58,8 @@ impl Block {
 
     /// Drops the movements, touched holdings and memos that concern no watched address. Transactions and
     /// Safes stay: those that matter are known by other means.
-    pub fn retain_watched(&mut self, watched: &IsWatched<'_>) {
-        let is_watched = |address: &Option<Address>| address.as_ref().is_some_and(watched);
+    pub fn retain_watched(&mut self, watched: impl Fn(&Address) -> bool) {
+        let is_watched = |address: &Option<Address>| address.as_ref().is_some_and(&watched);
         self.movements.retain(|movement| is_watched(&movement.from) || is_watched(&movement.to));
         self.touched.retain(|query| watched(&query.address));
         if !self.unread_memos.is_empty() {
@@ -362,15 +359,10 @@ pub trait Source: Send + Sync + 'static {
         queries: &[BalanceQuery],
     ) -> Result<Vec<Holding>, SourceError>;
 
-    /// Reduces a block to what concerns watched addresses, and reads what the block itself does not show of
-    /// that. Called when the block is connected, not when it is fetched: blocks are fetched ahead while
-    /// registrations come and go.
-    async fn complete(
-        &self,
-        mut block: Block,
-        watched: &IsWatched<'_>,
-    ) -> Result<Block, SourceError> {
-        block.retain_watched(watched);
+    /// Reads what a block does not show of what is left in it, after [`Block::retain_watched`]. Both are done
+    /// when the block is connected, not when it is fetched: blocks are fetched ahead while registrations come
+    /// and go.
+    async fn complete(&self, block: Block) -> Result<Block, SourceError> {
         Ok(block)
     }
 

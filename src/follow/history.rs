@@ -189,7 +189,7 @@ async fn every_block(
     let mut next = from;
     while next <= to.number {
         let end = to.number.min(next.saturating_add(RANGE - 1));
-        for block in source.blocks(next, end).await? {
+        for mut block in source.blocks(next, end).await? {
             let header = block.header;
             if last.is_some_and(|last| header.parent != last) {
                 return Err(SourceError::NotThere(format!(
@@ -198,7 +198,8 @@ async fn every_block(
                 )));
             }
             last = Some(header.at);
-            let block = source.complete(block, &|other| *other == address).await?;
+            block.retain_watched(|other| *other == address);
+            let block = source.complete(block).await?;
             if !block.movements.is_empty() {
                 pasts.push(Past { header, movements: block.movements });
             }

@@ -31,8 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     chain::{
-        Address, Announced, BalanceQuery, Block, BlockRef, Header, Settlement, Source, SourceError,
-        TxId,
+        Announced, BalanceQuery, Block, BlockRef, Header, Settlement, Source, SourceError, TxId,
     },
     clock::Clock,
     commit::{CommitError, Committed, Committer},
@@ -43,7 +42,7 @@ use crate::{
     model::{BlockPoint, Cursor},
     registry::Watchlist,
     retry::Backoff,
-    store::{StoreError, watch as watch_store},
+    store::{StoreError, watch_load::watched_addresses},
 };
 
 /// A node is asked this often before its contradiction to the settled block halts the chain.
@@ -343,10 +342,8 @@ impl Follower {
             return Err(TurnError::Halted(reason.clone()));
         }
         self.gauge_halted(0);
-        let mut session = self.committer.db.read().await?;
-        let open = watch_store::open_addresses(&mut session.conn(), cursor.no).await?;
-        drop(session);
-        self.watchlist.insert(open);
+        watched_addresses(&self.committer.db, cursor.no, |some| self.watchlist.insert_packed(some))
+            .await?;
         self.gauge_cursor(&cursor);
         if !self.assets_ready {
             cursor = self.ready_assets(&cursor).await?;
@@ -485,10 +482,13 @@ impl Follower {
     }
 
     /// What of a block touches a watched address or a tracked transaction; its Safes proven.
-    async fn matched(&self, block: Block) -> Result<MatchedBlock, TurnError> {
-        let watched = |address: &Address| self.watchlist.contains(address);
+    async fn matched(&self, mut block: Block) -> Result<MatchedBlock, TurnError> {
+        {
+            let watched = self.watchlist.read();
+            block.retain_watched(|address| watched.contains(address));
+        }
         let Block { header, movements, transactions, safes, touched, .. } =
-            self.source.complete(block, &watched).await?;
+            self.source.complete(block).await?;
         // Where the state after this block is gone, the comparison with the chain's state finds out later.
         let holdings = self.state(header.at, &touched).await?.unwrap_or_default();
         let touched = touched.into_iter().zip(holdings).collect();

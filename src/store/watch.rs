@@ -76,23 +76,6 @@ macro_rules! select_watch {
     };
 }
 
-/// The addresses whose movements count on a chain, in order.
-///
-/// # Errors
-/// [`StoreError`] of the engine.
-pub async fn open_addresses(
-    conn: &mut Conn<'_>,
-    chain: ChainNo,
-) -> Result<Vec<Address>, StoreError> {
-    let rows: Vec<Vec<u8>> = on!(conn, c => sqlx::query_scalar(
-        "SELECT DISTINCT address FROM watch WHERE chain_no = $1 AND status IN (1, 2) ORDER BY address",
-    )
-    .bind(chain.0)
-    .fetch_all(c)
-    .await)?;
-    rows.into_iter().map(|bytes| bytes.try_into().map_err(StoreError::corrupt)).collect()
-}
-
 /// Watches that wait to be opened (`requested`) or closed (`closing`), oldest wallets first, with their wallets
 /// as events show them.
 ///

@@ -275,7 +275,7 @@ fn movements(answer: &Answer, header: Header, owner: Address) -> Result<Vec<Move
     let tx = transaction(answer)?;
     let mut block = Block::empty(header);
     decode::transaction(&verify::transaction(&tx)?, &mut block)?;
-    block.retain_watched(&|address| *address == owner);
+    block.retain_watched(|address| *address == owner);
     for id in std::mem::take(&mut block.unread_memos) {
         memo::write(&mut block, id, memo::text(&answer.parse()?).as_deref());
     }

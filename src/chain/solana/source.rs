@@ -21,7 +21,7 @@ use super::{
 use crate::{
     chain::{
         Address, AddressIndex, Announced, BalanceQuery, Block, BlockRef, ChainName, Family, Header,
-        Holding, IsWatched, Past, SettlementTag, Source, SourceError, TokenFacts, TokenSource,
+        Holding, Past, SettlementTag, Source, SourceError, TokenFacts, TokenSource,
         rpc::{Decoder, Dialect, Failure, Listener, Pool, SetupError},
     },
     config::{ChainConfig, Verification},
@@ -153,12 +153,7 @@ impl Source for SolanaSource {
         self.pool.ask(|node| async move { self.inner.balances(&node, at, queries).await }).await
     }
 
-    async fn complete(
-        &self,
-        mut block: Block,
-        watched: &IsWatched<'_>,
-    ) -> Result<Block, SourceError> {
-        block.retain_watched(watched);
+    async fn complete(&self, mut block: Block) -> Result<Block, SourceError> {
         let txs = std::mem::take(&mut block.unread_memos);
         if txs.is_empty() {
             return Ok(block);

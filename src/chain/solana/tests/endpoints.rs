@@ -309,8 +309,9 @@ async fn an_endpoint_that_stands_still_does_not_hold_the_chain_back() {
 /// What a block says beside the payments to `watched`, once it is complete.
 async fn memos(source: &SolanaSource, block: &Block, watched: u8) -> Vec<Option<String>> {
     let watched = Address::from(key(watched));
-    let block = source.complete(block.clone(), &|address| *address == watched).await;
-    let block = block.expect("a block");
+    let mut block = block.clone();
+    block.retain_watched(|address| *address == watched);
+    let block = source.complete(block).await.expect("a block");
     assert!(block.unread_memos.is_empty(), "a complete block has nothing unread");
     assert!(
         block.movements.iter().all(|m| m.from == Some(watched) || m.to == Some(watched)),
@@ -360,7 +361,7 @@ async fn a_memo_that_no_node_has_is_an_error_and_not_left_out() {
     .await;
     let source = only(&node);
     let block = source.block(at).await.expect("an answer").expect("a block");
-    let error = source.complete(block, &|_| true).await.expect_err("no such transaction");
+    let error = source.complete(block).await.expect_err("no such transaction");
     assert!(matches!(error, SourceError::NotThere(_)), "{error}");
 }
 
