@@ -25,6 +25,7 @@ use std::{
 
 use decide::Relation;
 use futures::FutureExt as _;
+use prefetch::Prefetch;
 use sweep::Sweep;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -47,6 +48,10 @@ use crate::{
 
 /// A node is asked this often before its contradiction to the settled block halts the chain.
 const CONTRADICTIONS_TO_HALT: u32 = 3;
+/// What one commit takes at most while catching up, if it has come already: movements that somebody watches, and
+/// blocks. More would be quicker still, and take memory.
+const MOST_MOVEMENTS: usize = 20_000;
+const MOST_BLOCKS: usize = 2_000;
 /// Between two such questions; announcements would otherwise bring them all within a moment.
 const CONTRADICTION_PAUSE: Duration = Duration::from_millis(500);
 /// How many heights in a row may be without a block before the search for one is given up.
@@ -291,7 +296,7 @@ impl Follower {
             match decide::relate(&applied, &head) {
                 Relation::Same => {}
                 Relation::Child => match self.source.block(head.at).await? {
-                    Some(block) => self.connect(&cursor, vec![block], cursor.settled).await?,
+                    Some(block) => self.connect_one(&cursor, block).await?,
                     None => turn = Turn::More,
                 },
                 Relation::Ahead => {
@@ -427,29 +432,26 @@ impl Follower {
             return Ok(false);
         }
         self.gauge_head(&block.header);
-        self.connect(cursor, vec![block], cursor.settled).await?;
+        self.connect_one(cursor, block).await?;
         Ok(true)
+    }
+
+    /// Commits one block that continues the cursor. What settles is the next step's matter.
+    async fn connect_one(&mut self, cursor: &Cursor, block: Block) -> Result<(), TurnError> {
+        let matched = self.matched(vec![block]).await?;
+        self.connect(cursor, &matched, cursor.settled).await
     }
 
     /// Commits blocks that continue the cursor, and settles up to `settled`.
     async fn connect(
         &mut self,
         cursor: &Cursor,
-        blocks: Vec<Block>,
+        matched: &[MatchedBlock],
         settled: BlockPoint,
     ) -> Result<(), TurnError> {
-        let started = Instant::now();
-        let mut matched = Vec::with_capacity(blocks.len());
-        for block in blocks {
-            matched.push(self.matched(block).await?);
-        }
-        self.metrics
-            .apply_duration_seconds
-            .with_label_values(&[self.config.name.as_str(), "match"])
-            .observe(started.elapsed().as_secs_f64());
         let mut figures = Figures::new();
         for _ in 0..=matched.len() {
-            match self.committer.connect(cursor, &matched, settled, &figures).await {
+            match self.committer.connect(cursor, matched, settled, &figures).await {
                 Ok(committed) => {
                     self.committed(&committed);
                     return Ok(());
@@ -481,8 +483,21 @@ impl Follower {
         Err(TurnError::Retry("the chain's own figures did not cover what was spent".into()))
     }
 
-    /// What of a block touches a watched address or a tracked transaction; its Safes proven.
-    async fn matched(&self, mut block: Block) -> Result<MatchedBlock, TurnError> {
+    /// What of some blocks touches a watched address or a tracked transaction; their Safes proven.
+    async fn matched(&self, blocks: Vec<Block>) -> Result<Vec<MatchedBlock>, TurnError> {
+        let started = Instant::now();
+        let mut matched = Vec::with_capacity(blocks.len());
+        for block in blocks {
+            matched.push(self.match_one(block).await?);
+        }
+        self.metrics
+            .apply_duration_seconds
+            .with_label_values(&[self.config.name.as_str(), "match"])
+            .observe(started.elapsed().as_secs_f64());
+        Ok(matched)
+    }
+
+    async fn match_one(&self, mut block: Block) -> Result<MatchedBlock, TurnError> {
         {
             let watched = self.watchlist.read();
             block.retain_watched(|address| watched.contains(address));
@@ -527,7 +542,7 @@ impl Follower {
             Settlement::Confirmations(depth) => Some(head.at.number.saturating_sub(depth)),
         };
         let mut cursor = cursor.clone();
-        let mut prefetch = prefetch::Prefetch::new(
+        let mut prefetch = Prefetch::new(
             Arc::clone(&self.source),
             cursor.head.at.number + 1,
             head.at.number,
@@ -535,7 +550,15 @@ impl Follower {
         );
         let begun = (cursor.head.at.number, Instant::now());
         let mut reported = begun;
-        while let Some(blocks) = prefetch.next().await? {
+        let mut waiting = None;
+        loop {
+            let blocks = match waiting.take() {
+                Some(blocks) => blocks,
+                None => match prefetch.next().await? {
+                    Some(blocks) => blocks,
+                    None => return Ok(()),
+                },
+            };
             if let Err(index) =
                 decide::links(&cursor.head.at, blocks.iter().map(|block| &block.header))
             {
@@ -545,8 +568,12 @@ impl Follower {
                 }
                 return Err(TurnError::Retry("the node changed branches while it was read".into()));
             }
-            let settled = settle::settled_in(&cursor, &blocks, said, head.at.number);
-            self.connect(&cursor, blocks, settled).await?;
+            let mut matched = self.matched(blocks).await?;
+            let more = self.take_more(&mut prefetch, &mut matched, head.at.number).await;
+            let settled = settle::settled_in(&cursor, &matched, said, head.at.number);
+            self.connect(&cursor, &matched, settled).await?;
+            // What came of the rest counts only after what was good before it.
+            waiting = more?;
             if self.wake_up.notified().now_or_never().is_some() {
                 let at = self.current()?;
                 self.boundary(&at).await?;
@@ -566,6 +593,30 @@ impl Follower {
                 reported = (cursor.head.at.number, Instant::now());
             }
         }
-        Ok(())
+    }
+
+    /// Adds ranges that have come already to what is committed next: the rows of one commit are written
+    /// together, and a balance that changes in each of its blocks is written once. Gives a range that has to
+    /// wait: one that does not link, and the last one, which settles by itself.
+    async fn take_more(
+        &self,
+        prefetch: &mut Prefetch,
+        matched: &mut Vec<MatchedBlock>,
+        head: u64,
+    ) -> Result<Option<Vec<Block>>, TurnError> {
+        loop {
+            let movements: usize = matched.iter().map(|block| block.movements.len()).sum();
+            let Some(tip) = matched.last().map(|block| block.header.at) else { return Ok(None) };
+            if movements >= MOST_MOVEMENTS || matched.len() >= MOST_BLOCKS || tip.number >= head {
+                return Ok(None);
+            }
+            let Some(blocks) = prefetch.ready().await? else { return Ok(None) };
+            let last = blocks.last().is_none_or(|block| block.header.at.number >= head);
+            let headers = blocks.iter().map(|block| &block.header);
+            if last || decide::links(&tip, headers).is_err() {
+                return Ok(Some(blocks));
+            }
+            matched.extend(self.matched(blocks).await?);
+        }
     }
 }

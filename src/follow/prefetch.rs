@@ -66,6 +66,15 @@ impl Prefetch {
         }
     }
 
+    /// The next range's blocks, if they have come already.
+    pub(super) async fn ready(&mut self) -> Result<Option<Vec<Block>>, SourceError> {
+        if self.in_flight.front().is_some_and(|(_, handle)| handle.is_finished()) {
+            self.next().await
+        } else {
+            Ok(None)
+        }
+    }
+
     fn fill(&mut self) {
         while self.in_flight.len() < self.window.size() && self.next <= self.last {
             let from = self.next;

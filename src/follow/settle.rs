@@ -6,7 +6,8 @@ use super::{
     figures,
 };
 use crate::{
-    chain::{Block, Holding, Settlement},
+    chain::{Holding, Settlement},
+    ledger::known::MatchedBlock,
     model::{BalanceRef, BlockPoint, Cursor},
     store::{chain as chain_store, transfer},
 };
@@ -113,7 +114,7 @@ impl Follower {
 /// when it began. The last batch leaves it to [`Follower::settle`], which has the node's states to compare with.
 pub(super) fn settled_in(
     cursor: &Cursor,
-    blocks: &[Block],
+    blocks: &[MatchedBlock],
     said: Option<u64>,
     head: u64,
 ) -> BlockPoint {

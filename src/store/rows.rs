@@ -1,13 +1,16 @@
-//! Adding rows to a table, however many: in runs whose lengths are powers of two. While the engine takes one run, the
-//! next is made ready.
+//! Adding rows to a table, however many, in runs; while the engine takes one run, the next is made ready.
+//!
+//! SQLite takes a run as multi-row `VALUES`, in lengths that are powers of two, so that there are few texts.
+//! PostgreSQL takes one array per column: one text for all lengths, which each connection parses and plans once.
 
 use std::sync::{Arc, OnceLock};
 
 use futures::future::join;
 use sqlx::{
     Arguments, AssertSqlSafe, Encode, FromRow, Postgres, Sqlite, Type,
+    encode::IsNull,
     error::BoxDynError,
-    postgres::{PgArguments, PgRow},
+    postgres::{PgArgumentBuffer, PgArguments, PgRow, PgTypeInfo, types::Oid},
     sqlite::{SqliteArguments, SqliteRow},
 };
 
@@ -16,7 +19,9 @@ use super::{
     set::{MOST_ROWS, runs},
 };
 
-/// How many lengths a run can have.
+/// Rows that PostgreSQL takes at once: enough that a round trip does not count.
+const ROWS_OF_ARRAYS: usize = 2048;
+/// How many lengths a run of SQLite can have.
 const LENGTHS: usize = MOST_ROWS.ilog2() as usize + 1;
 
 /// A table, the columns that are written, and what follows the rows in the statement.
@@ -26,7 +31,7 @@ pub(super) struct Table {
     tail: &'static str,
     /// The statements for runs of 1, 2, 4, … rows.
     sqlite: [OnceLock<Arc<str>>; LENGTHS],
-    postgres: [OnceLock<Arc<str>>; LENGTHS],
+    postgres: OnceLock<Arc<str>>,
 }
 
 /// The values of one row, in the order of the table's columns.
@@ -34,7 +39,7 @@ pub(super) struct Row<'a>(Values<'a>);
 
 enum Values<'a> {
     Sqlite(&'a mut SqliteArguments),
-    Postgres(&'a mut PgArguments),
+    Postgres(std::slice::IterMut<'a, Array>),
 }
 
 /// What both engines can store.
@@ -56,8 +61,83 @@ impl Row<'_> {
     pub fn push<'q>(&mut self, value: impl Value<'q>) -> Result<(), BoxDynError> {
         match &mut self.0 {
             Values::Sqlite(arguments) => Arguments::add(*arguments, value),
-            Values::Postgres(arguments) => Arguments::add(*arguments, value),
+            Values::Postgres(columns) => columns
+                .next()
+                .ok_or("a row has more values than the table has columns")?
+                .push(value),
         }
+    }
+}
+
+/// A column of a run, in the binary form of PostgreSQL's arrays (`array_recv` in its source): the number of
+/// dimensions, whether there are nulls, the elements' type, their count, the first index, then each element
+/// behind its length, which is -1 for null.
+#[derive(Default)]
+struct Array {
+    elements: PgArgumentBuffer,
+    count: i32,
+    nulls: bool,
+    element: Option<Oid>,
+}
+
+impl Array {
+    fn push<'q, T: Encode<'q, Postgres> + Type<Postgres>>(
+        &mut self,
+        value: T,
+    ) -> Result<(), BoxDynError> {
+        self.element = T::type_info().oid();
+        self.count += 1;
+        let start = self.elements.len();
+        self.elements.extend_from_slice(&(-1i32).to_be_bytes());
+        match value.encode(&mut self.elements)? {
+            IsNull::Yes => self.nulls = true,
+            IsNull::No => {
+                let length = i32::try_from(self.elements.len() - start - size_of::<i32>())?;
+                self.elements[start..start + size_of::<i32>()]
+                    .copy_from_slice(&length.to_be_bytes());
+            }
+        }
+        Ok(())
+    }
+
+    /// The array type of an element's type, by the numbers in PostgreSQL's `pg_type.dat`.
+    fn oid(&self) -> Result<Oid, BoxDynError> {
+        let element = self.element.ok_or("a column of no type")?;
+        Ok(Oid(match element.0 {
+            16 => 1000,
+            17 => 1001,
+            20 => 1016,
+            21 => 1005,
+            25 => 1009,
+            1700 => 1231,
+            2950 => 2951,
+            other => return Err(format!("columns of type {other} are not written in sets").into()),
+        }))
+    }
+}
+
+impl Type<Postgres> for Array {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_name("anyarray")
+    }
+}
+
+impl Encode<'_, Postgres> for Array {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        let element = self.element.ok_or("a column of no type")?;
+        for field in [1, i32::from(self.nulls)] {
+            buffer.extend_from_slice(&field.to_be_bytes());
+        }
+        buffer.extend_from_slice(&element.0.to_be_bytes());
+        for field in [self.count, 1] {
+            buffer.extend_from_slice(&field.to_be_bytes());
+        }
+        buffer.extend_from_slice(&self.elements);
+        Ok(IsNull::No)
+    }
+
+    fn produces(&self) -> Option<PgTypeInfo> {
+        self.oid().ok().map(PgTypeInfo::with_oid)
     }
 }
 
@@ -78,7 +158,7 @@ impl Table {
             columns,
             tail,
             sqlite: [const { OnceLock::new() }; LENGTHS],
-            postgres: [const { OnceLock::new() }; LENGTHS],
+            postgres: OnceLock::new(),
         }
     }
 
@@ -106,7 +186,7 @@ impl Table {
                 }
             }
             Conn::Postgres(c) => {
-                let mut runs = runs(rows).map(|run| self.postgres(run, &fill));
+                let mut runs = rows.chunks(ROWS_OF_ARRAYS).map(|run| self.postgres(run, &fill));
                 let mut next = runs.next().transpose()?;
                 while let Some((sql, arguments)) = next {
                     let query = sqlx::query_with(AssertSqlSafe(sql), arguments);
@@ -120,7 +200,7 @@ impl Table {
         Ok(written)
     }
 
-    /// Writes `rows`, and gives what the tail's `RETURNING` names.
+    /// Writes `rows`, and gives what the tail's `RETURNING` names, in no order.
     ///
     /// # Errors
     /// [`StoreError`] of the engine.
@@ -134,17 +214,21 @@ impl Table {
         R: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin,
     {
         let mut returned = Vec::with_capacity(rows.len());
-        for run in runs(rows) {
-            returned.extend(match conn {
-                Conn::Sqlite(c) => {
+        match conn {
+            Conn::Sqlite(c) => {
+                for run in runs(rows) {
                     let (sql, arguments) = self.sqlite(run, &fill)?;
-                    sqlx::query_as_with(AssertSqlSafe(sql), arguments).fetch_all(&mut **c).await?
+                    let query = sqlx::query_as_with(AssertSqlSafe(sql), arguments);
+                    returned.append(&mut query.fetch_all(&mut **c).await?);
                 }
-                Conn::Postgres(c) => {
+            }
+            Conn::Postgres(c) => {
+                for run in rows.chunks(ROWS_OF_ARRAYS) {
                     let (sql, arguments) = self.postgres(run, &fill)?;
-                    sqlx::query_as_with(AssertSqlSafe(sql), arguments).fetch_all(&mut **c).await?
+                    let query = sqlx::query_as_with(AssertSqlSafe(sql), arguments);
+                    returned.append(&mut query.fetch_all(&mut **c).await?);
                 }
-            });
+            }
         }
         Ok(returned)
     }
@@ -154,16 +238,21 @@ impl Table {
         run: &[T],
         fill: impl Fn(&mut Row<'_>, &T) -> Result<(), BoxDynError>,
     ) -> Result<(Arc<str>, SqliteArguments), StoreError> {
-        // OR FAIL: whoever meets an error undoes the whole transaction, so SQLite need not be able to undo the
-        // statement alone, which costs a copy of each page.
-        let insert = if self.tail.is_empty() { "INSERT OR FAIL INTO" } else { "INSERT INTO" };
         let mut arguments = SqliteArguments::default();
         arguments.reserve(run.len() * self.columns.len(), 0);
         for row in run {
             fill(&mut Row(Values::Sqlite(&mut arguments)), row).map_err(sqlx::Error::Encode)?;
         }
-        let text =
-            self.sqlite[log2(run)].get_or_init(|| self.text(insert, run.len(), |_| "?".into()));
+        let length = run.len().checked_ilog2().map_or(0, |log| log as usize);
+        let text = self.sqlite[length].get_or_init(|| {
+            // OR FAIL: whoever meets an error undoes the whole transaction, so SQLite need not be able to undo
+            // the statement alone, which costs a copy of each page.
+            let insert = if self.tail.is_empty() { "INSERT OR FAIL" } else { "INSERT" };
+            let row = format!("({})", vec!["?"; self.columns.len()].join(","));
+            let rows = vec![row; run.len()].join(",");
+            let (name, columns, tail) = (self.name, self.columns.join(", "), self.tail);
+            format!("{insert} INTO {name} ({columns}) VALUES {rows} {tail}").into()
+        });
         Ok((Arc::clone(text), arguments))
     }
 
@@ -172,28 +261,24 @@ impl Table {
         run: &[T],
         fill: impl Fn(&mut Row<'_>, &T) -> Result<(), BoxDynError>,
     ) -> Result<(Arc<str>, PgArguments), StoreError> {
-        let mut arguments = PgArguments::default();
-        arguments.reserve(run.len() * self.columns.len(), 0);
+        let mut columns: Vec<Array> = Vec::new();
+        columns.resize_with(self.columns.len(), Array::default);
         for row in run {
-            fill(&mut Row(Values::Postgres(&mut arguments)), row).map_err(sqlx::Error::Encode)?;
+            fill(&mut Row(Values::Postgres(columns.iter_mut())), row)
+                .map_err(sqlx::Error::Encode)?;
         }
-        let text = self.postgres[log2(run)]
-            .get_or_init(|| self.text("INSERT INTO", run.len(), |number| format!("${number}")));
+        let mut arguments = PgArguments::default();
+        for column in columns {
+            column.oid().map_err(sqlx::Error::Encode)?;
+            arguments.add(column).map_err(sqlx::Error::Encode)?;
+        }
+        let text = self.postgres.get_or_init(|| {
+            let places: Vec<String> =
+                (1..=self.columns.len()).map(|number| format!("${number}")).collect();
+            let (name, columns, tail) = (self.name, self.columns.join(", "), self.tail);
+            let places = places.join(", ");
+            format!("INSERT INTO {name} ({columns}) SELECT * FROM unnest({places}) {tail}").into()
+        });
         Ok((Arc::clone(text), arguments))
     }
-
-    fn text(&self, insert: &str, rows: usize, place: impl Fn(usize) -> String) -> Arc<str> {
-        let width = self.columns.len();
-        let row = |index: usize| {
-            let places: Vec<String> = (1..=width).map(|n| place(index * width + n)).collect();
-            format!("({})", places.join(","))
-        };
-        let rows: Vec<String> = (0..rows).map(row).collect();
-        let (name, columns) = (self.name, self.columns.join(", "));
-        format!("{insert} {name} ({columns}) VALUES {} {}", rows.join(","), self.tail).into()
-    }
-}
-
-fn log2<T>(run: &[T]) -> usize {
-    run.len().checked_ilog2().map_or(0, |log| log as usize)
 }
