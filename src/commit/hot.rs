@@ -4,7 +4,7 @@
 //! next one finds. What others may change (holds) raises a balance's version: the write is refused then, and
 //! everything is read anew. After any doubt nothing is kept.
 
-use std::collections::{HashMap, HashSet};
+use alloy::primitives::map::{HashMap, HashSet};
 
 use crate::{
     chain::{Address, AssetKey},

@@ -3,7 +3,7 @@
 //! It is read outside of the transaction that writes: the chain's follower is the only one who changes most of
 //! it, and what others may change is compared again when it is written.
 
-use std::collections::{HashMap, HashSet};
+use alloy::primitives::map::{HashMap, HashSet};
 
 use super::hot::Hot;
 use crate::{
@@ -193,7 +193,7 @@ impl<'a> Step<'a> {
         let deployments = safe::processing_above(conn, cursor.no, fork).await?;
         let wallets: Vec<WalletNo> = wallets_of(&transfers).collect();
         let balances = balance::of_wallets(conn, cursor.no, &wallets).await?;
-        let assets = assets(conn, cursor, HashSet::new(), pending_assets(&transfers)).await?;
+        let assets = assets(conn, cursor, HashSet::default(), pending_assets(&transfers)).await?;
         let known = Known { balances, assets, ..Known::default() };
         Ok((known, Gone { transfers, reopened, deployments }))
     }
@@ -249,14 +249,14 @@ impl<'a> Step<'a> {
         let wallets: Vec<WalletNo> =
             participants.iter().map(|participant| participant.watch.wallet).collect();
         let balances = balance::of_wallets(conn, cursor.no, &wallets).await?;
-        let mut openings: HashMap<WalletNo, Vec<Transfer>> = HashMap::new();
+        let mut openings: HashMap<WalletNo, Vec<Transfer>> = HashMap::default();
         for opening in transfer::openings(conn, cursor.no, &wallets).await? {
             openings.entry(opening.wallet).or_default().push(opening);
         }
         let movements = range.blocks.iter().flat_map(|(_, movements)| movements);
         let keys: HashSet<AssetKey> = movements.map(|movement| movement.asset).collect();
         let assets = assets(conn, cursor, keys, Vec::new()).await?;
-        let mut watches = Watches::new();
+        let mut watches = Watches::default();
         for participant in participants {
             let watch = participant.watch.clone();
             watches.entry(watch.address).or_default().push(watch);
@@ -303,7 +303,7 @@ impl<'a> Step<'a> {
         let ids: Vec<WalletId> =
             rows().flat_map(|row| [row.wallet_id, row.owner_wallet]).flatten().collect();
         self.wallets(conn, cursor, &mut known, &addresses, &owners, ids).await?;
-        let assets = assets(conn, cursor, HashSet::new(), Vec::new()).await?;
+        let assets = assets(conn, cursor, HashSet::default(), Vec::new()).await?;
         Ok((Known { assets, ..Known::default() }, known))
     }
 

@@ -79,3 +79,132 @@ impl TransferFacts<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        chain::{AssetKey, BlockHash, BlockRef, ChainName, Kind, Ordinal, TxId},
+        id::{TransferId, WalletId},
+        model::{AssetNo, Direction, Reason, Status, TenantNo, TransferNo, WalletNo},
+    };
+
+    const NOW: Millis = Millis(1_768_469_400_123);
+
+    fn usdc() -> Asset {
+        let contract = crate::chain::Address::from([0xa0; 20]);
+        Asset {
+            no: AssetNo(1),
+            chain: ChainName::new("ethereum"),
+            key: AssetKey::Token(contract),
+            caip19: "eip155:1/erc20:0xA0A0A0A0A0a0A0A0a0a0A0a0a0A0A0a0A0a0A0a0".into(),
+            symbol: Some("USDC".into()),
+            name: Some("USD Coin".into()),
+            decimals: Some(6),
+            verified: true,
+            version: 0,
+        }
+    }
+
+    fn deposit() -> Transfer {
+        Transfer {
+            no: TransferNo(1),
+            id: TransferId(Uuid::from_u128(0x0197_0000_0000_8000_8000_0000_0000_0001)),
+            wallet: WalletNo(1),
+            tenant: TenantNo(1),
+            tx: TxId::from([0x11; 32]),
+            ordinal: Ordinal::Log(4),
+            direction: Direction::In,
+            asset: AssetNo(1),
+            kind: Kind::Transfer,
+            status: Status::Pending,
+            amount: Amount::from(1_500_000),
+            counterparty: Some(crate::chain::Address::from([0xbb; 20])),
+            counted: true,
+            block: BlockRef { number: 100, hash: BlockHash([0x22; 32]) },
+            block_time: Millis(1_768_469_399_000),
+            connection: 1,
+            reason: None,
+            memo: None,
+            seen_at: NOW,
+            settled_at: None,
+            orphaned_at: None,
+        }
+    }
+
+    /// The JSON of an event about `transfer` of a wallet that had `position` after it.
+    fn written(kind: EventType, transfer: &Transfer, asset: &Asset, position: Position) -> String {
+        let address = crate::chain::Address::from([0xaa; 20]);
+        let wallet = WalletId(Uuid::from_u128(0x0197_0000_0000_7000_8000_0000_0000_0002));
+        let facts = TransferFacts {
+            transfer,
+            seen: Seen { wallet, address: &address, family: Family::Evm },
+            account_id: Some(AccountId(Uuid::from_u128(3))),
+            client_reference_id: Some("r-1 \"ü\""),
+            asset,
+            position,
+            locked: Amount::from(1),
+            head: 101,
+        };
+        let body = Body {
+            id: EventId(Uuid::from_u128(4)),
+            kind,
+            timestamp: NOW,
+            sequence: Some(12),
+            data: facts.data().expect("a position that can be"),
+        };
+        body.json().expect("plain JSON").get().to_owned()
+    }
+
+    /// Consumers may keep these bytes and compare them: version 1 never changes.
+    #[test]
+    fn the_json_of_events_stays_what_it_is() {
+        let position = Position {
+            settled: Amount::from(2_000_001),
+            incoming: Amount::from(1_500_000),
+            outgoing: Amount::ZERO,
+        };
+        let asset = usdc();
+        let pending = written(EventType::DepositPending, &deposit(), &asset, position);
+        assert_eq!(pending, "GOLD1");
+
+        let settled = Position::of(Amount::from(3_500_001));
+        let transfer = Transfer { status: Status::Settled, settled_at: Some(NOW), ..deposit() };
+        let available = written(EventType::DepositAvailable, &transfer, &asset, settled);
+        assert_eq!(available, "GOLD2");
+
+        let unlisted =
+            Asset { symbol: None, name: None, decimals: None, verified: false, ..usdc() };
+        let transfer = Transfer {
+            status: Status::Orphaned,
+            direction: Direction::Out,
+            kind: Kind::Adjustment,
+            ordinal: Ordinal::Adjustment(100),
+            tx: TxId::from([0x22; 32]),
+            amount: Amount::MAX,
+            counterparty: None,
+            reason: Some(Reason::UntracedCredit),
+            memo: Some("for </script> 你".into()),
+            orphaned_at: Some(NOW),
+            ..deposit()
+        };
+        let nothing = Position::default();
+        let orphaned = written(EventType::BalanceAdjusted, &transfer, &unlisted, nothing);
+        assert_eq!(orphaned, "GOLD3");
+    }
+
+    #[test]
+    fn an_event_with_data_of_its_own_has_the_same_frame() {
+        let body = Body {
+            id: EventId(Uuid::from_u128(4)),
+            kind: EventType::EndpointDisabled,
+            timestamp: NOW,
+            sequence: None,
+            data: json!({"endpointId": "whe_1"}),
+        };
+        assert_eq!(body.json().expect("plain JSON").get(), "GOLD4");
+    }
+}

@@ -1,6 +1,8 @@
 //! What a step has to know of the store, loaded before it decides.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+
+use alloy::primitives::map::HashMap;
 
 use crate::{
     amount::Amount,

@@ -1,6 +1,6 @@
 //! Booking in memory: transfers, entries, balances and the events that tell of them, kept together.
 
-use std::collections::{HashMap, hash_map::Entry as Slot};
+use alloy::primitives::map::{Entry as Slot, HashMap};
 
 use super::{
     Changes, Known, LedgerError, Refused,
@@ -76,9 +76,9 @@ impl<'a> Posting<'a> {
             now,
             head: next.head.at.number,
             known,
-            balances: HashMap::with_capacity(known.balances.len()),
-            new_assets: HashMap::new(),
-            connected: HashMap::new(),
+            balances: HashMap::default(),
+            new_assets: HashMap::default(),
+            connected: HashMap::default(),
             twins: Vec::new(),
             native: known.assets.get(&AssetKey::Native).map(|native| native.no),
             versions: known

@@ -1,7 +1,6 @@
 //! Balances: what the ledger's steps read and write in sets, and what a user reads of one wallet.
 
-use std::collections::HashMap;
-
+use alloy::primitives::map::HashMap;
 use sqlx::{AssertSqlSafe, FromRow};
 
 use super::{
@@ -42,7 +41,7 @@ pub async fn of_wallets(
 ) -> Result<HashMap<(WalletNo, AssetNo), Balance>, StoreError> {
     let wallets = Ints::of(wallets.iter().map(|wallet| wallet.0));
     if wallets.is_empty() {
-        return Ok(HashMap::new());
+        return Ok(HashMap::default());
     }
     let (first, end) = AssetNo::of_chain(chain);
     let sql = sets(

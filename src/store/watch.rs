@@ -114,7 +114,7 @@ pub async fn open_by_address(
 ) -> Result<Watches, StoreError> {
     let addresses = Blobs::of(addresses.iter().map(Address::as_slice));
     if addresses.is_empty() {
-        return Ok(Watches::new());
+        return Ok(Watches::default());
     }
     let sql = sets(
         conn,
@@ -125,7 +125,7 @@ pub async fn open_by_address(
     );
     let rows: Vec<RawWatch> =
         on!(conn, c => sqlx::query_as(sql).bind(chain.0).bind(&addresses).fetch_all(c).await)?;
-    let mut found = Watches::with_capacity(rows.len());
+    let mut found = Watches::default();
     for watch in rows.into_iter().map(Watch::from) {
         found.entry(watch.address).or_default().push(watch);
     }

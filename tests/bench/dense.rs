@@ -56,6 +56,12 @@ impl Dense {
         Self { chain: Arc::new(chain), transfers }
     }
 
+    /// Its transfers, block by block from block 1 on.
+    pub fn by_block(&self) -> Vec<Vec<Transfer>> {
+        let blocks = self.transfers.chunk_by(|(a, _), (b, _)| a == b);
+        blocks.map(|block| block.iter().map(|(_, transfer)| *transfer).collect()).collect()
+    }
+
     /// How many sides of transfers of something the first `accounts` have, up to a block.
     pub fn sides(&self, accounts: u64, block: u64) -> u64 {
         let watched: HashSet<Address> = (0..accounts).map(account).collect();

@@ -12,6 +12,7 @@ mod catch_up;
 mod client;
 mod counted;
 mod daemon;
+mod decide;
 mod dense;
 mod figure;
 mod head;
@@ -39,6 +40,9 @@ use figure::Figure;
 use store::{Engine, Postgres};
 use tokio::signal::unix::{SignalKind, signal};
 
+/// Said beside the measurements, these ask for one engine only.
+const SQLITE: &str = "sqlite";
+const POSTGRES: &str = "postgres";
 /// A measurement that hangs is given up.
 const PATIENCE: Duration = Duration::from_mins(30);
 
@@ -70,6 +74,11 @@ const MEASUREMENTS: &[Measurement] = &[
         name: "registrations",
         about: "wallets registered over HTTP",
         run: |bench| Box::pin(registrations::measure(bench)),
+    },
+    Measurement {
+        name: "decide",
+        about: "the ledger's rules alone, in memory",
+        run: |bench| Box::pin(async { decide::measure(bench) }),
     },
     Measurement {
         name: "near-empty",
@@ -113,6 +122,8 @@ pub struct Bench {
     figures: Vec<Figure>,
     /// `None` until it was looked for.
     engines: Option<Vec<Engine>>,
+    /// The engines that were asked for; both if none was.
+    only: Vec<String>,
     dense: Option<Arc<Dense>>,
     /// What the catch-up with all accounts took, by engine.
     all_accounts: HashMap<&'static str, Duration>,
@@ -134,10 +145,16 @@ impl Bench {
         if let Some(engines) = &self.engines {
             return Ok(engines.clone());
         }
-        let mut engines = vec![Engine::Sqlite];
-        match Postgres::start().await? {
-            Some(server) => engines.push(Engine::Postgres(server)),
-            None => println!(
+        let asked = |name: &str| self.only.is_empty() || self.only.iter().any(|only| only == name);
+        let mut engines = Vec::new();
+        if asked(SQLITE) {
+            engines.push(Engine::Sqlite);
+        }
+        let server = if asked(POSTGRES) { Some(Postgres::start().await?) } else { None };
+        match server {
+            None => {}
+            Some(Some(server)) => engines.push(Engine::Postgres(server)),
+            Some(None) => println!(
                 "SKIPPED: all figures on PostgreSQL. No initdb and postgres in the PATH, in \
                  /usr/lib/postgresql or in /usr/pgsql-*: install the server and start again."
             ),
@@ -185,7 +202,10 @@ async fn main() -> anyhow::Result<()> {
 }
 
 fn help() {
-    println!("cargo bench                 everything\ncargo bench -- NAME...      only these:");
+    println!(
+        "cargo bench                 everything\ncargo bench -- NAME...      only these; with {SQLITE} or \
+         {POSTGRES} among them, on that engine only:"
+    );
     for Measurement { name, about, .. } in MEASUREMENTS {
         println!("  {name:<14} {about}");
     }
@@ -193,15 +213,22 @@ fn help() {
 
 async fn measure(arguments: &[String]) -> anyhow::Result<()> {
     // Cargo adds flags of its own.
-    let wanted: Vec<&String> =
-        arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    let words = arguments.iter().filter(|argument| !argument.starts_with('-'));
+    let (only, wanted): (Vec<&String>, Vec<&String>) =
+        words.partition(|word| [SQLITE, POSTGRES].contains(&word.as_str()));
+    let only = only.into_iter().cloned().collect();
     for name in &wanted {
         let known = MEASUREMENTS.iter().any(|measurement| measurement.name == name.as_str());
         anyhow::ensure!(known, "there is no measurement {name}: cargo bench -- --help lists them");
     }
     let begun = Instant::now();
-    let mut bench =
-        Bench { figures: Vec::new(), engines: None, dense: None, all_accounts: HashMap::new() };
+    let mut bench = Bench {
+        figures: Vec::new(),
+        engines: None,
+        only,
+        dense: None,
+        all_accounts: HashMap::new(),
+    };
     for Measurement { name, run, .. } in MEASUREMENTS {
         if wanted.is_empty() || wanted.iter().any(|wanted| wanted.as_str() == *name) {
             tokio::time::timeout(PATIENCE, run(&mut bench))

@@ -1,6 +1,8 @@
 //! A store in memory, as exact as the real ones about what may be written.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+
+use alloy::primitives::map::HashMap;
 
 use crate::{
     amount::Amount,
@@ -132,8 +134,8 @@ impl Books {
             chain,
             cursor,
             watches: (1..=wallets).map(|n| (who(n), vec![watch(n)])).collect(),
-            assets: HashMap::from([(AssetKey::Native, native)]),
-            balances: HashMap::new(),
+            assets: [(AssetKey::Native, native)].into_iter().collect(),
+            balances: HashMap::default(),
             transfers: BTreeMap::new(),
             replaced: BTreeSet::new(),
             entries: Vec::new(),
