@@ -26,7 +26,7 @@ use std::{
 pub use error::ConfigError;
 
 use crate::{
-    chain::{Address, AssetKey, ChainName, Family, Settlement},
+    chain::{Address, AssetKey, ChainName, Family, HistoryMethod, Settlement},
     string_enum::string_enum,
 };
 
@@ -96,6 +96,8 @@ pub struct ChainConfig {
     pub endpoints: Vec<EndpointConfig>,
     pub tokens: Vec<TokenConfig>,
     pub verification: Verification,
+    /// How the past of a wallet is looked for.
+    pub history: HistoryMethod,
     /// How often the head is asked for while the node announces nothing.
     pub poll_interval: Duration,
     /// Readiness fails when the newest applied block is older, by its own time, than this.

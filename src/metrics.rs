@@ -100,6 +100,8 @@ metrics! {
     balance_drift_total: IntCounterVec ["chain"];
     /// Histories asked for with a registration, by how they ended (complete, incomplete).
     histories_total: IntCounterVec ["chain", "status"];
+    /// Old blocks that were read for histories.
+    history_blocks_total: IntCounterVec ["chain"];
     /// Balances compared with the chain's own figure.
     reconciled_balances_total: IntCounterVec ["chain"];
     /// Addresses that the sweep has compared with the chain's own figures.

@@ -132,10 +132,10 @@ CREATE TABLE watch (
     history        TEXT CONSTRAINT watch_history CHECK (history IN ('wanted', 'complete', 'incomplete')),
     -- How it was or is looked for; null until somebody has begun.
     history_method TEXT CONSTRAINT watch_history_method CHECK (history_method IN ('blocks', 'logs', 'signatures')),
-    -- The block from whose child on the history is in the transfers; null before its first range.
-    covered_number INTEGER,
-    covered_hash   BLOB,
-    covered_time   INTEGER,
+    -- The scan that it takes part in while it is looked for.
+    scan_no        INTEGER,
+    -- The first block from which on the transfers are all there, once its scan is over.
+    covered_from   INTEGER,
     created_at     INTEGER NOT NULL,
     updated_at     INTEGER NOT NULL,
     -- Its first two columns are what a block's movements are looked up by. A follower that starts reads all
@@ -149,10 +149,28 @@ CREATE INDEX watch_of_wallet ON watch (wallet_no, chain_no);
 CREATE INDEX watch_to_do ON watch (chain_no, status, wallet_no) WHERE status IN (0, 2);
 -- What a reorg takes back.
 CREATE INDEX watch_opened ON watch (chain_no, opened_number) WHERE status = 1;
--- Histories to look up.
-CREATE INDEX watch_history_wanted ON watch (chain_no, wallet_no) WHERE history = 'wanted';
+-- Histories that no scan looks for yet, or that are to be proven after theirs.
+CREATE INDEX watch_history_wanted ON watch (chain_no, wallet_no)
+    WHERE history = 'wanted' AND scan_no IS NULL AND status = 1;
+-- Who takes part in a scan, and what ends with the next block.
+CREATE INDEX watch_scan ON watch (scan_no, from_block) WHERE scan_no IS NOT NULL;
 -- A tenant watches an address on a chain once. Also: which wallet that is.
 CREATE UNIQUE INDEX watch_once_per_tenant ON watch (tenant_no, chain_no, address) WHERE status IN (0, 1);
+
+-- Histories of one tenant that need the same block next, going down. However many they are, one row moves them
+-- all on.
+CREATE TABLE history_scan (
+    no          INTEGER NOT NULL PRIMARY KEY,
+    chain_no    INTEGER NOT NULL,
+    tenant_no   INTEGER NOT NULL,
+    method      TEXT NOT NULL CONSTRAINT history_scan_method CHECK (method IN ('blocks', 'logs', 'signatures')),
+    -- The block that is looked at next; what lies above it is done.
+    next_number INTEGER NOT NULL,
+    next_hash   BLOB NOT NULL,
+    -- Whose history it is, where each is looked up by itself; else 0.
+    wallet_no   INTEGER NOT NULL,
+    CONSTRAINT history_scan_once UNIQUE (chain_no, tenant_no, method, next_number, next_hash, wallet_no)
+) STRICT;
 
 -- One row per followed chain. A commit moves it only where it still is what the commit built upon.
 CREATE TABLE chain_cursor (

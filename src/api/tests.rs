@@ -24,7 +24,10 @@ use super::{
     key::{self, Scope},
 };
 use crate::{
-    chain::{Address, AssetKey, BlockHash, BlockRef, ChainName, Family, Settlement, SettlementTag},
+    chain::{
+        Address, AssetKey, BlockHash, BlockRef, ChainName, Family, HistoryMethod, Settlement,
+        SettlementTag,
+    },
     clock::{Clock, Millis},
     config::{
         ChainConfig, Config, NativeCoin, RetentionConfig, Secret, ServerConfig, Verification,
@@ -96,6 +99,7 @@ fn chain(name: &str, chain_id: u64, family: Family) -> (ChainName, ChainConfig) 
         endpoints: Vec::new(),
         tokens: Vec::new(),
         verification: Verification::Full,
+        history: HistoryMethod::Blocks,
         poll_interval: Duration::from_secs(1),
         lag_limit: Duration::from_mins(1),
         batch_blocks: 10,

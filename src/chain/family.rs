@@ -3,8 +3,8 @@
 use std::{ops::Deref, path::Path, sync::Arc};
 
 use super::{
-    Address, AddressError, AssetKey, BlockHash, Settlement, SetupError, SignatureError, Source,
-    TxId, evm::Evm, sign_in::Network, solana::Solana,
+    Address, AddressError, AssetKey, BlockHash, HistoryMethod, Settlement, SetupError,
+    SignatureError, Source, TxId, evm::Evm, sign_in::Network, solana::Solana,
 };
 use crate::{
     config::{ChainConfig, NativeCoin, Verification},
@@ -113,6 +113,9 @@ pub trait Rules: Send + Sync {
 
     /// How thoroughly a node's answers can be checked.
     fn verifications(&self) -> &'static [Verification];
+
+    /// How the past of an address can be looked for, the usual way first.
+    fn history_methods(&self) -> &'static [HistoryMethod];
 
     /// Whether blocks of the family settle in that way.
     ///

@@ -267,6 +267,19 @@ pub struct Past {
     pub movements: Vec<Movement>,
 }
 
+string_enum! {
+    /// How histories are looked for.
+    HistoryMethod {
+        /// Every block is read, once for all who need it.
+        Blocks = "blocks",
+        /// Only the blocks that the nodes' index of logs names: transfers of the configured tokens, not of the
+        /// native coin.
+        Logs = "logs",
+        /// The transactions that the nodes list for an address.
+        Signatures = "signatures",
+    }
+}
+
 /// What a chain says of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenFacts {
@@ -374,6 +387,11 @@ pub trait Source: Send + Sync + 'static {
     /// Keeps the announcements coming until it is dropped; returns at once where there are none to have.
     async fn listen(&self) {}
 
+    /// The nodes' index of token transfers.
+    fn log_index(&self) -> Option<&dyn LogIndex> {
+        None
+    }
+
     /// Safes on this chain.
     fn safes(&self) -> Option<&dyn SafeSource> {
         None
@@ -388,6 +406,23 @@ pub trait Source: Send + Sync + 'static {
     fn tokens(&self) -> Option<&dyn TokenSource> {
         None
     }
+}
+
+/// What nodes with an index of logs answer from it.
+#[async_trait]
+pub trait LogIndex: Send + Sync {
+    /// The blocks from `from` to `to` in which one of `tokens` moved from or to one of `addresses`, the highest
+    /// first. It is a node's word: nothing in it shows whether one is missing.
+    async fn blocks_with_transfers(
+        &self,
+        tokens: &[Address],
+        addresses: &[Address],
+        from: u64,
+        to: u64,
+    ) -> Result<Vec<BlockRef>, SourceError>;
+
+    /// Those blocks with everything in them, in order, verified like any others.
+    async fn blocks_of(&self, at: &[BlockRef]) -> Result<Vec<Block>, SourceError>;
 }
 
 /// What a chain with Safes answers of them.

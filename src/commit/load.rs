@@ -8,11 +8,11 @@ use alloy::primitives::map::{HashMap, HashSet};
 use super::hot::Hot;
 use crate::{
     amount::Amount,
-    chain::{Address, AssetKey, Holding, TxId},
+    chain::{Address, AssetKey, Holding, Past, TxId},
     id::WalletId,
     ledger::{
         Known,
-        backfill::{Participant, Range},
+        backfill::{Participant, Range, ScanMove},
         connect::Blocks,
         deployments::Examined,
         known::{KnownDeployments, KnownProofs, MatchedBlock, Watches, mark, marks, opening},
@@ -21,10 +21,10 @@ use crate::{
         rollback::Gone,
     },
     model::{
-        Asset, AssetNo, BalanceRef, BlockPoint, ChainInfo, Cursor, Direction, Status, Transfer,
-        WalletNo,
+        Asset, AssetNo, BalanceRef, BlockPoint, ChainInfo, Cursor, Direction, ScanNo, Status,
+        Transfer, WalletNo, Watch,
     },
-    store::{Conn, Db, StoreError, asset, balance, safe, transfer, watch},
+    store::{Conn, Db, StoreError, asset, balance, participant, safe, transfer, watch},
 };
 
 /// The store as a step reads it.
@@ -241,11 +241,21 @@ impl<'a> Step<'a> {
     pub async fn for_backfill(
         &self,
         cursor: &Cursor,
-        participants: &[Participant],
+        scans: &[ScanMove],
         range: Range<'_>,
     ) -> Result<(Known, Vec<Participant>), StoreError> {
         let mut session = self.db.read().await?;
         let conn = &mut session.conn();
+        let movements = || range.blocks.iter().flat_map(|past| &past.movements);
+        let addresses: Vec<Address> =
+            movements().flat_map(|movement| [movement.from, movement.to]).flatten().collect();
+        let seen = |scan: &ScanMove| {
+            let own = (scan.no, scan.seen.number);
+            scan.absorbs.iter().copied().chain([own]).collect::<Vec<_>>()
+        };
+        let scans: Vec<(ScanNo, u64)> = scans.iter().flat_map(seen).collect();
+        let mut participants =
+            participant::participants(conn, cursor.no, &scans, &addresses).await?;
         let wallets: Vec<WalletNo> =
             participants.iter().map(|participant| participant.watch.wallet).collect();
         let balances = balance::of_wallets(conn, cursor.no, &wallets).await?;
@@ -253,36 +263,30 @@ impl<'a> Step<'a> {
         for opening in transfer::openings(conn, cursor.no, &wallets).await? {
             openings.entry(opening.wallet).or_default().push(opening);
         }
-        let movements = range.blocks.iter().flat_map(|(_, movements)| movements);
-        let keys: HashSet<AssetKey> = movements.map(|movement| movement.asset).collect();
+        let keys: HashSet<AssetKey> = movements().map(|movement| movement.asset).collect();
         let assets = assets(conn, cursor, keys, Vec::new()).await?;
         let mut watches = Watches::default();
-        for participant in participants {
+        for participant in &mut participants {
             let watch = participant.watch.clone();
+            participant.openings = openings.remove(&watch.wallet).unwrap_or_default();
             watches.entry(watch.address).or_default().push(watch);
         }
         let mut known = Known { watches, balances, assets, ..Known::default() };
         if transfer::has_unsettled(conn).await? {
             let mut wanted = Vec::new();
-            for (header, movements) in range.blocks {
+            for Past { header, movements } in range.blocks {
                 wanted.extend(marks(self.chain, &known.watches, header.at, movements));
             }
-            for Participant { watch, assets, .. } in participants {
-                for &asset in assets {
-                    let zero = Amount::ZERO;
-                    let movement = opening(range.below.at, true, watch.address, asset, zero);
-                    wanted.push(mark(self.chain, watch.wallet_id, &movement, Direction::In));
+            for Participant { watch, from_block, .. } in &participants {
+                let Watch { wallet_id, address, .. } = watch;
+                let start = range.start(*from_block).at;
+                for &asset in range.assets {
+                    let movement = opening(start, true, *address, asset, Amount::ZERO);
+                    wanted.push(mark(self.chain, *wallet_id, &movement, Direction::In));
                 }
             }
             known.unsettled = transfer::marked(conn, wanted).await?.into_iter().collect();
         }
-        let participants = participants
-            .iter()
-            .map(|participant| Participant {
-                openings: openings.remove(&participant.watch.wallet).unwrap_or_default(),
-                ..participant.clone()
-            })
-            .collect();
         Ok((known, participants))
     }
 

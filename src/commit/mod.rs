@@ -14,16 +14,17 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use hot::Hot;
 use tokio::sync::Mutex;
+use write::Written;
 
 use crate::{
-    chain::{Address, AssetKey, BlockRef, ChainName, Header, Holding},
+    chain::{Address, AssetKey, BlockRef, ChainName, Header, HistoryMethod, Holding},
     clock::Clock,
     config::ChainConfig,
     id::Ids,
     ledger::{
         Changes, Decision, Refused,
-        backfill::{self, Participant, Range},
-        changes::HistoryStep,
+        backfill::{self, Range, ScanMove},
+        changes::HistoryEnd,
         connect::{self, Blocks},
         deployments::{self, Examined},
         known::{Figures, MatchedBlock, Shortage},
@@ -31,8 +32,10 @@ use crate::{
         reconcile, rollback, settle,
     },
     metrics::Metrics,
-    model::{Asset, BalanceRef, BlockPoint, ChainInfo, ChainNo, Cursor, Watch},
-    store::{Db, StoreError, Tx, chain, tx::TxError},
+    model::{
+        Asset, BalanceRef, BlockPoint, ChainInfo, ChainNo, Cursor, HistoryStatus, ScanNo, Watch,
+    },
+    store::{Db, StoreError, Tx, chain, scan, tx::TxError},
     wake::Wake,
 };
 
@@ -94,11 +97,14 @@ pub struct Committed {
     pub closed: Vec<Address>,
     /// Whether a wish was written that the follower should look at soon.
     pub wishes: bool,
-    pub histories: Vec<HistoryStep>,
+    /// Whether histories ended before all of them was found.
+    pub histories_ended: bool,
+    /// Scans in which nobody takes part any more.
+    pub scans_over: Vec<ScanNo>,
 }
 
 impl Committed {
-    fn of(changes: Changes) -> Self {
+    fn of(changes: Changes, written: Written) -> Self {
         let watches = changes.watches;
         let address = |(_, address)| address;
         let reopened = watches.reopened.into_iter().flat_map(|(_, places)| places);
@@ -107,7 +113,8 @@ impl Committed {
             cursor: changes.cursor,
             opened: watches.opened.into_iter().map(address).collect(),
             closed: watches.closed.into_iter().chain(reopened).map(address).collect(),
-            histories: watches.histories.into_iter().map(|change| change.now).collect(),
+            histories_ended: !watches.ended.is_empty(),
+            scans_over: written.histories.over,
         }
     }
 }
@@ -352,67 +359,78 @@ impl Committer {
         }
     }
 
-    /// Books a range of the past of some watches; gives how far each is. One whose past contradicts the ledger
-    /// ends incomplete for itself alone.
+    /// Books a range of the past for all who take part in some scans, and moves these on to the block below it.
     pub async fn backfill(
         &self,
         cursor: &Cursor,
-        participants: &[Participant],
+        scans: &[ScanMove],
         range: Range<'_>,
-    ) -> Result<(Cursor, Vec<HistoryStep>), CommitError> {
-        match self.try_backfill(cursor, participants, range).await {
-            Err(CommitError::Refused(refused)) if participants.len() > 1 => {
-                tracing::warn!(chain = %self.chain.name, error = %refused, "booking each history by itself");
-                let mut cursor = cursor.clone();
-                let mut steps = Vec::with_capacity(participants.len());
-                for one in participants.chunks(1) {
-                    let (next, mut step) = Box::pin(self.backfill(&cursor, one, range)).await?;
-                    cursor = next;
-                    steps.append(&mut step);
+    ) -> Result<Committed, CommitError> {
+        let mut tries = Tries::new("history", "history");
+        loop {
+            let loaded = self.step().for_backfill(cursor, scans, range).await?;
+            tries.loaded(self);
+            let (known, participants) = loaded;
+            let (info, now) = (&*self.chain, self.clock.now());
+            let changes =
+                backfill::backfill(info, cursor, &known, &participants, scans, range, now)?;
+            tries.decided(self);
+            if let Some(committed) = self.write(changes, &mut tries).await? {
+                return Ok(committed);
+            }
+        }
+    }
+
+    /// Lets watches whose history nobody looks for yet take part in scans from the blocks at which they opened;
+    /// gives their addresses, at most `limit`.
+    pub async fn enlist(
+        &self,
+        cursor: &Cursor,
+        method: HistoryMethod,
+        limit: i64,
+    ) -> Result<Vec<Address>, CommitError> {
+        let now = self.clock.now();
+        let enlisted = self
+            .db
+            .run_tx("history", |mut tx| async move {
+                let conn = &mut tx.conn();
+                if !chain::move_cursor(conn, cursor, cursor, now).await? {
+                    return Err(CommitError::CursorMoved(cursor.chain.clone()));
                 }
-                Ok((cursor, steps))
-            }
-            Err(CommitError::Refused(refused)) => {
-                tracing::error!(
-                    chain = %self.chain.name,
-                    error = %refused,
-                    "the history does not lead to the opening balance: it is not booked"
-                );
-                let cursor = self.give_up(cursor, participants).await?;
-                Ok((cursor, vec![HistoryStep::Incomplete; participants.len()]))
-            }
-            done => done,
-        }
+                let enlisted = scan::enlist(conn, cursor.no, method, limit, now).await?;
+                Ok((tx, enlisted))
+            })
+            .await?;
+        self.histories(HistoryStatus::Complete, enlisted.complete);
+        Ok(enlisted.addresses)
     }
 
-    async fn try_backfill(
-        &self,
-        cursor: &Cursor,
-        participants: &[Participant],
-        range: Range<'_>,
-    ) -> Result<(Cursor, Vec<HistoryStep>), CommitError> {
-        let mut tries = Tries::new("history", "history");
-        loop {
-            let (known, loaded) = self.step().for_backfill(cursor, participants, range).await?;
-            let now = self.clock.now();
-            let changes = backfill::backfill(&self.chain, cursor, &known, loaded, range, now)?;
-            if let Some(committed) = self.write(changes, &mut tries).await? {
-                return Ok((committed.cursor, committed.histories));
-            }
-        }
+    /// Deletes the scans in which nobody takes part any more.
+    pub async fn delete_empty_scans(&self, cursor: &Cursor) -> Result<(), CommitError> {
+        let now = self.clock.now();
+        self.db
+            .run_tx("history", |mut tx| async move {
+                let conn = &mut tx.conn();
+                if !chain::move_cursor(conn, cursor, cursor, now).await? {
+                    return Err(CommitError::CursorMoved(cursor.chain.clone()));
+                }
+                scan::delete_empty(conn, cursor.no).await?;
+                Ok((tx, ()))
+            })
+            .await
     }
 
-    /// Ends histories that no node can prove: what was found of them stays.
-    pub async fn give_up(
+    /// Ends histories without booking anything.
+    pub async fn end_histories(
         &self,
         cursor: &Cursor,
-        participants: &[Participant],
-    ) -> Result<Cursor, CommitError> {
+        ended: &[HistoryEnd],
+    ) -> Result<Committed, CommitError> {
         let mut tries = Tries::new("history", "history");
         loop {
-            let changes = backfill::give_up(cursor, participants, self.clock.now());
+            let changes = backfill::end(cursor, ended.to_vec(), self.clock.now());
             if let Some(committed) = self.write(changes, &mut tries).await? {
-                return Ok(committed.cursor);
+                return Ok(committed);
             }
         }
     }
@@ -451,7 +469,7 @@ impl Committer {
     ) -> Result<Option<Committed>, CommitError> {
         let written = self.db.run_tx(tries.transaction, |tx| self.write_in(tx, &changes)).await;
         match &written {
-            Ok(()) => hot.committed(&changes),
+            Ok(_) => hot.committed(&changes),
             Err(_) => hot.forget(),
         }
         match written {
@@ -461,10 +479,10 @@ impl Committer {
                 Ok(None)
             }
             Err(error) => Err(error),
-            Ok(()) => {
-                self.report(&changes);
+            Ok(written) => {
+                self.report(&changes, &written);
                 self.observe(tries.step, tries.started);
-                Ok(Some(Committed::of(changes)))
+                Ok(Some(Committed::of(changes, written)))
             }
         }
     }

@@ -1,10 +1,13 @@
 //! What was committed, told to metrics, log and whoever waits for it.
 
-use super::Committer;
-use crate::ledger::{Changes, reconcile::Drift};
+use super::{Committer, write::Written};
+use crate::{
+    ledger::{Changes, reconcile::Drift},
+    model::HistoryStatus,
+};
 
 impl Committer {
-    pub(super) fn report(&self, changes: &Changes) {
+    pub(super) fn report(&self, changes: &Changes, written: &Written) {
         let name = self.chain.name.as_str();
         let metrics = &self.metrics;
         let report = &changes.report;
@@ -33,6 +36,17 @@ impl Committer {
                 "a history does not lead to the opening balance: it ends where it is"
             );
         }
+        for wallet in &report.unbookable {
+            tracing::error!(
+                chain = name,
+                wallet.no = wallet.0,
+                "a history cannot be booked: it ends where it is"
+            );
+        }
+        self.histories(HistoryStatus::Complete, written.histories.complete);
+        for end in &changes.watches.ended {
+            self.histories(end.status, 1);
+        }
         for status in &report.deployments {
             metrics.safe_deployments.with_label_values(&[name, status.as_str()]).inc();
         }
@@ -41,6 +55,14 @@ impl Committer {
         }
         if !changes.events.is_empty() {
             self.wake.deliveries();
+        }
+    }
+
+    /// Histories that ended.
+    pub(super) fn histories(&self, status: HistoryStatus, count: u64) {
+        if count > 0 {
+            let labels = [self.chain.name.as_str(), status.as_str()];
+            self.metrics.histories_total.with_label_values(&labels).inc_by(count);
         }
     }
 

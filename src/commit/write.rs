@@ -3,8 +3,15 @@
 use super::{CommitError, Committer};
 use crate::{
     ledger::Changes,
-    store::{StoreError, Tx, asset, balance, chain, event, safe, transfer, wallet, watch},
+    store::{
+        StoreError, Tx, asset, balance, chain, event, safe, scan::Moved, transfer, wallet, watch,
+    },
 };
+
+/// What became known only by writing.
+pub(super) struct Written {
+    pub histories: Moved,
+}
 
 impl Committer {
     /// The cursor moves first: whoever holds its row is the only writer of this chain until commit.
@@ -12,7 +19,7 @@ impl Committer {
         &self,
         mut tx: Tx,
         changes: &Changes,
-    ) -> Result<(Tx, ()), CommitError> {
+    ) -> Result<(Tx, Written), CommitError> {
         let mut conn = tx.conn();
         let conn = &mut conn;
         let Changes { from, cursor, now, blocks, .. } = changes;
@@ -32,7 +39,7 @@ impl Committer {
         transfer::update(conn, &changes.updates, now).await?;
         transfer::insert_entries(conn, &changes.entries, now).await?;
         balance::write(conn, &changes.balances, now).await?;
-        watch::write(conn, chain, &cursor.head.at, &changes.watches, now).await?;
+        let histories = watch::write(conn, chain, &cursor.head.at, &changes.watches, now).await?;
         for new in &changes.wallets {
             let no = wallet::insert(conn, new, now).await?;
             if !wallet::request_watch(conn, no, new, chain, None, now).await? {
@@ -47,6 +54,6 @@ impl Committer {
             safe::write(conn, chain, change).await?;
         }
         event::append(conn, &self.ids, now, &changes.events).await?;
-        Ok((tx, ()))
+        Ok((tx, Written { histories }))
     }
 }

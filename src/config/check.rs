@@ -13,7 +13,7 @@ use super::{
     },
     retention::retention,
 };
-use crate::chain::{Address, ChainName, Family, Settlement, SettlementTag};
+use crate::chain::{Address, ChainName, Family, HistoryMethod, Settlement, SettlementTag};
 
 const DEFAULT_DATABASE: &str = "sqlite://data/tidemark.db";
 
@@ -170,6 +170,7 @@ fn chain(name: &str, raw: RawChain) -> Result<ChainConfig, ConfigError> {
         )?,
         tokens: tokens(&format!("{key}.tokens"), family, chain_id, raw.tokens, known)?,
         verification: verification(&key, family, raw.verification.as_deref(), known)?,
+        history: history(&key, family, raw.history.as_deref())?,
         poll_interval: Duration::from_millis(poll_interval),
         lag_limit: Duration::from_secs(lag_limit),
         batch_blocks: number("batch_blocks", raw.batch_blocks, defaults.batch_blocks, 1..=10_000)?,
@@ -321,6 +322,26 @@ fn verification(
         ConfigError::invalid(
             format!("{key}.verification"),
             format!("{written:?} is not a way of verification of the family {family}"),
+            format!("Write {}", words.join(" or ")),
+        )
+    })
+}
+
+/// How the past of a wallet is looked for.
+fn history(key: &str, family: Family, written: Option<&str>) -> Result<HistoryMethod, ConfigError> {
+    let possible = family.history_methods();
+    let words: Vec<String> = possible.iter().map(|method| format!("\"{method}\"")).collect();
+    let found = match written {
+        Some(written) => possible.iter().find(|method| method.as_str() == written),
+        None => possible.first(),
+    };
+    found.copied().ok_or_else(|| {
+        ConfigError::invalid(
+            format!("{key}.history"),
+            format!(
+                "{:?} is not a way to find the past of a wallet of the family {family}",
+                written.unwrap_or_default()
+            ),
             format!("Write {}", words.join(" or ")),
         )
     })

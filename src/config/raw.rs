@@ -48,6 +48,7 @@ pub(super) struct RawChain {
     #[serde(default)]
     pub tokens: Vec<RawToken>,
     pub verification: Option<String>,
+    pub history: Option<String>,
     pub poll_interval_ms: Option<Whole>,
     pub lag_limit_seconds: Option<Whole>,
     pub batch_blocks: Option<Whole>,

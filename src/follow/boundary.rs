@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Follower, TurnError, history::Histories};
+use super::{Follower, TurnError};
 use crate::{
     chain::{Address, AssetKey, BalanceQuery, BlockRef, Holding, SourceError},
     ledger::opening::{Opening, OpeningBalance},
@@ -43,8 +43,11 @@ impl Follower {
             let committed = self.committer.open(&cursor, &openings, &closing).await?;
             self.committed(&committed);
             cursor = committed.cursor.clone();
-            if !committed.opened.is_empty() && matches!(self.histories, Histories::Rest) {
-                self.histories = Histories::Look;
+            if !committed.opened.is_empty() {
+                self.backfill.look_again();
+            }
+            if !committed.closed.is_empty() {
+                self.backfill.reload();
             }
             self.forget(&committed).await?;
             if !openings.is_empty() {

@@ -4,12 +4,12 @@
 //! common ancestor and one rollback; a mismatch at the settled block halts the chain. It knows no chain
 //! family. Announcements only wake it: what it does is decided from the cursor and the node's answers.
 
+mod backfill;
 mod boundary;
 mod decide;
 mod deployments;
 pub(crate) mod figures;
 mod gauge;
-mod history;
 mod prefetch;
 mod reorg;
 mod settle;
@@ -78,7 +78,7 @@ pub struct Follower {
     examined: HashMap<SafeDeploymentId, Instant>,
     /// Whether configured assets are all opened for the watches there are.
     assets_ready: bool,
-    histories: history::Histories,
+    backfill: backfill::Backfill,
     sweep: Sweep,
     /// How often in a row the balances of a settlement could not be read.
     unproven: u32,
@@ -166,7 +166,7 @@ impl Follower {
             tracked: HashSet::new(),
             examined: HashMap::new(),
             assets_ready: false,
-            histories: history::Histories::Look,
+            backfill: backfill::Backfill::new(),
             unproven: 0,
             contradictions: 0,
             contradicted_at: None,
@@ -316,7 +316,7 @@ impl Follower {
         let cursor = self.current()?;
         self.settle(&cursor).await?;
         let cursor = self.current()?;
-        self.histories(&cursor).await?;
+        self.backfill(&cursor).await?;
         if turn == Turn::Idle && !announced.has_changed().unwrap_or(false) {
             let cursor = self.current()?;
             if self.sweep(&cursor).await? {
@@ -347,6 +347,7 @@ impl Follower {
             return Err(TurnError::Halted(reason.clone()));
         }
         self.gauge_halted(0);
+        self.backfill.forget();
         watched_addresses(&self.committer.db, cursor.no, |some| self.watchlist.insert_packed(some))
             .await?;
         self.gauge_cursor(&cursor);

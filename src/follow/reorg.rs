@@ -84,6 +84,7 @@ impl Follower {
         self.metrics.reorg_depth_blocks.with_label_values(&[name]).observe(depth as f64);
         self.forget(&committed).await?;
         self.committed(&committed);
+        self.backfill.look_again();
         // What was opened above the fork opens again at the fork, before the new branch is followed.
         self.boundary(&committed.cursor).await
     }

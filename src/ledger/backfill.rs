@@ -5,45 +5,91 @@
 //! and the transfers in between, settled like their blocks. The sum stays the same, so nothing that has happened
 //! since is touched, and after every range the ledger explains all from its lowest block on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{
     Changes, Known, LedgerError, Refused,
-    changes::{HistoryChange, HistoryStep, TransferUpdate},
-    known::opening,
+    changes::{HistoryEnd, ScanChange, TransferUpdate},
     posting::Posting,
 };
 use crate::{
     amount::Amount,
-    chain::{AssetKey, BlockRef, Header, Movement},
+    chain::{Address, AssetKey, BlockRef, Header, Movement, Past},
     clock::Millis,
+    ledger::known::opening,
     model::{
-        AssetNo, BlockPoint, ChainInfo, Cursor, Direction, EntryKind, Reason, Transfer, Watch,
+        AssetNo, BlockPoint, ChainInfo, Cursor, Direction, EntryKind, HistoryStatus, Reason,
+        ScanNo, Status, Transfer, Watch,
     },
 };
 
-/// Consecutive blocks of the chain, ascending; those without a movement of a participant may be left out.
+/// Consecutive blocks of the chain, the highest first; those without a movement of a participant may be left out.
 #[derive(Clone, Copy, Debug)]
 pub struct Range<'a> {
-    pub blocks: &'a [(Header, Vec<Movement>)],
-    /// The block below the lowest: the older openings are the balances after it.
+    pub blocks: &'a [Past],
+    /// The block below the lowest.
     pub below: BlockPoint,
+    /// Assets whose past is looked for; the openings of others stay.
+    pub assets: &'a [AssetKey],
 }
 
-/// A watch whose past is in a range.
+impl Range<'_> {
+    /// The block below all that a history since `from_block` gets from this range: its older opening is the
+    /// balance after it.
+    #[must_use]
+    pub fn start(&self, from_block: u64) -> BlockPoint {
+        let first = from_block.max(1);
+        if self.below.at.number + 1 >= first {
+            return self.below;
+        }
+        let counting = self.blocks.partition_point(|past| past.header.at.number >= first);
+        let (counting, others) = self.blocks.split_at(counting);
+        match (others.first(), counting.last()) {
+            (Some(Past { header, .. }), _) if header.at.number + 1 == first => header.into(),
+            // Nothing that counts lies between.
+            (_, Some(Past { header, .. })) => {
+                BlockPoint { at: header.parent, ..BlockPoint::from(header) }
+            }
+            (_, None) => self.below,
+        }
+    }
+}
+
+/// A scan that a range moves on to the block below it.
+#[derive(Clone, Debug)]
+pub struct ScanMove {
+    pub no: ScanNo,
+    /// The block that it needed next.
+    pub seen: BlockRef,
+    /// Scans that stand in the range as well, or at the block below it, each with the height that it needed next:
+    /// they are one with it from now on.
+    pub absorbs: Vec<(ScanNo, u64)>,
+}
+
+/// A watch of a scan, with movements in a range.
 #[derive(Clone, Debug)]
 pub struct Participant {
     pub watch: Watch,
-    /// The block down to which its past is explained; the blocks up to it are new.
-    pub seen: BlockPoint,
+    /// The height of the block that its scan needed next: what lies above is explained.
+    pub seen: u64,
     /// The block with whose balances the watch began.
     pub opened: BlockRef,
     /// The first block that counts.
     pub from_block: u64,
-    /// Assets whose past is looked for; the openings of others stay.
-    pub assets: Vec<AssetKey>,
     /// Openings that stand.
     pub openings: Vec<Transfer>,
+}
+
+impl Participant {
+    /// It ends where it is.
+    fn incomplete(&self) -> HistoryEnd {
+        HistoryEnd {
+            wallet: self.watch.wallet,
+            address: self.watch.address,
+            status: HistoryStatus::Incomplete,
+            covered_from: Some(self.seen + 1),
+        }
+    }
 }
 
 /// One asset's part of a range.
@@ -65,91 +111,106 @@ impl Part {
     }
 }
 
-/// Books a range for all who take part. A past that contradicts what its watch began with ends incomplete, for
-/// that wallet alone.
+/// Books a range for all who take part, and moves their scans on. A past that contradicts what its watch began
+/// with, or that cannot be booked, ends incomplete, for that wallet alone.
 ///
 /// # Errors
-/// Booking would break an invariant.
+/// Booking would break an invariant, whoever is left out.
 pub fn backfill(
     chain: &ChainInfo,
     cursor: &Cursor,
     known: &Known,
-    participants: Vec<Participant>,
+    participants: &[Participant],
+    scans: &[ScanMove],
     range: Range<'_>,
     now: Millis,
 ) -> Result<Changes, Refused> {
-    let mut posting = Posting::new(chain, known, cursor, cursor.clone(), now);
-    let mut parts = parts(&mut posting, &participants, range)?;
-    for participant in participants {
-        let Participant { watch, seen, from_block, .. } = &participant;
-        let done = range.below.at.number < (*from_block).max(1);
-        let own = parts.remove(&watch.wallet.0).unwrap_or_default();
-        let step = match explain(&mut posting, &participant, own, range.below)? {
-            true if done => HistoryStep::Complete,
-            true => HistoryStep::To(range.below),
-            false => HistoryStep::Incomplete,
-        };
-        let (wallet, address) = (watch.wallet, watch.address);
-        let change = HistoryChange { wallet, address, seen: seen.at, now: step };
-        posting.changes.watches.histories.push(change);
-    }
-    posting.finish()
+    let sides = sides(participants, range);
+    let book = |participants: &[&Participant]| {
+        let mut posting = Posting::new(chain, known, cursor, cursor.clone(), now);
+        for participant in participants {
+            let own = sides.get(&participant.watch.address).map_or(&[][..], Vec::as_slice);
+            let parts = parts(&mut posting, participant, own, range)?;
+            let start = range.start(participant.from_block);
+            if !explain(&mut posting, participant, parts, start)? {
+                posting.changes.watches.ended.push(participant.incomplete());
+            }
+        }
+        posting.finish()
+    };
+    let all: Vec<&Participant> = participants.iter().collect();
+    let mut changes = if let Ok(changes) = book(&all) {
+        changes
+    } else {
+        let (some, others): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|participant| book(&[participant]).is_ok());
+        let mut changes = book(&some)?;
+        changes.report.unbookable = others.iter().map(|other| other.watch.wallet).collect();
+        changes.watches.ended.extend(others.into_iter().map(Participant::incomplete));
+        changes
+    };
+    // What the past explains changes no balance.
+    changes.balances.retain(|change| {
+        known.balances.get(&(change.wallet, change.asset)) != Some(&change.balance)
+    });
+    let moved = scans.iter().map(|ScanMove { no, seen, absorbs }| ScanChange {
+        no: *no,
+        seen: *seen,
+        absorbs: absorbs.iter().map(|(no, _)| *no).collect(),
+    });
+    changes.watches.scans = Some((range.below.at, moved.collect()));
+    Ok(changes)
 }
 
-/// Gives up the rest of some histories: no node can prove it.
+/// Ends histories: nothing more is booked.
 #[must_use]
-pub fn give_up(cursor: &Cursor, participants: &[Participant], now: Millis) -> Changes {
+pub fn end(cursor: &Cursor, ended: Vec<HistoryEnd>, now: Millis) -> Changes {
     let mut changes = Changes::new(cursor, cursor.clone(), now);
-    changes.watches.histories = participants
-        .iter()
-        .map(|Participant { watch, seen, .. }| HistoryChange {
-            wallet: watch.wallet,
-            address: watch.address,
-            seen: seen.at,
-            now: HistoryStep::Incomplete,
-        })
-        .collect();
+    changes.watches.ended = ended;
     changes
 }
 
+type Side<'a> = (&'a Header, &'a Movement, Direction);
 type Parts = BTreeMap<AssetKey, Part>;
 
-/// What moved for each participant, by wallet.
+/// What moved for the participants, by address.
+fn sides<'a>(participants: &[Participant], range: Range<'a>) -> HashMap<Address, Vec<Side<'a>>> {
+    let mut sides: HashMap<Address, Vec<Side<'_>>> =
+        participants.iter().map(|one| (one.watch.address, Vec::new())).collect();
+    for Past { header, movements } in range.blocks {
+        let movements = movements.iter().filter(|movement| range.assets.contains(&movement.asset));
+        for movement in movements {
+            for (address, direction) in
+                [(movement.to, Direction::In), (movement.from, Direction::Out)]
+            {
+                if let Some(own) = address.and_then(|address| sides.get_mut(&address)) {
+                    own.push((header, movement, direction));
+                }
+            }
+        }
+    }
+    sides
+}
+
+/// What moved for one participant in the blocks that it asks for, by asset.
 fn parts(
     posting: &mut Posting<'_>,
-    participants: &[Participant],
+    participant: &Participant,
+    sides: &[Side<'_>],
     range: Range<'_>,
-) -> Result<BTreeMap<i64, Parts>, Refused> {
-    let mut by_address: BTreeMap<_, Vec<&Participant>> = BTreeMap::new();
-    for participant in participants {
-        by_address.entry(participant.watch.address).or_default().push(participant);
-    }
-    let mut parts: BTreeMap<i64, Parts> = BTreeMap::new();
-    for (header, movements) in range.blocks {
-        for movement in movements {
-            let sides = [(movement.to, Direction::In), (movement.from, Direction::Out)];
-            for (address, direction) in sides {
-                let watching = address.and_then(|address| by_address.get(&address));
-                for participant in watching.into_iter().flatten() {
-                    // A past may reach a little further back than was asked for: its opening is then the
-                    // balance below the whole range.
-                    let inside = header.at.number > range.below.at.number
-                        && header.at.number <= participant.seen.at.number;
-                    if !inside || !participant.assets.contains(&movement.asset) {
-                        continue;
-                    }
-                    let leg =
-                        posting.leg(header, movement, participant.watch.owner(), direction)?;
-                    if !leg.counted {
-                        continue;
-                    }
-                    let own = parts.entry(participant.watch.wallet.0).or_default();
-                    let part = own.entry(movement.asset).or_default();
-                    match direction {
-                        Direction::In => part.gained.push(leg),
-                        Direction::Out => part.lost.push(leg),
-                    }
-                }
+) -> Result<Parts, Refused> {
+    let mut parts = Parts::new();
+    let lowest = participant.from_block.max(range.below.at.number + 1);
+    for (header, movement, direction) in sides {
+        if !(lowest..=participant.seen).contains(&header.at.number) {
+            continue;
+        }
+        let leg = posting.leg(header, movement, participant.watch.owner(), *direction)?;
+        if leg.counted {
+            let part = parts.entry(movement.asset).or_default();
+            match direction {
+                Direction::In => part.gained.push(leg),
+                Direction::Out => part.lost.push(leg),
             }
         }
     }
@@ -162,7 +223,7 @@ fn explain(
     posting: &mut Posting<'_>,
     participant: &Participant,
     mut parts: Parts,
-    below: BlockPoint,
+    start: BlockPoint,
 ) -> Result<bool, Refused> {
     let mut numbers: BTreeMap<AssetNo, AssetKey> = BTreeMap::new();
     for key in parts.keys().copied().collect::<Vec<_>>() {
@@ -188,7 +249,7 @@ fn explain(
         planned.push((asset, part, before));
     }
     for (asset, part, before) in planned {
-        replace_opening(posting, participant, below, asset, part, before)?;
+        replace_opening(posting, participant, start, asset, part, before)?;
     }
     Ok(true)
 }
@@ -196,16 +257,16 @@ fn explain(
 fn replace_opening(
     posting: &mut Posting<'_>,
     participant: &Participant,
-    below: BlockPoint,
+    start: BlockPoint,
     asset: AssetKey,
     part: Part,
     before: Amount,
 ) -> Result<(), Refused> {
     let Part { mut gained, lost, openings } = part;
     if !before.is_zero() {
-        let movement = opening(below.at, true, participant.watch.address, asset, before);
-        let time = u64::try_from(below.time.seconds()).unwrap_or(0);
-        let header = Header { at: below.at, parent: below.at, time };
+        let movement = opening(start.at, true, participant.watch.address, asset, before);
+        let time = u64::try_from(start.time.seconds()).unwrap_or(0);
+        let header = Header { at: start.at, parent: start.at, time };
         let leg = posting.leg(&header, &movement, participant.watch.owner(), Direction::In)?;
         gained.insert(0, leg);
     }
@@ -215,7 +276,7 @@ fn replace_opening(
         posting.book(leg, true);
     }
     for old in openings {
-        if old.status != crate::model::Status::Settled {
+        if old.status != Status::Settled {
             return Err(Refused {
                 context: format!("the opening {} of a history", old.id),
                 error: LedgerError::Inconsistent,
@@ -236,3 +297,6 @@ fn replace_opening(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

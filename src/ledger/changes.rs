@@ -9,8 +9,8 @@ use crate::{
     event::NewEvent,
     id::WalletId,
     model::{
-        Asset, AssetNo, Balance, BlockPoint, Cursor, Deployment, DeploymentStatus, Entry,
-        NewWallet, Reason, Transfer, TransferNo, WalletNo,
+        Asset, AssetNo, Balance, Cursor, Deployment, DeploymentStatus, Entry, HistoryStatus,
+        NewWallet, Reason, ScanNo, Transfer, TransferNo, WalletNo,
     },
 };
 
@@ -133,25 +133,29 @@ pub struct WatchChanges {
     pub closed: Vec<(WalletNo, Address)>,
     /// Were opened above this block, and wait to be opened anew.
     pub reopened: Option<(u64, Vec<(WalletNo, Address)>)>,
-    pub histories: Vec<HistoryChange>,
+    /// The block that scans need next, and these scans: what their histories asked for above it is there.
+    pub scans: Option<(BlockRef, Vec<ScanChange>)>,
+    pub ended: Vec<HistoryEnd>,
 }
 
-/// How far the history of a watch is from now on.
+/// A scan that moves on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScanChange {
+    pub no: ScanNo,
+    /// The block that it needed next when this was decided.
+    pub seen: BlockRef,
+    /// Scans that need the same block from now on, and are this one.
+    pub absorbs: Vec<ScanNo>,
+}
+
+/// A history is not looked for any further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HistoryChange {
+pub struct HistoryEnd {
     pub wallet: WalletNo,
     pub address: Address,
-    /// The block down to which it was explained when this was decided.
-    pub seen: BlockRef,
-    pub now: HistoryStep,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HistoryStep {
-    /// Explained from the block after this one on.
-    To(BlockPoint),
-    Complete,
-    Incomplete,
+    pub status: HistoryStatus,
+    /// The first block from which on its transfers are all there, if that was not known before.
+    pub covered_from: Option<u64>,
 }
 
 /// A deployment as it is now.
@@ -174,6 +178,8 @@ pub struct Report {
     pub deployments: Vec<DeploymentStatus>,
     /// Histories that contradict the ledger.
     pub contradictions: Vec<(WalletNo, AssetNo)>,
+    /// Wallets whose histories no balance can hold.
+    pub unbookable: Vec<WalletNo>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

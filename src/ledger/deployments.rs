@@ -302,6 +302,8 @@ fn register_safe(
             status: WatchStatus::Requested,
             from_block: None,
             history: None,
+            history_method: None,
+            covered_from: None,
             head: Some(posting.head),
             deployment: None,
         }],

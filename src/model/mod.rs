@@ -19,7 +19,7 @@ pub use balance::{Balance, BalanceRef, Buckets, Position};
 pub use chain::ChainInfo;
 pub use cursor::{BlockPoint, Cursor};
 pub use deployment::{Deployment, DeploymentStatus};
-pub use number::{AssetNo, ChainNo, TenantNo, TransferNo, WalletNo};
+pub use number::{AssetNo, ChainNo, ScanNo, TenantNo, TransferNo, WalletNo};
 pub use ordinal::{ordinal_bytes, read_ordinal};
 pub use transfer::{Direction, Entry, EntryKind, Reason, Status, Transfer};
 pub use wallet::{NewWallet, SafeFacts, Wallet, WalletChain, WalletKind, WalletStatus};

@@ -13,6 +13,8 @@ numbers! {
     TenantNo;
     WalletNo;
     ChainNo;
+    /// Of histories that are looked for together.
+    ScanNo;
     /// Contains its chain's number: see [`AssetNo::nth`].
     AssetNo;
     /// Contains its chain's number: see [`TransferNo::nth`]. In the order in which transfers were booked.

@@ -2,7 +2,7 @@
 
 use super::{HistoryStatus, TenantNo, WalletNo, WatchStatus};
 use crate::{
-    chain::{Address, ChainName, Family},
+    chain::{Address, ChainName, Family, HistoryMethod},
     clock::Millis,
     id::{AccountId, TenantId, WalletId},
     string_enum::string_enum,
@@ -43,6 +43,10 @@ pub struct WalletChain {
     pub status: WatchStatus,
     pub from_block: Option<u64>,
     pub history: Option<HistoryStatus>,
+    /// How the history is found, once somebody has begun.
+    pub history_method: Option<HistoryMethod>,
+    /// The first block from which on the transfers are all there, once the watch has begun.
+    pub covered_from: Option<u64>,
     /// The newest applied block, if the chain has begun.
     pub head: Option<u64>,
     /// How far a Safe's newest deployment there has come.

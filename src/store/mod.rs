@@ -28,8 +28,10 @@ pub mod history;
 pub mod idempotency;
 pub mod key;
 pub mod ownership;
+pub mod participant;
 pub mod retention;
 pub mod safe;
+pub mod scan;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod transfer;

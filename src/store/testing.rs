@@ -217,6 +217,17 @@ impl TestStore {
         id
     }
 
+    /// How many open watches wait for their history.
+    pub async fn wanted_histories(&self) -> i64 {
+        let mut session = self.db.read().await.unwrap();
+        on!(&mut session.conn(), c => sqlx::query_scalar(
+            "SELECT COUNT(*) FROM watch WHERE history = 'wanted' AND status = 1",
+        )
+        .fetch_one(c)
+        .await)
+        .unwrap()
+    }
+
     /// Asks for a wallet's watches to be closed, as the API does.
     pub async fn ask_to_close(&self, wallet: WalletId) {
         let mut tx = self.db.begin().await.unwrap();

@@ -9,7 +9,7 @@ pub(in crate::store) use self::filter::bind_filter;
 pub use self::filter::{AccountFilter, WalletFilter};
 use super::{Conn, StoreError, chain::number, code, on};
 use crate::{
-    chain::{Address, ChainName, Family},
+    chain::{Address, ChainName, Family, HistoryMethod},
     clock::Millis,
     id::{AccountId, TenantId, WalletId},
     model::{
@@ -45,6 +45,8 @@ struct RawWallet {
     status: Option<i16>,
     from_block: Option<i64>,
     history: Option<String>,
+    history_method: Option<String>,
+    covered_from: Option<i64>,
     head_number: Option<i64>,
     deployment: Option<String>,
 }
@@ -65,6 +67,13 @@ impl RawWallet {
                 .map(HistoryStatus::try_from)
                 .transpose()
                 .map_err(StoreError::corrupt)?,
+            history_method: self
+                .history_method
+                .clone()
+                .map(HistoryMethod::try_from)
+                .transpose()
+                .map_err(StoreError::corrupt)?,
+            covered_from: height(self.covered_from)?,
             head: height(self.head_number)?,
             deployment: self.deployment.clone(),
         }))
@@ -142,7 +151,8 @@ async fn read(
         "SELECT w.no, w.id, w.tenant_id, w.account_id, w.family, w.address, w.kind, w.client_reference_id,
                 w.nickname, w.is_primary, w.disabled_at, w.rotated_at, w.replaced_by, w.safe_version,
                 w.safe_singleton, w.safe_owners, w.safe_threshold, w.created_at, w.updated_at,
-                n.name AS chain, t.status, t.from_block, t.history, c.head_number,
+                n.name AS chain, t.status, t.from_block, t.history, t.history_method,
+                COALESCE(t.covered_from, s.next_number + 1, t.opened_number + 1) AS covered_from, c.head_number,
                 CASE WHEN w.kind = 'safe' THEN (
                     SELECT d.status FROM safe_deployment d
                     WHERE d.wallet_id = w.id AND d.chain_no = t.chain_no
@@ -151,6 +161,7 @@ async fn read(
          LEFT JOIN watch t ON t.wallet_no = w.no
          LEFT JOIN chain n ON n.no = t.chain_no
          LEFT JOIN chain_cursor c ON c.chain_no = t.chain_no
+         LEFT JOIN history_scan s ON s.no = t.scan_no
          ORDER BY w.id DESC, n.name",
         filter.conditions()
     );

@@ -8,21 +8,15 @@ use super::{
     Conn, StoreError,
     chain::number,
     code, on,
+    scan::{self, Moved},
     set::{Blobs, Ints, runs, sets},
 };
 use crate::{
     chain::{Address, BlockHash, BlockRef, ChainName, Family},
     clock::Millis,
     id::{AccountId, TenantId, WalletId},
-    ledger::{
-        backfill::Participant,
-        changes::{HistoryChange, HistoryStep, WatchChanges},
-        known::Watches,
-    },
-    model::{
-        Asset, BalanceRef, BlockPoint, ChainNo, HistoryStatus, TenantNo, WalletNo, Watch,
-        WatchStatus,
-    },
+    ledger::{changes::WatchChanges, known::Watches},
+    model::{Asset, BalanceRef, ChainNo, TenantNo, WalletNo, Watch, WatchStatus},
     view::WalletRefView,
 };
 
@@ -177,7 +171,7 @@ pub async fn still_open(
     rows.into_iter().map(|bytes| bytes.try_into().map_err(StoreError::corrupt)).collect()
 }
 
-/// Opens, closes and reopens watches, and moves their histories on.
+/// Opens, closes and reopens watches, and moves their histories on; gives what became of these.
 ///
 /// # Errors
 /// [`StoreError::Stale`] if one of them is not as it was read: a wish was withdrawn meanwhile.
@@ -187,7 +181,7 @@ pub async fn write(
     at: &BlockRef,
     changes: &WatchChanges,
     now: Millis,
-) -> Result<(), StoreError> {
+) -> Result<Moved, StoreError> {
     for run in runs(&changes.opened) {
         let written = on!(conn, c => {
             let mut query = places("UPDATE watch SET status = 1, opened_number = ", run);
@@ -203,7 +197,7 @@ pub async fn write(
     }
     for run in runs(&changes.closed) {
         let written = on!(conn, c => {
-            let mut query = places("UPDATE watch SET status = 3, updated_at = ", run);
+            let mut query = places("UPDATE watch SET status = 3, scan_no = NULL, updated_at = ", run);
             query.push_bind(now);
             query.push(" FROM place WHERE watch.status = 2 AND watch.chain_no = ").push_bind(chain.0);
             query.push(THE_PLACE);
@@ -214,7 +208,7 @@ pub async fn write(
     if let Some((fork, reopened)) = &changes.reopened {
         let written = on!(conn, c => sqlx::query(
             "UPDATE watch SET status = 0, opened_number = NULL, opened_hash = NULL,
-                              covered_number = NULL, covered_hash = NULL, covered_time = NULL,
+                              history_method = NULL, scan_no = NULL, covered_from = NULL,
                               history = CASE WHEN from_block IS NULL THEN NULL ELSE 'wanted' END,
                               updated_at = $3
              WHERE chain_no = $1 AND opened_number > $2 AND status = 1",
@@ -227,8 +221,7 @@ pub async fn write(
         .map(|done| done.rows_affected()))?;
         as_read(written, reopened.len())?;
     }
-    write_histories(conn, chain, &changes.histories, now).await?;
-    Ok(())
+    scan::write(conn, chain, changes.scans.as_ref(), &changes.ended, now).await
 }
 
 const THE_PLACE: &str = " AND watch.address = place.address AND watch.wallet_no = place.wallet_no";
@@ -444,137 +437,6 @@ pub async fn watching(
         on!(conn, c => sqlx::query_as(sql).bind(chain.0).bind(&addresses).fetch_all(c).await)?;
     let row = |row: RawWatch| (TenantNo(row.tenant_no), row.address, row.shown(family));
     Ok(rows.into_iter().map(row).collect())
-}
-
-#[derive(FromRow)]
-struct RawHistory {
-    wallet_no: i64,
-    tenant_no: i64,
-    wallet_id: WalletId,
-    tenant_id: TenantId,
-    #[sqlx(try_from = "Vec<u8>")]
-    address: Address,
-    kind: String,
-    activated: bool,
-    #[sqlx(try_from = "i64")]
-    from_block: u64,
-    #[sqlx(try_from = "i64")]
-    opened_number: u64,
-    #[sqlx(try_from = "Vec<u8>")]
-    opened_hash: BlockHash,
-    covered_number: Option<i64>,
-    covered_hash: Option<Vec<u8>>,
-    covered_time: Option<Millis>,
-}
-
-impl TryFrom<RawHistory> for Participant {
-    type Error = StoreError;
-
-    fn try_from(row: RawHistory) -> Result<Self, StoreError> {
-        let opened = BlockRef { number: row.opened_number, hash: row.opened_hash };
-        let seen = match (row.covered_number, row.covered_hash, row.covered_time) {
-            (Some(number), Some(hash), Some(time)) => BlockPoint {
-                at: BlockRef {
-                    number: u64::try_from(number).map_err(StoreError::corrupt)?,
-                    hash: hash.try_into().map_err(StoreError::corrupt)?,
-                },
-                time,
-            },
-            _ => BlockPoint { at: opened, time: Millis(0) },
-        };
-        Ok(Self {
-            watch: Watch {
-                wallet: WalletNo(row.wallet_no),
-                tenant: TenantNo(row.tenant_no),
-                wallet_id: row.wallet_id,
-                tenant_id: row.tenant_id,
-                address: row.address,
-                is_eoa: row.kind == "eoa",
-                activated: row.activated,
-            },
-            seen,
-            opened,
-            from_block: row.from_block,
-            assets: Vec::new(),
-            openings: Vec::new(),
-        })
-    }
-}
-
-/// The open watches of a chain whose history is wanted, oldest wallets first, of wallets after `after`.
-///
-/// # Errors
-/// [`StoreError`] of the engine.
-pub async fn wanted_histories(
-    conn: &mut Conn<'_>,
-    chain: ChainNo,
-    after: WalletNo,
-    limit: i64,
-) -> Result<Vec<Participant>, StoreError> {
-    let rows: Vec<RawHistory> = on!(conn, c => sqlx::query_as(
-        "SELECT w.wallet_no, w.tenant_no, v.id AS wallet_id, v.tenant_id, w.address, v.kind, w.activated,
-                w.from_block, w.opened_number, w.opened_hash, w.covered_number, w.covered_hash,
-                w.covered_time
-         FROM watch w JOIN wallet v ON v.no = w.wallet_no
-         WHERE w.chain_no = $1 AND w.history = 'wanted' AND w.status = 1 AND w.from_block IS NOT NULL
-           AND w.wallet_no > $2
-         ORDER BY w.wallet_no LIMIT $3",
-    )
-    .bind(chain.0)
-    .bind(after.0)
-    .bind(limit)
-    .fetch_all(c)
-    .await)?;
-    rows.into_iter().map(Participant::try_from).collect()
-}
-
-/// Moves histories on, if they are where they were read.
-async fn write_histories(
-    conn: &mut Conn<'_>,
-    chain: ChainNo,
-    changes: &[HistoryChange],
-    now: Millis,
-) -> Result<(), StoreError> {
-    for run in runs(changes) {
-        let written = on!(conn, c => {
-            let mut query = QueryBuilder::new(
-                "WITH step (address, wallet_no, seen_number, seen_hash, history, number, hash, time) AS (",
-            );
-            query.push_values(run, |mut row, change| {
-                let (status, covered) = match change.now {
-                    HistoryStep::To(point) => (HistoryStatus::Wanted, Some(point)),
-                    HistoryStep::Complete => (HistoryStatus::Complete, None),
-                    HistoryStep::Incomplete => (HistoryStatus::Incomplete, None),
-                };
-                row.push_bind(change.address.as_slice())
-                    .push_bind(change.wallet.0)
-                    .push_bind(change.seen.number.cast_signed())
-                    .push_bind(&change.seen.hash.0[..])
-                    .push_bind(status.as_str())
-                    .push_bind(covered.map(|point| point.at.number.cast_signed()))
-                    .push_bind(covered.map(|point| point.at.hash.0.to_vec()))
-                    .push_bind(covered.map(|point| point.time));
-            });
-            query.push(
-                ") UPDATE watch
-                 SET history = step.history, covered_number = COALESCE(step.number, covered_number),
-                     covered_hash = COALESCE(step.hash, covered_hash),
-                     covered_time = COALESCE(step.time, covered_time), updated_at = ",
-            );
-            query.push_bind(now);
-            query.push(" FROM step WHERE watch.chain_no = ").push_bind(chain.0);
-            query.push(
-                " AND (watch.address, watch.wallet_no) IN (SELECT address, wallet_no FROM step)
-                  AND watch.address = step.address AND watch.wallet_no = step.wallet_no
-                  AND watch.status = 1 AND watch.history = 'wanted'
-                  AND COALESCE(watch.covered_number, watch.opened_number) = step.seen_number
-                  AND COALESCE(watch.covered_hash, watch.opened_hash) = step.seen_hash",
-            );
-            query.build().execute(c).await.map(|done| done.rows_affected())
-        })?;
-        as_read(written, run.len())?;
-    }
-    Ok(())
 }
 
 /// The wallets by their ids, as events show them.

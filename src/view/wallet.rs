@@ -4,6 +4,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
+    chain::HistoryMethod,
     clock::Millis,
     id::{AccountId, WalletId},
     model::{HistoryStatus, Wallet, WalletKind, WalletStatus, WatchStatus},
@@ -57,6 +58,13 @@ pub struct WalletChainView {
     /// Whether the transfers since `fromBlock` are there: `wanted` (not yet), `complete`, or `incomplete` (no
     /// node could prove all of them; the opening balance stands instead). Null without `fromBlock`.
     pub history: Option<&'static str>,
+    /// How they are found: `blocks` (every block is read), `logs` (only blocks that the nodes' index of logs names:
+    /// without the native coin's past), `signatures` (what the nodes list for the address). Null until somebody
+    /// has begun.
+    pub history_method: Option<&'static str>,
+    /// The first block from which on the transfers are all there; null until the watch has begun. While a history
+    /// is wanted it goes down towards `fromBlock`.
+    pub covered_from: Option<u64>,
     /// The block up to which everything is in the balances; null until the watch has begun.
     pub covered_to: Option<u64>,
 }
@@ -111,6 +119,8 @@ impl From<&Wallet> for WalletView {
             },
             from_block: on.from_block,
             history: on.history.map(HistoryStatus::as_str),
+            history_method: on.history_method.map(HistoryMethod::as_str),
+            covered_from: on.covered_from.filter(|_| on.status == WatchStatus::Open),
             covered_to: on.head.filter(|_| on.status == WatchStatus::Open),
         });
         Self {

@@ -8,6 +8,7 @@ mod contracts;
 mod dashboards;
 mod deposits;
 mod dev;
+mod history;
 mod lifecycle;
 mod multicall;
 mod proof;

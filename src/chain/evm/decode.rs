@@ -20,7 +20,8 @@ use crate::{
 };
 
 /// `Transfer(address,address,uint256)`, of ERC-20 and ERC-721 alike.
-const TRANSFER: B256 = b256!("ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef");
+pub(super) const TRANSFER: B256 =
+    b256!("ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef");
 /// Where EIP-7708 logs native transfers in the shape of a token's: the native value is counted already.
 const NATIVE_LOGS: EvmAddress = address!("fffffffffffffffffffffffffffffffffffffffe");
 /// EIP-4844.

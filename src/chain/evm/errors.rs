@@ -17,6 +17,14 @@ const TOO_LARGE: &[&str] = &[
     "query exceeds max results",
     "exceeds limit",
     "block range",
+    "range is too wide",
+    "limited to a",
+    "max range",
+    "number of requested blocks",
+    "requested too many blocks",
+    "the range allowed for your plan",
+    "limit the query to at most",
+    "ranges over",
 ];
 const NOT_THERE: &[&str] = &[
     "header not found",

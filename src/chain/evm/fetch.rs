@@ -111,6 +111,43 @@ impl Reader {
         self.decoder.run(what, given, move |_| reader.one(&block, &receipts)).await
     }
 
+    /// The blocks of those hashes with everything in them, in order.
+    pub async fn blocks_of(
+        &self,
+        endpoint: &Endpoint,
+        at: &[BlockRef],
+    ) -> Result<Vec<Block>, Failure> {
+        let calls: Vec<Call> = at
+            .iter()
+            .map(|at| {
+                let hash = B256::from(at.hash.0);
+                Call::new("eth_getBlockByHash", format!(r#"["{hash}",true]"#))
+            })
+            .collect();
+        let answers = endpoint.batch(&calls).await?;
+        let given = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let (what, expected) = (format!("{} blocks", at.len()), at.to_vec());
+        let parse = move |given: &[Answer]| {
+            given.iter().zip(expected).map(|(answer, at)| block_of(answer, at)).collect()
+        };
+        let blocks: Vec<FullBlock> = self.decoder.run(what.clone(), given, parse).await?;
+        let receipts = receipts_of(endpoint, &blocks).await?;
+        let reader = self.clone();
+        let read = self.decoder.run(what, Vec::new(), move |_| reader.assemble(&blocks, receipts));
+        match read.await? {
+            Assembled { unreadable: None, blocks } if blocks.len() == at.len() => Ok(blocks),
+            Assembled { blocks, .. } => {
+                match at.get(blocks.len()) {
+                    // Asked for by itself, it says what is missing, or is kept if our own code fails on it.
+                    Some(at) => Err(self.block(endpoint, *at).await.err().unwrap_or_else(|| {
+                        Failure::NotThere(format!("block {} at first", at.number))
+                    })),
+                    None => Err(Failure::Invalid("more blocks than were asked for".to_owned())),
+                }
+            }
+        }
+    }
+
     /// Verifies and decodes, up to the first block whose receipts are not there yet, or that our own code
     /// fails on.
     fn assemble(

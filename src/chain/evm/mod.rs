@@ -7,6 +7,7 @@
 //! | `verify` | does what a node returned fit together? |
 //! | `decode` | a verified block made into movements |
 //! | `fetch` | blocks with their receipts from one endpoint |
+//! | `logs` | blocks found by the index of logs of one endpoint |
 //! | `state` | balances, nonces and transactions at a block |
 //! | `multicall` | many balances by one call |
 //! | `safe` | Safes in receipts, and the proof from the chain's state |
@@ -22,6 +23,7 @@ mod decode;
 mod errors;
 mod fetch;
 mod json;
+mod logs;
 mod multicall;
 mod rules;
 mod safe;

@@ -5,8 +5,8 @@ use std::{path::Path, sync::Arc};
 use super::{EvmSource, caip2, signature};
 use crate::{
     chain::{
-        Address, AddressError, BlockHash, Defaults, Family, Identity, Rules, SetupError,
-        SignatureError, Source, TxId, sign_in::Network,
+        Address, AddressError, BlockHash, Defaults, Family, HistoryMethod, Identity, Rules,
+        SetupError, SignatureError, Source, TxId, sign_in::Network,
     },
     config::{ChainConfig, NativeCoin, Verification},
     metrics::Metrics,
@@ -112,6 +112,10 @@ impl Rules for Evm {
 
     fn verifications(&self) -> &'static [Verification] {
         &[Verification::Full, Verification::Bloom, Verification::Links]
+    }
+
+    fn history_methods(&self) -> &'static [HistoryMethod] {
+        &[HistoryMethod::Blocks, HistoryMethod::Logs]
     }
 
     fn source(

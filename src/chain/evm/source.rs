@@ -10,14 +10,15 @@ use super::{
     decode, errors,
     fetch::Reader,
     json::{self, Quantity},
+    logs::{self, Spans},
     state::{self, Known},
     verify::Checker,
     ws::Subscription,
 };
 use crate::{
     chain::{
-        Address, Announced, BalanceQuery, Block, BlockRef, Family, Header, Holding, SafeProof,
-        SafeRejection, SafeSource, SettlementTag, Source, SourceError, TxId, TxLookup,
+        Address, Announced, BalanceQuery, Block, BlockRef, Family, Header, Holding, LogIndex,
+        SafeProof, SafeRejection, SafeSource, SettlementTag, Source, SourceError, TxId, TxLookup,
         rpc::{Call, Dialect, Endpoint, Failure, Listener, Pool, SetupError},
     },
     config::ChainConfig,
@@ -35,6 +36,7 @@ pub struct EvmSource {
     pub(super) pool: Pool,
     reader: Reader,
     known: Known,
+    spans: Spans,
     announced: watch::Sender<Option<Announced>>,
     listener: Option<Listener<Subscription>>,
 }
@@ -56,6 +58,7 @@ impl EvmSource {
             pool,
             listener,
             known: Known::new(config.name.clone()),
+            spans: Spans::default(),
             announced: watch::Sender::new(None),
         })
     }
@@ -144,6 +147,10 @@ impl Source for EvmSource {
         Some(self)
     }
 
+    fn log_index(&self) -> Option<&dyn LogIndex> {
+        Some(self)
+    }
+
     fn announced(&self) -> watch::Receiver<Option<Announced>> {
         self.announced.subscribe()
     }
@@ -152,6 +159,27 @@ impl Source for EvmSource {
         if let Some(listener) = &self.listener {
             listener.run(&self.announced).await;
         }
+    }
+}
+
+#[async_trait]
+impl LogIndex for EvmSource {
+    async fn blocks_with_transfers(
+        &self,
+        tokens: &[Address],
+        addresses: &[Address],
+        from: u64,
+        to: u64,
+    ) -> Result<Vec<BlockRef>, SourceError> {
+        self.pool
+            .ask(|endpoint| async move {
+                logs::find(&endpoint, &self.spans, tokens, addresses, from, to).await
+            })
+            .await
+    }
+
+    async fn blocks_of(&self, at: &[BlockRef]) -> Result<Vec<Block>, SourceError> {
+        self.pool.ask(|endpoint| async move { self.reader.blocks_of(&endpoint, at).await }).await
     }
 }
 

@@ -5,8 +5,9 @@ use std::{path::Path, sync::Arc};
 use super::{SolanaSource, caip2, signature};
 use crate::{
     chain::{
-        Address, AddressError, BlockHash, Defaults, Family, Identity, Rules, Settlement,
-        SettlementTag, SetupError, SignatureError, Source, TxId, base58, sign_in::Network,
+        Address, AddressError, BlockHash, Defaults, Family, HistoryMethod, Identity, Rules,
+        Settlement, SettlementTag, SetupError, SignatureError, Source, TxId, base58,
+        sign_in::Network,
     },
     config::{ChainConfig, NativeCoin, Verification},
     metrics::Metrics,
@@ -119,6 +120,10 @@ impl Rules for Solana {
 
     fn verifications(&self) -> &'static [Verification] {
         &[Verification::Full, Verification::Links]
+    }
+
+    fn history_methods(&self) -> &'static [HistoryMethod] {
+        &[HistoryMethod::Signatures]
     }
 
     fn check_settlement(&self, settlement: Settlement) -> Result<(), &'static str> {

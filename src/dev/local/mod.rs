@@ -115,6 +115,7 @@ impl Identity {
                 decimals: super::contracts::DEMO_DECIMALS,
             }],
             verification: Verification::Full,
+            history: self.family.history_methods()[0],
             poll_interval: Duration::from_millis(250),
             lag_limit: Duration::from_secs(30),
             batch_blocks: self.batch_blocks,

@@ -2,7 +2,9 @@
 
 mod audit;
 mod commit;
+mod descent;
 mod history;
+mod interrupted;
 mod proof;
 mod scripted;
 mod simulation;
@@ -16,7 +18,7 @@ use scripted::{Payment, Scripted};
 use super::*;
 use crate::{
     amount::Amount,
-    chain::{Address, AssetKey, ChainName, Family, Kind, SettlementTag},
+    chain::{Address, AssetKey, ChainName, Family, HistoryMethod, Kind, SettlementTag},
     config::{NativeCoin, TokenConfig, Verification},
     id::{TenantId, WalletId},
     model::ChainInfo,
@@ -53,6 +55,7 @@ fn config(settlement: Settlement) -> ChainConfig {
             decimals: 6,
         }],
         verification: Verification::Full,
+        history: HistoryMethod::Blocks,
         poll_interval: Duration::from_millis(10),
         lag_limit: Duration::from_mins(1),
         batch_blocks: 3,

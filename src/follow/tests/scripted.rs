@@ -1,7 +1,7 @@
 //! A chain that does as it is told: blocks, branches, settlement and faults by hand.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -13,7 +13,8 @@ use crate::{
     amount::Amount,
     chain::{
         Address, Announced, AssetKey, BalanceQuery, Block, BlockHash, BlockRef, Family, Header,
-        Holding, Kind, Movement, Ordinal, SettlementTag, Source, SourceError, TxFact, TxId,
+        Holding, Kind, LogIndex, Movement, Ordinal, SettlementTag, Source, SourceError, TxFact,
+        TxId,
     },
 };
 
@@ -53,6 +54,14 @@ struct State {
     unreadable: HashSet<AssetKey>,
     /// Balances that were asked for, by question.
     asked: Vec<Vec<BalanceQuery>>,
+    /// Ranges of blocks that were read.
+    read: Vec<(u64, u64)>,
+    /// Heights whose blocks no node has any more.
+    lost: BTreeSet<u64>,
+    /// The node shows another branch below this height.
+    other_below: u64,
+    /// Blocks that the index of logs has forgotten.
+    unindexed: BTreeSet<u64>,
 }
 
 impl Scripted {
@@ -149,10 +158,62 @@ impl Scripted {
         std::mem::take(&mut self.state.lock().asked)
     }
 
+    /// The ranges of blocks that were read since this was last called.
+    pub fn read(&self) -> Vec<(u64, u64)> {
+        std::mem::take(&mut self.state.lock().read)
+    }
+
+    /// No node has these blocks any more; an empty list brings them back.
+    pub fn lose(&self, heights: impl IntoIterator<Item = u64>) {
+        self.state.lock().lost = heights.into_iter().collect();
+    }
+
+    /// What is read below this height is of another branch.
+    pub fn branch_below(&self, height: u64) {
+        self.state.lock().other_below = height;
+    }
+
+    /// The index of logs has nothing of these blocks.
+    pub fn unindex(&self, heights: impl IntoIterator<Item = u64>) {
+        self.state.lock().unindexed = heights.into_iter().collect();
+    }
+
     /// The chain's own figure after its head.
     pub fn balance(&self, address: Address, asset: AssetKey) -> Amount {
         let state = self.state.lock();
         balances(&state, state.chain.last().unwrap().at, &[BalanceQuery { address, asset }])[0]
+    }
+
+    /// The chain's own figure after a block.
+    pub fn balance_at(&self, number: u64, address: Address, asset: AssetKey) -> Amount {
+        let state = self.state.lock();
+        let at = state.chain[usize::try_from(number).unwrap()].at;
+        balances(&state, at, &[BalanceQuery { address, asset }])[0]
+    }
+
+    /// The blocks since `from` in which an address gained or lost something, once for each time.
+    pub fn heights_of(&self, address: Address, from: u64) -> Vec<u64> {
+        self.heights(address, from, |_| true)
+    }
+
+    /// The same, of one asset.
+    pub fn heights_of_asset(&self, address: Address, asset: AssetKey, from: u64) -> Vec<u64> {
+        self.heights(address, from, |other| other == asset)
+    }
+
+    fn heights(&self, address: Address, from: u64, of: impl Fn(AssetKey) -> bool) -> Vec<u64> {
+        let state = self.state.lock();
+        let mut heights = Vec::new();
+        for header in state.chain.iter().filter(|header| header.at.number >= from) {
+            for payment in &state.all[&header.at.hash].1 {
+                if payment.amount > 0 && of(payment.asset) {
+                    let sides = [payment.from, payment.to].into_iter().flatten();
+                    let touched = sides.filter(|side| *side == address).count();
+                    heights.extend(std::iter::repeat_n(header.at.number, touched));
+                }
+            }
+        }
+        heights
     }
 
     fn call(&self) -> Result<parking_lot::MutexGuard<'_, State>, SourceError> {
@@ -200,6 +261,15 @@ fn shown<'a>(state: &State, hash: &BlockHash, payments: &'a [Payment]) -> &'a [P
     if state.hidden.contains(hash) { &[] } else { payments }
 }
 
+/// A header as it is on the branch below a height.
+fn branch(mut header: Header, below: u64) -> Header {
+    if header.at.number < below {
+        header.at.hash.0[31] ^= 1;
+        header.parent.hash.0[31] ^= 1;
+    }
+    header
+}
+
 fn block(header: Header, payments: &[Payment]) -> Block {
     let movement = |payment: &Payment| Movement {
         tx: tx(payment.tx),
@@ -244,14 +314,19 @@ impl Source for Scripted {
     }
 
     async fn blocks(&self, from: u64, to: u64) -> Result<Vec<Block>, SourceError> {
-        let state = self.call()?;
+        let mut state = self.call()?;
+        state.read.push((from, to));
+        if state.lost.range(from..=to).next().is_some() {
+            return Err(SourceError::NotThere("lost".into()));
+        }
         Ok(state
             .chain
             .iter()
             .filter(|header| (from..=to).contains(&header.at.number))
             .map(|header| {
                 let hash = &header.at.hash;
-                block(*header, shown(&state, hash, &state.all[hash].1))
+                let payments = shown(&state, hash, &state.all[hash].1);
+                block(branch(*header, state.other_below), payments)
             })
             .collect())
     }
@@ -289,9 +364,49 @@ impl Source for Scripted {
         Ok(queries.iter().zip(balances(&state, at, queries)).map(holding).collect())
     }
 
+    fn log_index(&self) -> Option<&dyn LogIndex> {
+        Some(self)
+    }
+
     fn announced(&self) -> watch::Receiver<Option<Announced>> {
         self.announced.subscribe()
     }
 
     async fn listen(&self) {}
+}
+
+#[async_trait]
+impl LogIndex for Scripted {
+    async fn blocks_with_transfers(
+        &self,
+        tokens: &[Address],
+        addresses: &[Address],
+        from: u64,
+        to: u64,
+    ) -> Result<Vec<BlockRef>, SourceError> {
+        let state = self.call()?;
+        let concerns = |payment: &Payment| {
+            let token = tokens.iter().any(|token| payment.asset == AssetKey::Token(*token));
+            let owner = |who: Option<Address>| who.is_some_and(|who| addresses.contains(&who));
+            token && (owner(payment.from) || owner(payment.to))
+        };
+        let found = state.chain.iter().rev().filter(|header| {
+            (from..=to).contains(&header.at.number)
+                && !state.unindexed.contains(&header.at.number)
+                && state.all[&header.at.hash].1.iter().any(concerns)
+        });
+        Ok(found.map(|header| header.at).collect())
+    }
+
+    async fn blocks_of(&self, at: &[BlockRef]) -> Result<Vec<Block>, SourceError> {
+        let mut state = self.call()?;
+        state.read.extend(at.iter().map(|at| (at.number, at.number)));
+        Ok(at
+            .iter()
+            .map(|at| {
+                let (header, payments) = &state.all[&at.hash];
+                block(*header, payments)
+            })
+            .collect())
+    }
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 
 use super::*;
-use crate::clock::Millis;
+use crate::{clock::Millis, follow::backfill::budget::Budget};
 
 const SEEDS: u64 = 40;
 const STEPS: usize = 120;
@@ -46,10 +46,12 @@ impl Simulation {
         made
     }
 
-    /// A follower that sweeps, on a clock that the simulation moves.
+    /// A follower that sweeps, on a clock that the simulation moves, and that books the past in small pieces.
     fn take(&self, rig: &mut Rig) {
         rig.follower.clock = self.clock.clone();
         rig.follower.sweep = Sweep::new(if self.untraced { 600 } else { 0 });
+        // Histories in several commits, so that anything can happen between two of them.
+        rig.follower.backfill.limit(Budget::new(Duration::from_mins(1), 2));
     }
 
     fn wait(&self, seconds: i64) {
@@ -121,8 +123,13 @@ impl Simulation {
             }
             14..16 => {
                 let address = who(self.random.random_range(1..7));
+                // Some ask for their past, others for what is still to come.
+                let head = rig.chain.head().at.number;
+                let from = self.random.random_range(0..2 * head + 2);
+                let from = Some(from).filter(|from| *from <= head + 1);
                 if let Entry::Vacant(slot) = self.wallets.entry(address) {
-                    slot.insert(store.register(tenant, &chain_name(), address).await);
+                    let id = store.register_since(tenant, &chain_name(), address, from).await;
+                    slot.insert(id);
                 }
             }
             16 => {
@@ -161,8 +168,15 @@ async fn simulate(seed: u64, untraced: bool, store: &TestStore) {
         simulation.wait(5);
         rig.follow().await.unwrap();
     }
+    // A scan that failed rests for a while; a new process tries it at once.
+    rig.restart(store);
+    simulation.take(&mut rig);
+    history::until_decided(store, &mut rig).await;
     assert_exact(store, &rig, &simulation.wallets).await;
-    for &wallet in simulation.wallets.values() {
+    for (&address, &wallet) in &simulation.wallets {
+        if !untraced {
+            history::assert_complete(store, &rig, tenant, wallet, address).await;
+        }
         for asset in [AssetKey::Native, token()] {
             let position = store.position(wallet, &chain_name(), asset).await;
             assert_eq!((position.incoming, position.outgoing), (Amount::ZERO, Amount::ZERO));

@@ -9,15 +9,19 @@ use std::{
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use super::*;
-use crate::chain::{
-    rpc::testing::{Node, Reply},
-    solana::{
-        SolanaSource, TOKEN,
-        tests::{
-            self,
-            cluster::{Cluster, Key, Op, Tx, key},
+use crate::{
+    chain::{
+        rpc::testing::{Node, Reply},
+        solana::{
+            SolanaSource, TOKEN,
+            tests::{
+                self,
+                cluster::{Cluster, Key, Op, Tx, key},
+            },
         },
     },
+    follow::backfill::budget::Budget,
+    model::Status,
 };
 
 const SEEDS: u64 = 6;
@@ -272,6 +276,65 @@ async fn a_fork_of_a_confirmed_block_is_undone_and_a_skipped_slot_is_no_reorg() 
             world.follower.metrics.reorgs_total.with_label_values(&[name.as_str()]).get(),
             1
         );
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_long_history_is_booked_in_pieces_and_a_kill_between_them_loses_nothing() {
+    for store in TestStore::all().await {
+        let mut world = World::new(&store).await;
+        let start = world.cluster.head().at.number;
+        let before = Cluster::holds(&world.cluster.head(), key(2), AssetKey::Native);
+        let pay = |lamports| Tx::new(key(1), vec![Op::Pay { from: key(1), to: key(2), lamports }]);
+        for n in 0..12 {
+            world.cluster.mine_after(n % 3, &[pay(100 + n)], &[]);
+        }
+        let head = world.cluster.head();
+        world.cluster.finalize(head.at.number);
+        world.follow().await;
+        let tenant = store.tenant().await;
+        let name = world.follower.config.name.clone();
+        let address = Address::from(key(2));
+        let wallet = store.register_since(tenant, &name, address, Some(start + 1)).await;
+        let mut lives = 0;
+        let settled = async || {
+            let rows = store.transfers(wallet).await.into_iter();
+            rows.filter(|row| row.status == Status::Settled).collect::<Vec<_>>()
+        };
+        while lives == 0 || store.wanted_histories().await > 0 {
+            world.follower = follower(&store, &world.node);
+            world.follower.backfill.limit(Budget::new(Duration::from_mins(1), 3));
+            let told = settled().await;
+            let mut announced = world.follower.source.announced();
+            for _ in 0..500 {
+                world.follower.turn(&mut announced).await.unwrap();
+                if settled().await != told || store.wanted_histories().await == 0 {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            let position = store.position(wallet, &name, AssetKey::Native).await;
+            let figure = Cluster::holds(&head, key(2), AssetKey::Native);
+            assert_eq!(position.settled, figure);
+            let replayed = store.replayed(wallet, &name).await;
+            assert_eq!(replayed[&AssetKey::Native], position);
+            lives += 1;
+            assert!(lives < 20, "it never ends");
+        }
+        assert!(lives > 3, "{lives} lives");
+        let native = settled().await.into_iter().filter(|row| row.amount < 1_000_000.into());
+        let mut amounts: Vec<Amount> =
+            native.filter(|row| row.kind == Kind::Transfer).map(|row| row.amount).collect();
+        amounts.sort();
+        assert_eq!(amounts, (100..112).map(Amount::from).collect::<Vec<_>>());
+        let opened: Vec<Amount> = settled()
+            .await
+            .into_iter()
+            .filter(|row| row.kind == Kind::Opening && row.amount == before)
+            .map(|row| row.amount)
+            .collect();
+        assert_eq!(opened, [before], "what there was before");
         store.close().await;
     }
 }

@@ -6,6 +6,7 @@
 mod balances;
 mod decoding;
 mod endpoints;
+mod logs;
 mod node;
 mod panics;
 mod safes;
@@ -21,7 +22,7 @@ use super::{
     verify::{Checker, FullBlock},
 };
 use crate::{
-    chain::{Block, ChainName, Family, Settlement, SettlementTag, rpc::Failure},
+    chain::{Block, ChainName, Family, HistoryMethod, Settlement, SettlementTag, rpc::Failure},
     config::{ChainConfig, EndpointConfig, NativeCoin, Secret, Verification},
     metrics::Metrics,
 };
@@ -81,6 +82,7 @@ fn config(endpoints: Vec<EndpointConfig>) -> ChainConfig {
         endpoints,
         tokens: Vec::new(),
         verification: Verification::Full,
+        history: HistoryMethod::Blocks,
         poll_interval: Duration::from_secs(1),
         lag_limit: Duration::from_mins(1),
         batch_blocks: 100,

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{SolanaSource, caip2};
 use crate::{
-    chain::{ChainName, Family, Settlement, SettlementTag},
+    chain::{ChainName, Family, HistoryMethod, Settlement, SettlementTag},
     config::{ChainConfig, EndpointConfig, NativeCoin, Secret, Verification},
     metrics::Metrics,
 };
@@ -47,6 +47,7 @@ pub(crate) fn config(endpoints: Vec<EndpointConfig>) -> ChainConfig {
         endpoints,
         tokens: Vec::new(),
         verification: Verification::Full,
+        history: HistoryMethod::Signatures,
         poll_interval: Duration::from_millis(10),
         lag_limit: Duration::from_mins(1),
         batch_blocks: 3,

@@ -1,0 +1,376 @@
+//! The promises of a history, for any past, however its blocks are cut into ranges.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::*;
+use crate::{
+    chain::{BlockHash, ChainName, Family, Kind, Ordinal, TxId},
+    id::{TenantId, WalletId},
+    ledger::Replay,
+    model::{Asset, Balance, ChainNo, Position, TenantNo, TransferNo, WalletNo},
+};
+
+fn assets() -> [AssetKey; 2] {
+    [AssetKey::Native, AssetKey::Token(Address::from([0xee; 20]))]
+}
+
+/// Who pays whom how much of what; nobody is 0.
+#[derive(Clone, Copy, Debug)]
+struct Payment {
+    from: u8,
+    to: u8,
+    asset: usize,
+    amount: u64,
+}
+
+fn who(n: u8) -> Address {
+    Address::from([n; 20])
+}
+
+fn at(number: u64) -> BlockRef {
+    let mut hash = [3; 32];
+    hash[..8].copy_from_slice(&number.to_be_bytes());
+    BlockRef { number, hash: BlockHash(hash) }
+}
+
+fn point(number: u64) -> BlockPoint {
+    BlockPoint { at: at(number), time: Millis::from_seconds(1_700_000_000 + number) }
+}
+
+fn block(number: u64, payments: &[Payment]) -> Past {
+    let header = Header { at: at(number), parent: at(number - 1), time: 1_700_000_000 + number };
+    let movement = |(index, payment): (usize, &Payment)| Movement {
+        tx: TxId::from([u8::try_from(number).unwrap(); 32]),
+        ordinal: Ordinal::Log(u32::try_from(index).unwrap()),
+        kind: Kind::Transfer,
+        asset: assets()[payment.asset],
+        from: (payment.from > 0).then(|| who(payment.from)),
+        to: (payment.to > 0).then(|| who(payment.to)),
+        amount: payment.amount.into(),
+        memo: None,
+    };
+    Past { header, movements: payments.iter().enumerate().map(movement).collect() }
+}
+
+/// A chain's past in which nobody spends more than there is: by block, from 1 on.
+fn pasts() -> impl Strategy<Value = Vec<Vec<Payment>>> {
+    let payment = (0..4_u8, 0..4_u8, 0..2_usize, 0..100_u64);
+    let requests = proptest::collection::vec(proptest::collection::vec(payment, 0..4), 1..25);
+    requests.prop_map(|blocks| {
+        let mut held = [[0_u64; 4]; 2];
+        blocks
+            .into_iter()
+            .map(|block| {
+                block
+                    .into_iter()
+                    .map(|(from, to, asset, amount)| {
+                        let held = &mut held[asset];
+                        let amount =
+                            if from > 0 { amount.min(held[usize::from(from)]) } else { amount };
+                        if from > 0 {
+                            held[usize::from(from)] -= amount;
+                        }
+                        if to > 0 {
+                            held[usize::from(to)] += amount;
+                        }
+                        Payment { from, to, asset, amount }
+                    })
+                    .collect()
+            })
+            .collect()
+    })
+}
+
+fn held(pasts: &[Vec<Payment>], upto: u64, wallet: u8, asset: usize) -> Amount {
+    let blocks = pasts.iter().take(usize::try_from(upto).unwrap());
+    let of_asset = blocks.flatten().filter(|payment| payment.asset == asset);
+    let sum = of_asset.fold(0_u64, |sum, payment| {
+        let sum = if payment.to == wallet { sum + payment.amount } else { sum };
+        if payment.from == wallet { sum - payment.amount } else { sum }
+    });
+    sum.into()
+}
+
+/// The store in memory.
+struct World {
+    chain: ChainInfo,
+    cursor: Cursor,
+    known: Known,
+    transfers: BTreeMap<TransferNo, Transfer>,
+    /// Connections that another stands for.
+    replaced: BTreeSet<TransferNo>,
+    entries: Vec<(TransferNo, EntryKind, Amount)>,
+    participants: Vec<Participant>,
+    /// How far each history is; `None` once it has ended.
+    next: BTreeMap<WalletNo, Option<u64>>,
+    ended: Vec<HistoryEnd>,
+}
+
+impl World {
+    /// Wallets 1 to 3 that opened at the chain's head, asking for their past since some block.
+    fn opened(pasts: &[Vec<Payment>], since: [u64; 3]) -> Self {
+        let head = pasts.len() as u64;
+        let name = ChainName::new("scripted");
+        let chain = ChainInfo {
+            name: name.clone(),
+            family: Family::Evm,
+            caip2: "eip155:1".to_owned(),
+            slip44: 60,
+        };
+        let no = ChainNo(1);
+        let mut cursor = Cursor {
+            no,
+            chain: name.clone(),
+            family: Family::Evm,
+            caip2: chain.caip2.clone(),
+            head: point(head),
+            settled: point(head),
+            halted: None,
+            epoch: 0,
+            transfers: 0,
+            assets: 2,
+        };
+        let asset = |(n, key): (u64, AssetKey)| Asset {
+            no: AssetNo::nth(no, n).unwrap(),
+            chain: name.clone(),
+            key,
+            caip19: chain.caip19(&key),
+            symbol: None,
+            name: None,
+            decimals: Some(18),
+            verified: true,
+            version: 0,
+        };
+        let by_key: HashMap<AssetKey, Asset> =
+            (0..).zip(assets()).map(|pair| (pair.1, asset(pair))).collect();
+        let mut known = Known { assets: by_key, ..Known::default() };
+        let (mut transfers, mut entries) = (BTreeMap::new(), Vec::new());
+        let mut participants = Vec::new();
+        for (wallet, from_block) in (1..=3_u8).zip(since) {
+            let watch = Watch {
+                wallet: WalletNo(i64::from(wallet)),
+                tenant: TenantNo(1),
+                wallet_id: WalletId(Uuid::from_u128(u128::from(wallet))),
+                tenant_id: TenantId(Uuid::nil()),
+                address: who(wallet),
+                is_eoa: true,
+                activated: true,
+            };
+            for (index, key) in assets().into_iter().enumerate() {
+                let amount = held(pasts, head, wallet, index);
+                if amount.is_zero() {
+                    continue;
+                }
+                let movement = opening(at(head), true, watch.address, key, amount);
+                let header = block(head, &[]).header;
+                let mut posting = Posting::new(&chain, &known, &cursor, cursor.clone(), Millis(0));
+                let mut leg =
+                    posting.leg(&header, &movement, watch.owner(), Direction::In).unwrap();
+                posting.connect_settled(&mut leg).unwrap();
+                posting.book(leg, true);
+                let changes = posting.finish().unwrap();
+                cursor = changes.cursor;
+                transfers.extend(changes.transfers.into_iter().map(|row| (row.no, row)));
+                entries.extend(changes.entries.iter().map(|e| (e.transfer, e.kind, e.amount)));
+                for change in changes.balances {
+                    known.balances.insert((change.wallet, change.asset), change.balance);
+                }
+            }
+            participants.push(Participant {
+                watch,
+                seen: head,
+                opened: at(head),
+                from_block,
+                openings: Vec::new(),
+            });
+        }
+        let next = participants.iter().map(|one| (one.watch.wallet, Some(head))).collect();
+        let ended = Vec::new();
+        let replaced = BTreeSet::new();
+        Self { chain, cursor, known, transfers, replaced, entries, participants, next, ended }
+    }
+
+    /// Books the blocks above `below` that were not booked yet.
+    fn read_down_to(&mut self, blocks: &[Past], below: u64) {
+        let wanted = |world: &Self, wallet| world.next[&wallet].filter(|next| *next > below);
+        let participants: Vec<Participant> = self
+            .participants
+            .iter()
+            .filter_map(|one| {
+                let wallet = one.watch.wallet;
+                let standing = self.transfers.values().filter(|row| {
+                    row.wallet == wallet
+                        && row.kind == Kind::Opening
+                        && row.status == Status::Settled
+                });
+                Some(Participant {
+                    seen: wanted(self, wallet)?,
+                    openings: standing.cloned().collect(),
+                    ..one.clone()
+                })
+            })
+            .collect();
+        let top = participants.iter().map(|one| one.seen).max().unwrap_or(0);
+        let inside = |past: &&Past| (below + 1..=top).contains(&past.header.at.number);
+        let some: Vec<Past> = blocks.iter().rev().filter(inside).cloned().collect();
+        let assets = assets();
+        let range = Range { blocks: &some, below: point(below), assets: &assets };
+        let (chain, cursor, known) = (&self.chain, &self.cursor, &self.known);
+        let changes = backfill(chain, cursor, known, &participants, &[], range, Millis(0)).unwrap();
+        assert!(changes.events.is_empty(), "the past is no news");
+        self.cursor = changes.cursor;
+        self.entries.extend(changes.entries.iter().map(|e| (e.transfer, e.kind, e.amount)));
+        for update in changes.updates {
+            let (TransferUpdate::Orphaned { no, .. }
+            | TransferUpdate::Replaced(no)
+            | TransferUpdate::Settled(no)) = update;
+            self.transfers.get_mut(&no).unwrap().status = Status::Orphaned;
+            if matches!(update, TransferUpdate::Replaced(_)) {
+                self.replaced.insert(no);
+            }
+        }
+        self.transfers.extend(changes.transfers.into_iter().map(|row| (row.no, row)));
+        for change in changes.balances {
+            self.known.balances.insert((change.wallet, change.asset), change.balance);
+        }
+        for one in participants {
+            let next = Some(below).filter(|below| *below >= one.from_block.max(1));
+            self.next.insert(one.watch.wallet, next);
+        }
+        for end in changes.watches.ended {
+            self.next.insert(end.wallet, None);
+            self.ended.push(end);
+        }
+    }
+
+    /// What stands of a wallet: block, place, direction, asset and amount.
+    fn standing(&self, wallet: u8) -> Vec<(u64, String, Direction, AssetNo, Amount)> {
+        let mut rows: Vec<_> = self
+            .transfers
+            .values()
+            .filter(|row| row.wallet.0 == i64::from(wallet) && row.status == Status::Settled)
+            .map(|row| {
+                let place = row.ordinal.to_string();
+                (row.block.number, place, row.direction, row.asset, row.amount)
+            })
+            .collect();
+        rows.sort();
+        rows
+    }
+
+    fn positions(&self) -> BTreeMap<(WalletNo, AssetNo), Position> {
+        let balances = self.known.balances.iter();
+        let held = |balance: &Balance| balance.position;
+        balances
+            .map(|(key, balance)| (*key, held(balance)))
+            .filter(|(_, position)| *position != Position::default())
+            .collect()
+    }
+
+    fn replayed(&self) -> BTreeMap<(WalletNo, AssetNo), Position> {
+        let mut sums: BTreeMap<(WalletNo, AssetNo), Replay> = BTreeMap::new();
+        for (no, kind, amount) in &self.entries {
+            let row = &self.transfers[no];
+            sums.entry((row.wallet, row.asset)).or_default().add(*kind, row.direction, *amount);
+        }
+        sums.into_iter()
+            .map(|(key, sum)| (key, sum.position()))
+            .filter(|(_, position)| *position != Position::default())
+            .collect()
+    }
+}
+
+fn blocks(pasts: &[Vec<Payment>]) -> Vec<Past> {
+    (1..).zip(pasts).map(|(number, payments)| block(number, payments)).collect()
+}
+
+proptest! {
+    #[test]
+    fn any_cut_of_one_past_ends_in_the_same_transfers_and_openings_and_changes_no_balance(
+        pasts in pasts(),
+        since in [0..26_u64, 0..26, 0..26],
+        cuts in proptest::collection::btree_set(1..25_u64, 0..6),
+    ) {
+        let head = pasts.len() as u64;
+        let since = since.map(|from| from.min(head));
+        let blocks = blocks(&pasts);
+        let mut world = World::opened(&pasts, since);
+        let before = world.positions();
+        for cut in cuts.into_iter().rev().filter(|cut| *cut < head).chain([0]) {
+            world.read_down_to(&blocks, cut);
+            prop_assert_eq!(&world.positions(), &before, "the sum stays");
+            prop_assert_eq!(&world.replayed(), &before, "and its entries explain it");
+            for wallet in 1..=3_u8 {
+                // After every range the openings are what the chain had at its end.
+                let from = since[usize::from(wallet) - 1].max(1);
+                let below = cut.max(from - 1);
+                for (index, asset) in assets().into_iter().enumerate() {
+                    let no = world.known.assets[&asset].no;
+                    let opened = world.standing(wallet).into_iter().filter(|row| {
+                        row.1.starts_with("opening") && row.3 == no
+                    });
+                    let opened = opened.fold(Amount::ZERO, |sum, row| {
+                        sum.checked_add(row.4).unwrap()
+                    });
+                    prop_assert_eq!(opened, held(&pasts, below, wallet, index));
+                }
+            }
+        }
+        let mut whole = World::opened(&pasts, since);
+        whole.read_down_to(&blocks, 0);
+        for wallet in 1..=3_u8 {
+            let from = since[usize::from(wallet) - 1].max(1);
+            let transfers = |world: &World| -> Vec<_> {
+                let rows = world.standing(wallet).into_iter();
+                rows.filter(|row| !row.1.starts_with("opening")).collect()
+            };
+            prop_assert_eq!(transfers(&world), transfers(&whole));
+            let told = (from..=head).flat_map(|number| {
+                pasts[usize::try_from(number).unwrap() - 1].iter().flat_map(move |payment| {
+                    let sides = [payment.from, payment.to].into_iter();
+                    let own = sides.filter(move |side| *side == wallet && payment.amount > 0);
+                    own.map(move |_| number)
+                })
+            });
+            let found: Vec<u64> = transfers(&world).into_iter().map(|row| row.0).collect();
+            prop_assert_eq!(found, told.collect::<Vec<u64>>(), "each side once");
+        }
+        prop_assert!(world.ended.is_empty());
+    }
+
+    #[test]
+    fn a_past_that_contradicts_its_opening_ends_for_that_wallet_alone(
+        pasts in pasts(),
+        invented in 1..25_u64,
+        amount in 1..1_000_u64,
+    ) {
+        let head = pasts.len() as u64;
+        let mut blocks = blocks(&pasts);
+        let mut world = World::opened(&pasts, [0; 3]);
+        let before = world.positions();
+        // Somebody got more, as the blocks have it, than there is now, and did not spend it.
+        let number = invented.min(head);
+        let more = held(&pasts, head, 2, 0).get() + alloy::primitives::U256::from(amount);
+        let more = u64::try_from(more).unwrap();
+        let spent: u64 = pasts.iter().flatten().filter(|one| one.from == 2 && one.asset == 0)
+            .map(|one| one.amount).sum();
+        let lie = Payment { from: 0, to: 2, asset: 0, amount: more + spent };
+        let real = &pasts[usize::try_from(number).unwrap() - 1];
+        let with_lie: Vec<Payment> = real.iter().copied().chain([lie]).collect();
+        blocks[usize::try_from(number).unwrap() - 1] = block(number, &with_lie);
+        world.read_down_to(&blocks, 0);
+        prop_assert_eq!(&world.positions(), &before);
+        prop_assert_eq!(&world.replayed(), &before);
+        let ended: Vec<i64> = world.ended.iter().map(|end| end.wallet.0).collect();
+        prop_assert_eq!(ended, [2], "and nothing of it is booked");
+        prop_assert!(world.standing(2).iter().all(|row| row.0 == head));
+        let mut honest = World::opened(&pasts, [0; 3]);
+        honest.read_down_to(&self::blocks(&pasts), 0);
+        for wallet in [1, 3] {
+            prop_assert_eq!(world.standing(wallet), honest.standing(wallet));
+        }
+    }
+}
