@@ -18,6 +18,7 @@ use crate::{
     id::Ids,
     metrics::Metrics,
     model::ChainInfo,
+    random::Random,
     registry::Registry,
     retention::Retention,
     store::{Db, StoreError, delivery},
@@ -137,6 +138,7 @@ pub async fn run(
     let dispatcher = Dispatcher::new(
         db.clone(),
         ids.clone(),
+        Random::System,
         clock.clone(),
         wake.clone(),
         metrics.clone(),
@@ -156,6 +158,7 @@ pub async fn run(
     let api = Api {
         db: db.clone(),
         ids,
+        random: Random::System,
         clock,
         wake,
         metrics: metrics.clone(),

@@ -34,14 +34,15 @@
 //! | [`daemon`] | wires the parts; starts, watches and stops every task |
 //! | [`dev`] | a local chain with live traffic, for a first look and for the tests |
 //!
-//! Rules of direction:
+//! Rules of direction, kept by `tests/it/tidy`:
 //! - `model`, `ledger`, `event` and the deciding parts of `follow` and `webhook` are pure: no I/O, no clock, no
 //!   database. They import no store.
 //! - `chain` knows no database; `store` knows no node. `follow`, `commit`, `webhook` and `api`
 //!   know no chain family: what differs between families is behind [`chain::Source`] and [`chain::Family`].
 //! - Nobody but `store` names `sqlx`. Store functions borrow a connection and never begin or commit.
-//! - Only `commit`, `webhook`, `retention` and the API's own writes open write transactions, by [`store::Db::run_tx`].
-//! - Only `daemon` starts long-lived tasks. Time and randomness are handed in ([`clock`], [`id`]).
+//! - Only `commit`, `webhook`, `retention` and the API's own writes open write transactions, by [`store::Db::run_tx`];
+//!   besides, `cli::keys` makes keys and `daemon` gives back leases as it starts.
+//! - Only `daemon` starts long-lived tasks. Time and randomness are handed in ([`clock`], [`random`], [`id`]).
 //! - What a stranger can choose (a block, a node's answer, a request) never ends a task, never holds a chain and
 //!   never becomes money unproven.
 
@@ -62,6 +63,7 @@ pub mod ledger;
 pub mod logging;
 pub mod metrics;
 pub mod model;
+pub mod random;
 pub mod registry;
 pub mod retention;
 pub mod retry;

@@ -11,7 +11,7 @@ use crate::{
     chain::{Address, AssetKey, Family},
     clock::Millis,
     id::WalletId,
-    model::{Asset, Buckets, Deployment, Direction, Reason, Status, Transfer},
+    model::{Asset, Buckets, Deployment, Direction, Reason, Status, Transfer, WalletRef},
 };
 
 /// An amount: base units, whole units, and US dollars where a price is known.
@@ -142,6 +142,12 @@ pub struct Seen<'a> {
     pub family: Family,
 }
 
+impl<'a> From<&'a WalletRef> for Seen<'a> {
+    fn from(wallet: &'a WalletRef) -> Self {
+        Self { wallet: wallet.id, address: &wallet.address, family: wallet.family }
+    }
+}
+
 impl TransferView {
     /// `head` is the chain's newest applied block.
     #[must_use]
@@ -197,6 +203,17 @@ pub struct WalletRefView {
     #[schema(value_type = Option<String>)]
     pub account_id: Option<crate::id::AccountId>,
     pub client_reference_id: Option<String>,
+}
+
+impl From<&WalletRef> for WalletRefView {
+    fn from(wallet: &WalletRef) -> Self {
+        Self {
+            id: wallet.id,
+            address: wallet.family.format_address(&wallet.address),
+            account_id: wallet.account_id,
+            client_reference_id: wallet.client_reference_id.clone(),
+        }
+    }
 }
 
 /// A Safe on its way to being deployed.

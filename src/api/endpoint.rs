@@ -22,6 +22,7 @@ use crate::{
     clock::Millis,
     delivery::{DisabledReason, EndpointStatus},
     id::{EndpointId, TenantId},
+    random::Random,
     store::{
         Conn, delivery,
         endpoint::{self, EndpointRow},
@@ -126,8 +127,8 @@ pub struct EndpointBody {
     ordered: bool,
 }
 
-fn new_secret() -> String {
-    format!("whsec_{}", STANDARD.encode(rand::random::<[u8; 32]>()))
+fn new_secret(random: &Random) -> String {
+    format!("whsec_{}", STANDARD.encode(random.bytes::<32>()))
 }
 
 pub(super) fn not_found(id: &str) -> Problem {
@@ -174,7 +175,7 @@ impl Create {
         types(&mut fields, "events", body.events.iter().map(String::as_str));
         fields.text("description", body.description.as_deref(), LONGEST_DESCRIPTION);
         fields.finish()?;
-        Ok(Self { body, secret: new_secret() })
+        Ok(Self { body, secret: new_secret(&app.random) })
     }
 }
 
@@ -384,6 +385,6 @@ pub(super) async fn rotate_secret(
         ));
     }
     let overlap = Duration::from_secs(overlap);
-    let rotate = Rotate { id: parse_id(&id)?, secret: new_secret(), overlap };
+    let rotate = Rotate { id: parse_id(&id)?, secret: new_secret(&app.random), overlap };
     write::post(&app, tenant, &payload, &rotate).await
 }

@@ -1,11 +1,11 @@
 //! API keys: what they are made of and who may make them. The key is shown once; its hash is stored.
 
-use rand::Rng as _;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
     clock::Millis,
     id::{Ids, KeyId},
+    random::Random,
     store::{Db, StoreError, key},
     string_enum::string_enum,
 };
@@ -38,9 +38,8 @@ impl std::str::FromStr for Scope {
 
 /// A new key. This is the only time that it is seen.
 #[must_use]
-pub fn generate() -> String {
-    let digits = rand::rng().sample_iter(rand::distr::Alphanumeric).take(DIGITS).map(char::from);
-    PREFIX.chars().chain(digits).collect()
+pub fn generate(random: &Random) -> String {
+    format!("{PREFIX}{}", random.alphanumeric(DIGITS))
 }
 
 /// What is stored of a key. A key is too long to be guessed, so a fast hash without salt serves.
@@ -57,12 +56,13 @@ pub fn hash(key: &str) -> [u8; 32] {
 pub async fn create(
     db: &Db,
     ids: &Ids,
+    random: &Random,
     now: Millis,
     tenant: &str,
     scopes: &[Scope],
 ) -> Result<(KeyId, String), StoreError> {
     let scopes: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
-    let secret = generate();
+    let secret = generate(random);
     let id: KeyId = ids.next();
     let (hash, scopes) = (&hash(&secret), &scopes.join(" "));
     db.run_tx("key_create", |mut tx| async move {
@@ -81,10 +81,10 @@ mod tests {
 
     #[test]
     fn a_key_has_its_form_and_no_two_are_equal() {
-        let key = generate();
+        let key = generate(&Random::System);
         assert_eq!(key.len(), 36);
         assert!(key.starts_with("tmk_") && key[4..].chars().all(|c| c.is_ascii_alphanumeric()));
-        assert_ne!(key, generate());
+        assert_ne!(key, generate(&Random::System));
         assert!("wallets:delete".parse::<Scope>().is_err());
     }
 }

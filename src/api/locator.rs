@@ -9,10 +9,9 @@ use super::{
 use crate::{
     chain::Family,
     id::{TenantId, WalletId},
-    model::{Wallet, WalletKind},
+    model::{LocatorKind, Wallet, WalletKind},
     store::{
         Conn,
-        account::LocatorKind,
         balance::Holdings,
         wallet::{self, AccountFilter, WalletFilter},
     },

@@ -1,9 +1,11 @@
-//! HTTP: one file per resource. Reads take a connection or a snapshot; writes are one transaction each
-//! (`write`). Everything here is filtered by the caller's tenant, and nothing here knows a chain family.
+//! HTTP: one file per resource. Reads take a connection or a snapshot; a write is one transaction (`write`), or
+//! shares one with others of its kind (`batch`). Everything here is filtered by the caller's tenant, and nothing
+//! here knows a chain family.
 
 mod asset;
 mod auth;
 mod balance;
+mod batch;
 mod cache;
 mod chain;
 mod delivery;
@@ -25,17 +27,12 @@ mod transfer;
 pub mod wallet;
 mod write;
 
-use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, io, sync::Arc, time::Duration};
 
-use axum::{
-    Router,
-    extract::DefaultBodyLimit,
-    middleware,
-    routing::{MethodRouter, get, post},
-    serve::ListenerExt as _,
-};
+use axum::{Router, extract::DefaultBodyLimit, middleware, serve::ListenerExt as _};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use self::error::{Code, FieldError, ProblemBody};
 use self::{asset::AssetIndex, auth::Caller, cache::Cache, error::Problem};
@@ -45,6 +42,7 @@ use crate::{
     config::{ChainConfig, Config},
     id::{Ids, TenantId},
     metrics::Metrics,
+    random::Random,
     store::Db,
     wake::Wake,
 };
@@ -65,6 +63,7 @@ const GRACE: Duration = Duration::from_secs(5);
 pub struct Api {
     pub db: Db,
     pub ids: Ids,
+    pub random: Random,
     pub clock: Clock,
     pub wake: Wake,
     pub metrics: Metrics,
@@ -75,6 +74,7 @@ pub struct Api {
 struct App {
     db: Db,
     ids: Ids,
+    random: Random,
     clock: Clock,
     wake: Wake,
     metrics: Metrics,
@@ -82,6 +82,7 @@ struct App {
     callers: Cache<[u8; 32], Caller>,
     assets: Cache<(), Arc<AssetIndex>>,
     counts: Cache<TenantId, Arc<BTreeMap<ChainName, i64>>>,
+    registrations: batch::Queue<wallet::Register>,
 }
 
 impl App {
@@ -101,45 +102,66 @@ impl App {
         })
     }
 
+    /// Idempotency keys that were taken before this are free.
+    fn key_cutoff(&self, now: Millis) -> Millis {
+        now.minus(self.config.retention.idempotency_keys)
+    }
+
     /// The clock's time before now by `Millis`, in seconds, for how far a chain lags.
     fn lag_seconds(&self, head_time: Millis) -> f64 {
         self.clock.now().since(head_time).as_secs_f64()
     }
 }
 
-/// Every route, once: the router and the test of the `OpenAPI` document both read this list.
-fn routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
-    vec![
-        ("/v1/wallets", get(wallet::list).post(wallet::create)),
-        ("/v1/wallets/{locator}", get(wallet::read).patch(wallet::update).delete(wallet::delete)),
-        ("/v1/wallets/{locator}/balances", get(balance::read)),
-        ("/v1/wallets/{locator}/transfers", get(transfer::list)),
-        ("/v1/safe-deployments", get(safe_deployment::list).post(safe_deployment::create)),
-        ("/v1/safe-deployments/{id}", get(safe_deployment::read)),
-        ("/v1/ownership/challenges", post(ownership::create)),
-        ("/v1/ownership/challenges/{id}/verify", post(ownership::verify)),
-        ("/v1/assets", get(asset::list)),
-        ("/v1/chains", get(chain::list)),
-        ("/v1/events", get(event::list)),
-        ("/v1/webhook-endpoints", get(endpoint::list).post(endpoint::create)),
-        ("/v1/webhook-endpoints/{id}", get(endpoint::read).delete(endpoint::delete)),
-        ("/v1/webhook-endpoints/{id}/deliveries", get(delivery::list)),
-        ("/v1/webhook-endpoints/{id}/test", post(delivery::test)),
-        ("/v1/webhook-endpoints/{id}/replay", post(delivery::replay)),
-        ("/v1/webhook-endpoints/{id}/rotate-secret", post(endpoint::rotate_secret)),
-        ("/healthz", get(health::healthz)),
-        (health::READY, get(health::readyz)),
-        ("/metrics", get(health::metrics)),
-        ("/openapi.json", get(openapi::document)),
-    ]
+/// Every route, once: what is served is what `/openapi.json` describes.
+fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::with_openapi(openapi::outline())
+        .routes(routes!(wallet::list, wallet::create))
+        .routes(routes!(wallet::read, wallet::update, wallet::delete))
+        .routes(routes!(balance::read))
+        .routes(routes!(transfer::list))
+        .routes(routes!(safe_deployment::list, safe_deployment::create))
+        .routes(routes!(safe_deployment::read))
+        .routes(routes!(ownership::create))
+        .routes(routes!(ownership::verify))
+        .routes(routes!(asset::list))
+        .routes(routes!(chain::list))
+        .routes(routes!(event::list))
+        .routes(routes!(endpoint::list, endpoint::create))
+        .routes(routes!(endpoint::read, endpoint::delete))
+        .routes(routes!(delivery::list))
+        .routes(routes!(delivery::test))
+        .routes(routes!(delivery::replay))
+        .routes(routes!(endpoint::rotate_secret))
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::metrics))
+        .routes(routes!(openapi::document))
 }
 
 impl Api {
-    pub fn router(self) -> Router {
+    /// What the requests are served by, and what does the writes that they queue.
+    fn parts(self) -> (Router, impl Future<Output = Infallible> + Send + 'static) {
         let max_body_bytes = self.config.server.max_body_bytes;
-        let app = Arc::new(App {
+        let (app, registering) = self.app();
+        let router = routes()
+            .split_for_parts()
+            .0
+            .fallback(async || {
+                Problem::new(Code::NotFound, "There is nothing here; see /openapi.json.")
+            })
+            .layer(DefaultBodyLimit::max(max_body_bytes))
+            .layer(middleware::from_fn_with_state(Arc::clone(&app), layer::around))
+            .with_state(Arc::clone(&app));
+        (router, registering.run(app))
+    }
+
+    fn app(self) -> (Arc<App>, batch::Worker<wallet::Register>) {
+        let (registrations, registering) = batch::queue();
+        let app = App {
             db: self.db,
             ids: self.ids,
+            random: self.random,
             clock: self.clock,
             wake: self.wake,
             metrics: self.metrics,
@@ -147,17 +169,9 @@ impl Api {
             callers: Cache::new(KEYS, KEY_LIFETIME),
             assets: Cache::new(1, ASSETS_LIFETIME),
             counts: Cache::new(COUNTS, COUNTS_LIFETIME),
-        });
-        let router = routes()
-            .into_iter()
-            .fold(Router::new(), |router, (path, methods)| router.route(path, methods));
-        router
-            .fallback(async || {
-                Problem::new(Code::NotFound, "There is nothing here; see /openapi.json.")
-            })
-            .layer(DefaultBodyLimit::max(max_body_bytes))
-            .layer(middleware::from_fn_with_state(Arc::clone(&app), layer::around))
-            .with_state(app)
+            registrations,
+        };
+        (Arc::new(app), registering)
     }
 
     /// Serves until `shutdown`; then the requests in flight finish, each within its own deadline, and
@@ -171,10 +185,12 @@ impl Api {
             let _ = stream.set_nodelay(true);
         });
         let stop = shutdown.clone();
-        let serving = axum::serve(listener, self.router())
+        let (router, writing) = self.parts();
+        let serving = axum::serve(listener, router)
             .with_graceful_shutdown(async move { stop.cancelled().await });
         tokio::select! {
             done = async { serving.await } => done,
+            never = writing => match never {},
             () = async { shutdown.cancelled().await; tokio::time::sleep(GRACE).await } => Ok(()),
         }
     }

@@ -193,7 +193,7 @@ impl Create {
             domain,
             uri,
             statement,
-            nonce: Nonce::random(rand::rng()),
+            nonce: app.random.with(|rng| Nonce::random(rng)),
             lifetime: Duration::from_secs(lifetime),
         })
     }

@@ -9,7 +9,7 @@ mod registration;
 mod repeating;
 mod webhooks;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -17,6 +17,7 @@ use axum::{
     http::{Request, StatusCode},
 };
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 use tower::ServiceExt as _;
 
 use super::{
@@ -37,6 +38,7 @@ use crate::{
     ledger::changes::AssetChange,
     metrics::Metrics,
     model::{Asset, AssetNo, BlockPoint, Cursor},
+    random::Random,
     store::{
         Db, asset,
         chain::{ensure, insert_cursor},
@@ -68,17 +70,16 @@ impl Drop for TestDb {
     }
 }
 
-async fn test_db() -> TestDb {
+async fn test_db(metrics: &Metrics) -> TestDb {
     let folder = tempfile::tempdir().expect("a folder");
     if let Ok(server) = std::env::var("TIDEMARK_TEST_POSTGRES_URL") {
         let unique: crate::id::RequestId = Ids::new(Clock::System).next();
         let name = format!("tidemark_api_test_{}", unique.0.simple());
-        let db = Db::create_for_test(&server, &name).await;
+        let db = Db::create_for_test(&server, &name, metrics).await;
         return TestDb { db, server: Some((server, name)), _folder: folder };
     }
     let path = folder.path().join("t.db");
-    let db =
-        Db::open(&format!("sqlite://{}", path.display()), &Metrics::new()).await.expect("a store");
+    let db = Db::open(&format!("sqlite://{}", path.display()), metrics).await.expect("a store");
     TestDb { db, server: None, _folder: folder }
 }
 
@@ -137,12 +138,13 @@ fn config() -> Config {
 }
 
 /// An API with two tenants: `acme` and `other`.
-struct World {
+pub(super) struct World {
     router: Router,
-    api: Api,
-    acme: String,
+    pub api: Api,
+    pub acme: String,
     other: String,
     _store: TestDb,
+    _writing: JoinSet<Infallible>,
 }
 
 struct Reply {
@@ -184,26 +186,32 @@ impl Reply {
 }
 
 impl World {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         Self::with(config()).await
     }
 
     async fn with(config: Config) -> Self {
-        let store = test_db().await;
+        let metrics = Metrics::new();
+        let store = test_db(&metrics).await;
         let clock = Clock::manual(NOW);
         let api = Api {
             db: store.db.clone(),
             ids: Ids::new(clock.clone()),
+            random: Random::seeded(1),
             wake: Wake::new(config.chains.keys().cloned()),
             clock,
-            metrics: Metrics::new(),
+            metrics,
             config: Arc::new(config),
         };
         let key = async |tenant: &str| {
-            key::create(&api.db, &api.ids, NOW, tenant, &[Scope::Admin]).await.expect("a key").1
+            key::create(&api.db, &api.ids, &api.random, NOW, tenant, &[Scope::Admin])
+                .await
+                .expect("a key")
+                .1
         };
         let (acme, other) = (key("acme").await, key("other").await);
-        Self { router: api.clone().router(), acme, other, api, _store: store }
+        let (router, writing) = api.clone().parts();
+        Self { router, acme, other, api, _store: store, _writing: JoinSet::from_iter([writing]) }
     }
 
     async fn send(&self, request: Request<Body>) -> Reply {

@@ -8,7 +8,7 @@ use axum::{Json, extract::State, http::StatusCode, response::Response};
 use serde::{Deserialize, Deserializer};
 use utoipa::{IntoParams, ToSchema};
 
-pub(super) use self::register::{__path_create, create};
+pub(super) use self::register::{__path_create, Register, create};
 pub use self::register::{AccountBody, WalletBody};
 use super::{
     App,

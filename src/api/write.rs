@@ -15,13 +15,14 @@ use super::{
 use crate::{
     clock::Millis,
     id::TenantId,
-    store::{Conn, idempotency},
+    store::{
+        Conn,
+        idempotency::{self, FirstAnswer},
+    },
 };
 
-/// How often a key is asked for that somebody else has taken, before the client is told to wait.
-const TRIES: u32 = 4;
-
 /// What a write answers.
+#[derive(Debug)]
 pub(super) struct Answer {
     status: StatusCode,
     body: String,
@@ -37,14 +38,36 @@ impl Answer {
         Self { status: StatusCode::NO_CONTENT, body: String::new() }
     }
 
-    fn response(self, replayed: bool) -> Response {
-        if self.body.is_empty() {
-            return self.status.into_response();
+    pub fn status(&self) -> u16 {
+        self.status.as_u16()
+    }
+
+    pub fn body(&self) -> &str {
+        &self.body
+    }
+}
+
+/// An answer, by when its write was done.
+#[derive(Debug)]
+pub(super) enum Done {
+    Now(Answer),
+    /// For the first request with the same key.
+    Before(Answer),
+}
+
+impl Done {
+    pub fn response(self) -> Response {
+        let (Answer { status, body }, repeated) = match self {
+            Self::Now(answer) => (answer, false),
+            Self::Before(answer) => (answer, true),
+        };
+        if body.is_empty() {
+            return status.into_response();
         }
-        let mut response = (self.status, self.body).into_response();
+        let mut response = (status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if replayed {
+        if repeated {
             headers.insert("idempotency-replayed", HeaderValue::from_static("true"));
         }
         response
@@ -75,35 +98,26 @@ pub(super) async fn post<W: Write>(
     payload: &Payload,
     write: &W,
 ) -> Result<Response, Problem> {
-    let key = payload.idempotency_key()?;
+    let key = &(tenant, payload.idempotency_key()?.to_owned());
     let hash = &payload.hash;
-    for _ in 0..TRIES {
+    let done = app.db.run_tx(W::NAME, |mut tx| async move {
+        let mut conn = tx.conn();
         let now = app.clock.now();
-        let cutoff = now.minus(app.config.retention.idempotency_keys);
-        let done = app.db.run_tx(W::NAME, |mut tx| async move {
-            let mut conn = tx.conn();
-            if !idempotency::take(&mut conn, tenant, key, hash, now, cutoff).await? {
-                return Ok::<_, Problem>((tx, None));
-            }
-            let answer = write.apply(app, tenant, &mut conn, now).await?;
-            let status = answer.status.as_u16();
-            idempotency::keep_answer(&mut conn, tenant, key, status, &answer.body).await?;
-            Ok((tx, Some(answer)))
-        });
-        if let Some(answer) = done.await? {
-            write.committed(app);
-            return Ok(answer.response(false));
+        let cutoff = app.key_cutoff(now);
+        if idempotency::take(&mut conn, vec![(key, hash)], now, cutoff).await?.is_empty() {
+            let mut first = idempotency::first_answers(&mut conn, &[key]).await?;
+            let first = first.remove(key).ok_or_else(in_progress)?;
+            return Ok::<_, Problem>((tx, repeated(first, hash)?));
         }
-        if let Some(answer) = first_answer(app, tenant, key, hash).await? {
-            return Ok(answer.response(true));
-        }
-        // Whoever had the key gave it up meanwhile.
+        let answer = write.apply(app, tenant, &mut conn, now).await?;
+        idempotency::keep_answers(&mut conn, &[(key, answer.status(), answer.body())]).await?;
+        Ok((tx, Done::Now(answer)))
+    });
+    let done = done.await?;
+    if let Done::Now(_) = &done {
+        write.committed(app);
     }
-    Err(Problem::new(
-        Code::IdempotencyInProgress,
-        "The first request with this Idempotency-Key is still being executed. Send this one again in a \
-         moment to get its answer.",
-    ))
+    Ok(done.response())
 }
 
 /// Does a write that is the same when it is done twice: a PATCH or a DELETE.
@@ -118,19 +132,23 @@ pub(super) async fn change<W: Write>(
     });
     let answer = done.await?;
     write.committed(app);
-    Ok(answer.response(false))
+    Ok(Done::Now(answer).response())
 }
 
-async fn first_answer(
-    app: &App,
-    tenant: TenantId,
-    key: &str,
-    hash: &[u8; 32],
-) -> Result<Option<Answer>, Problem> {
-    let mut session = app.db.read().await?;
-    let Some(first) = idempotency::first_answer(&mut session.conn(), tenant, key).await? else {
-        return Ok(None);
-    };
+/// A key that is neither free nor has an answer: whoever had it gave it up in between.
+pub(super) fn in_progress() -> Problem {
+    Problem {
+        again: true,
+        ..Problem::new(
+            Code::IdempotencyInProgress,
+            "The first request with this Idempotency-Key is still being executed. Send this one again in \
+             a moment to get its answer.",
+        )
+    }
+}
+
+/// The first answer, if it is one to the same request.
+pub(super) fn repeated(first: FirstAnswer, hash: &[u8; 32]) -> Result<Done, Problem> {
     if first.request_hash != hash {
         return Err(Problem::new(
             Code::IdempotencyKeyReused,
@@ -140,5 +158,5 @@ async fn first_answer(
     }
     let status = u16::try_from(first.status).ok().and_then(|s| StatusCode::from_u16(s).ok());
     let status = status.ok_or_else(|| Problem::internal("a kept answer has no status"))?;
-    Ok(Some(Answer { status, body: first.body }))
+    Ok(Done::Before(Answer { status, body: first.body }))
 }

@@ -8,6 +8,7 @@ use crate::{
     config::Config,
     id::{Ids, KeyId},
     metrics::Metrics,
+    random::Random,
     store::{Db, StoreError, key as rows},
 };
 
@@ -64,7 +65,7 @@ async fn create(db: &Db, clock: &Clock, tenant: &str, scopes: &[Scope]) -> anyho
         && !tenant.chars().any(char::is_control);
     ensure!(harmless, "a tenant's name has 1 to {LONGEST_TENANT} characters");
     let ids = Ids::new(clock.clone());
-    let (id, secret) = key::create(db, &ids, clock.now(), tenant, scopes)
+    let (id, secret) = key::create(db, &ids, &Random::System, clock.now(), tenant, scopes)
         .await
         .context("the key could not be stored")?;
     eprintln!("{id} for {tenant}. The key is shown only now; keep it safe:");

@@ -3,8 +3,10 @@
 use super::{CommitError, Committer};
 use crate::{
     ledger::Changes,
+    model::{NewWallet, NewWatch},
     store::{
-        StoreError, Tx, asset, balance, chain, event, safe, scan::Moved, transfer, wallet, watch,
+        StoreError, Tx, asset, balance, chain, event, registration, safe, scan::Moved, transfer,
+        watch,
     },
 };
 
@@ -40,12 +42,16 @@ impl Committer {
         transfer::insert_entries(conn, &changes.entries, now).await?;
         balance::write(conn, &changes.balances, now).await?;
         let histories = watch::write(conn, chain, &cursor.head.at, &changes.watches, now).await?;
-        for new in &changes.wallets {
-            let no = wallet::insert(conn, new, now).await?;
-            if !wallet::request_watch(conn, no, new, chain, None, now).await? {
-                let why = "the Safe was registered meanwhile".to_owned();
-                return Err(StoreError::Stale(why).into());
-            }
+        let numbers = registration::insert_wallets(conn, &changes.wallets, now).await?;
+        let watch = |new: &NewWallet| NewWatch {
+            key: (new.tenant, chain, new.address),
+            wallet: new.id,
+            from_block: None,
+        };
+        let watches: Vec<NewWatch> = changes.wallets.iter().map(watch).collect();
+        if !registration::insert_watches(conn, &watches, &numbers, now).await? {
+            let why = "the Safe was registered meanwhile".to_owned();
+            return Err(StoreError::Stale(why).into());
         }
         for (id, proof) in &changes.safes {
             safe::write_proof(conn, *id, proof, now).await?;

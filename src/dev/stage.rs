@@ -24,6 +24,7 @@ use crate::{
     config::{ChainConfig, Config, RetentionConfig, Secret, ServerConfig, WebhookConfig},
     id::Ids,
     metrics::Metrics,
+    random::Random,
     store::Db,
 };
 
@@ -152,7 +153,7 @@ async fn create_key(database_url: &str) -> anyhow::Result<String> {
     let clock = Clock::default();
     let ids = Ids::new(clock.clone());
     let db = Db::open(database_url, &Metrics::new()).await?;
-    let created = key::create(&db, &ids, clock.now(), "dev", &SCOPES).await;
+    let created = key::create(&db, &ids, &Random::System, clock.now(), "dev", &SCOPES).await;
     db.close().await;
     let (_, secret) = created.context("the API key could not be stored")?;
     Ok(secret)

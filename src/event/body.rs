@@ -7,12 +7,11 @@ use serde_json::value::RawValue;
 use super::EventType;
 use crate::{
     amount::Amount,
-    chain::Family,
     clock::Millis,
-    id::{AccountId, EventId},
+    id::EventId,
     ledger::LedgerError,
-    model::{Asset, Position, Transfer},
-    view::{BucketsView, Seen, TransferView, WalletRefView},
+    model::{Asset, Position, Transfer, WalletRef},
+    view::{BucketsView, TransferView, WalletRefView},
 };
 
 /// The whole body, with whatever data.
@@ -39,9 +38,8 @@ impl<T: Serialize> Body<T> {
 pub struct TransferFacts<'a> {
     /// As it stood when it was told.
     pub transfer: &'a Transfer,
-    pub seen: Seen<'a>,
-    pub account_id: Option<AccountId>,
-    pub client_reference_id: Option<&'a str>,
+    /// As it was then.
+    pub wallet: &'a WalletRef,
     pub asset: &'a Asset,
     pub position: Position,
     pub locked: Amount,
@@ -61,22 +59,13 @@ impl TransferFacts<'_> {
     /// # Errors
     /// A position that no commit can have written.
     pub fn data(&self) -> Result<impl Serialize + use<>, LedgerError> {
-        let Self { transfer, seen, asset, .. } = *self;
+        let Self { transfer, wallet, asset, .. } = *self;
         let buckets = self.position.buckets(self.locked)?;
         Ok(TransferData {
-            wallet: self.wallet(seen.family),
-            transfer: TransferView::new(transfer, seen, asset, self.head),
+            wallet: wallet.into(),
+            transfer: TransferView::new(transfer, wallet.into(), asset, self.head),
             balance: BucketsView::new(&buckets, asset),
         })
-    }
-
-    fn wallet(&self, family: Family) -> WalletRefView {
-        WalletRefView {
-            id: self.seen.wallet,
-            address: family.format_address(self.seen.address),
-            account_id: self.account_id,
-            client_reference_id: self.client_reference_id.map(str::to_owned),
-        }
     }
 }
 
@@ -87,15 +76,15 @@ mod tests {
 
     use super::*;
     use crate::{
-        chain::{AssetKey, BlockHash, BlockRef, ChainName, Kind, Ordinal, TxId},
-        id::{TransferId, WalletId},
+        chain::{Address, AssetKey, BlockHash, BlockRef, ChainName, Family, Kind, Ordinal, TxId},
+        id::{AccountId, TransferId, WalletId},
         model::{AssetNo, Direction, Reason, Status, TenantNo, TransferNo, WalletNo},
     };
 
     const NOW: Millis = Millis(1_768_469_400_123);
 
     fn usdc() -> Asset {
-        let contract = crate::chain::Address::from([0xa0; 20]);
+        let contract = Address::from([0xa0; 20]);
         Asset {
             no: AssetNo(1),
             chain: ChainName::new("ethereum"),
@@ -122,7 +111,7 @@ mod tests {
             kind: Kind::Transfer,
             status: Status::Pending,
             amount: Amount::from(1_500_000),
-            counterparty: Some(crate::chain::Address::from([0xbb; 20])),
+            counterparty: Some(Address::from([0xbb; 20])),
             counted: true,
             block: BlockRef { number: 100, hash: BlockHash([0x22; 32]) },
             block_time: Millis(1_768_469_399_000),
@@ -137,13 +126,16 @@ mod tests {
 
     /// The JSON of an event about `transfer` of a wallet that had `position` after it.
     fn written(kind: EventType, transfer: &Transfer, asset: &Asset, position: Position) -> String {
-        let address = crate::chain::Address::from([0xaa; 20]);
-        let wallet = WalletId(Uuid::from_u128(0x0197_0000_0000_7000_8000_0000_0000_0002));
+        let wallet = WalletRef {
+            id: WalletId(Uuid::from_u128(0x0197_0000_0000_7000_8000_0000_0000_0002)),
+            family: Family::Evm,
+            address: Address::from([0xaa; 20]),
+            account_id: Some(AccountId(Uuid::from_u128(3))),
+            client_reference_id: Some("r-1 \"ü\"".into()),
+        };
         let facts = TransferFacts {
             transfer,
-            seen: Seen { wallet, address: &address, family: Family::Evm },
-            account_id: Some(AccountId(Uuid::from_u128(3))),
-            client_reference_id: Some("r-1 \"ü\""),
+            wallet: &wallet,
             asset,
             position,
             locked: Amount::from(1),

@@ -6,9 +6,8 @@ use super::{Follower, TurnError};
 use crate::{
     chain::{Address, AssetKey, BalanceQuery, BlockRef, Holding, SourceError},
     ledger::opening::{Opening, OpeningBalance},
-    model::{Asset, AssetNo, Cursor, Watch, WatchStatus},
+    model::{Asset, AssetNo, Cursor, WalletRef, Watch, WatchStatus},
     store::{asset as asset_store, watch as watch_store},
-    view::WalletRefView,
 };
 
 /// Watches opened by one commit; with their assets, this bounds one round of reads.
@@ -70,7 +69,7 @@ impl Follower {
     async fn openings(
         &self,
         cursor: &Cursor,
-        watches: &[(Watch, WalletRefView)],
+        watches: &[(Watch, WalletRef)],
         assets: &[AssetKey],
     ) -> Result<Option<Vec<Opening>>, TurnError> {
         let mut addresses: Vec<Address> = watches.iter().map(|(watch, _)| watch.address).collect();
@@ -106,7 +105,7 @@ impl Follower {
             let balance = OpeningBalance { asset: query.asset, total, frozen, settled: sure.total };
             balances.entry(query.address).or_default().push(balance);
         }
-        let opening = |(watch, shown): &(Watch, WalletRefView)| Opening {
+        let opening = |(watch, shown): &(Watch, WalletRef)| Opening {
             watch: watch.clone(),
             shown: shown.clone(),
             balances: balances.get(&watch.address).cloned().unwrap_or_default(),

@@ -15,7 +15,7 @@ use crate::{
     id::{Naming, WalletId},
     model::{
         BlockPoint, ChainInfo, Cursor, Deployment, DeploymentStatus, NewWallet, SafeFacts,
-        WalletChain, WalletKind, WatchStatus,
+        WalletChain, WalletKind, WalletRef, WatchStatus,
     },
     view::{SafeDeploymentView, WalletData, WalletRefView, WalletView},
 };
@@ -229,7 +229,8 @@ fn change(
     };
     posting.changes.report.deployments.push(row.status);
     let family = posting.chain.family;
-    let wallet = row.wallet_id.and_then(|id| tracking.known.wallets.get(&id)).cloned();
+    let wallet = row.wallet_id.and_then(|id| tracking.known.wallets.get(&id));
+    let wallet = wallet.map(WalletRefView::from);
     let data = DeploymentData { safe_deployment: SafeDeploymentView::new(&row, family), wallet };
     let block = row.block.map(|block| block.hash.0).unwrap_or_default();
     let event = NewEvent::data(
@@ -327,9 +328,10 @@ fn register_safe(
         &data,
     );
     posting.tell_data(event)?;
-    let shown = WalletRefView {
+    let shown = WalletRef {
         id,
-        address: posting.chain.family.format_address(&address),
+        family: posting.chain.family,
+        address,
         account_id,
         client_reference_id: None,
     };

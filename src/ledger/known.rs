@@ -14,9 +14,8 @@ use crate::{
     id::{Naming, TransferId, WalletId},
     model::{
         Asset, AssetNo, Balance, ChainInfo, Deployment, Direction, TenantNo, Transfer, WalletNo,
-        Watch, ordinal_bytes,
+        WalletRef, Watch, ordinal_bytes,
     },
-    view::WalletRefView,
 };
 
 /// Watches by address; several wallets can share one.
@@ -101,7 +100,7 @@ pub struct KnownDeployments {
     /// Who watches the address of a Safe already.
     pub watching: HashMap<(TenantNo, Address), WalletId>,
     /// The wallets of all these, as events show them.
-    pub wallets: HashMap<WalletId, WalletRefView>,
+    pub wallets: HashMap<WalletId, WalletRef>,
 }
 
 /// A balance that the ledger cannot explain: more left at `block` than it knew of.

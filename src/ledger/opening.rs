@@ -8,7 +8,7 @@ use crate::{
     chain::{AssetKey, Header},
     clock::Millis,
     event::{EventType, EventWallet, NewEvent},
-    model::{Asset, AssetNo, ChainInfo, Cursor, Direction, Watch},
+    model::{Asset, AssetNo, ChainInfo, Cursor, Direction, WalletRef, Watch},
     view::{BlockView, WalletRefView},
 };
 
@@ -17,7 +17,7 @@ use crate::{
 pub struct Opening {
     pub watch: Watch,
     /// As `wallet.activated` shows the wallet.
-    pub shown: WalletRefView,
+    pub shown: WalletRef,
     pub balances: Vec<OpeningBalance>,
 }
 
@@ -35,7 +35,7 @@ pub struct OpeningBalance {
 /// The data of `wallet.activated`.
 #[derive(Serialize)]
 struct Activated<'a> {
-    wallet: &'a WalletRefView,
+    wallet: WalletRefView,
     chain: &'a str,
     block: BlockView,
 }
@@ -143,7 +143,7 @@ fn activated(posting: &mut Posting<'_>, opening: &Opening, cursor: &Cursor) -> R
     let Opening { watch, shown, .. } = opening;
     let chain = posting.chain;
     let data = Activated {
-        wallet: shown,
+        wallet: shown.into(),
         chain: chain.name.as_str(),
         block: BlockView {
             number: cursor.head.at.number,

@@ -3,6 +3,7 @@
 //! Plain data: no I/O, no clock, no SQL. The rules about them live in [`crate::ledger`]; [`crate::store`]
 //! maps rows to them and back.
 
+mod account;
 mod asset;
 mod balance;
 mod chain;
@@ -10,10 +11,12 @@ mod cursor;
 mod deployment;
 mod number;
 mod ordinal;
+mod registration;
 mod transfer;
 mod wallet;
 mod watch;
 
+pub use account::LocatorKind;
 pub use asset::Asset;
 pub use balance::{Balance, BalanceRef, Buckets, Position};
 pub use chain::ChainInfo;
@@ -21,6 +24,7 @@ pub use cursor::{BlockPoint, Cursor};
 pub use deployment::{Deployment, DeploymentStatus};
 pub use number::{AssetNo, ChainNo, ScanNo, TenantNo, TransferNo, WalletNo};
 pub use ordinal::{ordinal_bytes, read_ordinal};
+pub use registration::{AccountKey, LocatorKey, NewWatch, Registrations, WatchKey};
 pub use transfer::{Direction, Entry, EntryKind, Reason, Status, Transfer};
-pub use wallet::{NewWallet, SafeFacts, Wallet, WalletChain, WalletKind, WalletStatus};
+pub use wallet::{NewWallet, SafeFacts, Wallet, WalletChain, WalletKind, WalletRef, WalletStatus};
 pub use watch::{HistoryStatus, Owner, Watch, WatchStatus};

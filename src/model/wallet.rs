@@ -88,6 +88,16 @@ impl Wallet {
     }
 }
 
+/// What of a wallet events name it by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WalletRef {
+    pub id: WalletId,
+    pub family: Family,
+    pub address: Address,
+    pub account_id: Option<AccountId>,
+    pub client_reference_id: Option<String>,
+}
+
 /// A wallet about to be registered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewWallet {

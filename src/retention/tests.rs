@@ -249,7 +249,8 @@ async fn keys_secrets_and_challenges_go_when_they_have_expired() {
         let mut tx = store.db.begin().await.unwrap();
         let mut conn = tx.conn();
         for (name, at) in [("old", now()), ("new", now().plus(9 * DAY + DAY / 2))] {
-            idempotency::take(&mut conn, tenant, name, &[0; 32], at, at).await.unwrap();
+            let key = (tenant, name.to_owned());
+            idempotency::take(&mut conn, vec![(&key, &[0; 32])], at, at).await.unwrap();
         }
         // Rotated out ten days ago and half a day ago; the newest never expires.
         endpoint::expire_secrets(&mut conn, endpoint, now()).await.unwrap();
@@ -284,8 +285,9 @@ async fn keys_secrets_and_challenges_go_when_they_have_expired() {
         assert_eq!(retention.deleted(Table::OwnershipChallenge), 1);
         let mut session = store.db.read().await.unwrap();
         let mut conn = session.conn();
-        assert!(idempotency::first_answer(&mut conn, tenant, "old").await.unwrap().is_none());
-        assert!(idempotency::first_answer(&mut conn, tenant, "new").await.unwrap().is_some());
+        let keys = ["old", "new"].map(|name| (tenant, name.to_owned()));
+        let kept = idempotency::first_answers(&mut conn, &keys.each_ref()).await.unwrap();
+        assert_eq!(kept.keys().collect::<Vec<_>>(), [&keys[1]]);
         let target = endpoint::target(&mut conn, endpoint, now()).await.unwrap();
         let secrets: BTreeSet<String> = target.unwrap().1.into_iter().collect();
         assert_eq!(secrets, BTreeSet::from(["recent", "valid"].map(str::to_owned)));

@@ -9,9 +9,8 @@ use std::{
 
 use prometheus::HistogramVec;
 use sqlx::{
-    PgConnection, PgPool, Postgres, SqliteConnection, SqlitePool,
+    Connection as _, PgConnection, PgPool, SqliteConnection, SqlitePool,
     migrate::{MigrateError, Migrator},
-    pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -28,9 +27,17 @@ static POSTGRES_SCHEMA: Migrator = sqlx::migrate!("migrations/postgres");
 /// How long a statement waits for SQLite's write lock, which another process may hold for a moment.
 const SQLITE_BUSY: Duration = Duration::from_secs(10);
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
-const READERS: u32 = 4;
+/// Each has a thread of its own.
+const SQLITE_READERS: usize = 4;
 const SNAPSHOTS: u32 = 2;
+/// One for each read that waits for the network.
+const POSTGRES_READERS: usize = 16;
+/// For transactions.
 const POSTGRES_CONNECTIONS: u32 = 16;
+/// Texts whose plans a connection remembers; more than it ever sees.
+const STATEMENTS: usize = 256;
+/// A connection that rested longer is asked for a sign of life before it is used.
+const RESTED: Duration = Duration::from_secs(1);
 
 /// The store: SQLite in a file, or a PostgreSQL server. Cloning shares its connections.
 #[derive(Clone)]
@@ -44,13 +51,16 @@ pub struct Db {
 pub(super) enum Engine {
     /// One connection writes, several read; WAL lets them work side by side.
     Sqlite {
-        readers: Readers,
+        readers: Readers<SqliteConnection>,
         /// For reads of several statements.
         snapshots: SqlitePool,
         write: SqlitePool,
         path: PathBuf,
     },
-    Postgres(PgPool),
+    Postgres {
+        readers: Readers<PgConnection>,
+        pool: PgPool,
+    },
 }
 
 impl fmt::Debug for Db {
@@ -67,8 +77,8 @@ pub enum Conn<'c> {
 
 /// A connection for reading outside a transaction: each statement sees one state, two may see two.
 pub enum ReadSession {
-    Sqlite(Reader),
-    Postgres(PoolConnection<Postgres>),
+    Sqlite(Reader<SqliteConnection>),
+    Postgres(Reader<PgConnection>),
 }
 
 /// Runs one expression against the connection of either engine: `on!(conn, c => query.execute(c).await)`.
@@ -92,7 +102,7 @@ impl ReadSession {
     pub fn conn(&mut self) -> Conn<'_> {
         match self {
             Self::Sqlite(reader) => Conn::Sqlite(reader.conn()),
-            Self::Postgres(c) => Conn::Postgres(c),
+            Self::Postgres(reader) => Conn::Postgres(reader.conn()),
         }
     }
 }
@@ -122,7 +132,7 @@ impl Db {
         };
         let migrated = match &engine {
             Engine::Sqlite { write, .. } => SQLITE_SCHEMA.run(write).await,
-            Engine::Postgres(pool) => POSTGRES_SCHEMA.run(pool).await,
+            Engine::Postgres { pool, .. } => POSTGRES_SCHEMA.run(pool).await,
         };
         migrated.map_err(|error| match error {
             // The hash of the text that made the database is stored in it.
@@ -152,7 +162,7 @@ impl Db {
     pub async fn read(&self) -> Result<ReadSession, StoreError> {
         Ok(match &self.engine {
             Engine::Sqlite { readers, .. } => ReadSession::Sqlite(readers.lend().await?),
-            Engine::Postgres(pool) => ReadSession::Postgres(pool.acquire().await?),
+            Engine::Postgres { readers, .. } => ReadSession::Postgres(readers.lend().await?),
         })
     }
 
@@ -179,19 +189,19 @@ impl Db {
 
     /// A database of its own on a PostgreSQL server.
     #[cfg(test)]
-    pub async fn create_for_test(server: &str, name: &str) -> Self {
-        use sqlx::{AssertSqlSafe, Connection as _};
+    pub async fn create_for_test(server: &str, name: &str, metrics: &Metrics) -> Self {
+        use sqlx::AssertSqlSafe;
         let mut admin = PgConnection::connect(server).await.expect("the test server");
         let sql = format!("CREATE DATABASE {name}");
         sqlx::query(AssertSqlSafe(sql)).execute(&mut admin).await.expect("a database");
         let (server, _) = server.rsplit_once('/').expect("a URL with a database");
-        Self::open(&format!("{server}/{name}"), &Metrics::new()).await.expect("a store")
+        Self::open(&format!("{server}/{name}"), metrics).await.expect("a store")
     }
 
     /// Ends what [`Db::create_for_test`] made, with its connections.
     #[cfg(test)]
     pub async fn drop_for_test(server: &str, name: &str) {
-        use sqlx::{AssertSqlSafe, Connection as _};
+        use sqlx::AssertSqlSafe;
         let mut admin = PgConnection::connect(server).await.expect("the test server");
         let sql = format!("DROP DATABASE {name} WITH (FORCE)");
         sqlx::query(AssertSqlSafe(sql)).execute(&mut admin).await.expect("it is dropped");
@@ -201,11 +211,14 @@ impl Db {
     pub async fn close(&self) {
         match &self.engine {
             Engine::Sqlite { readers, snapshots, write, .. } => {
-                readers.close();
+                readers.close().await;
                 snapshots.close().await;
                 write.close().await;
             }
-            Engine::Postgres(pool) => pool.close().await,
+            Engine::Postgres { readers, pool } => {
+                readers.close().await;
+                pool.close().await;
+            }
         }
     }
 }
@@ -223,7 +236,7 @@ impl Engine {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(SQLITE_BUSY)
-            .statement_cache_capacity(256)
+            .statement_cache_capacity(STATEMENTS)
             .pragma("cache_size", "-65536")
             .pragma("wal_autocheckpoint", "4000");
         let open = |error: sqlx::Error| match error {
@@ -248,17 +261,17 @@ impl Engine {
                 path.display()
             ))
         })?;
+        let options = options.read_only(true).create_if_missing(false);
         let snapshots = SqlitePoolOptions::new()
-            .max_connections(READERS + SNAPSHOTS)
+            .max_connections(SNAPSHOTS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .idle_timeout(None)
             .max_lifetime(None)
             .test_before_acquire(false)
-            .connect_with(options.read_only(true).create_if_missing(false))
+            .connect_with(options.clone())
             .await
             .map_err(open)?;
-        let count = usize::try_from(READERS).unwrap_or(usize::MAX);
-        let readers = Readers::new(&snapshots, count, ACQUIRE_TIMEOUT).await.map_err(open)?;
+        let readers = Readers::new(options, SQLITE_READERS, ACQUIRE_TIMEOUT);
         Ok(Self::Sqlite { readers, snapshots, write, path: path.to_owned() })
     }
 
@@ -266,12 +279,23 @@ impl Engine {
         let options: PgConnectOptions = url.parse().map_err(|error: sqlx::Error| {
             StoreError::Unusable(format!("database.url is not a PostgreSQL URL: {error}"))
         })?;
+        let options = options.statement_cache_capacity(STATEMENTS);
         let pool = PgPoolOptions::new()
             .max_connections(POSTGRES_CONNECTIONS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
-            .connect_with(options)
+            .test_before_acquire(false)
+            .before_acquire(|connection, about| {
+                Box::pin(async move {
+                    if about.idle_for > RESTED {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
+            .connect_with(options.clone())
             .await?;
-        Ok(Self::Postgres(pool))
+        let readers = Readers::new(options, POSTGRES_READERS, ACQUIRE_TIMEOUT);
+        Ok(Self::Postgres { readers, pool })
     }
 }
 

@@ -19,8 +19,7 @@ use crate::{
     clock::Millis,
     event::{Body, EventType, TransferFacts, transfer_event_id},
     id::{AccountId, EventId, TenantId, WalletId},
-    model::{AssetNo, Position, Status, Transfer, TransferNo, WalletNo},
-    view::Seen,
+    model::{AssetNo, Position, Status, Transfer, TransferNo, WalletNo, WalletRef},
 };
 
 /// What a delivery of an event needs to know of it.
@@ -230,15 +229,20 @@ impl RawEvent {
         let mut past = facts.past.range((transfer.wallet, told.position)..);
         let (account_id, reference) = match past.next() {
             Some(((no, _), past)) if *no == transfer.wallet => {
-                (past.account_id, past.client_reference_id.as_deref())
+                (past.account_id, &past.client_reference_id)
             }
-            _ => (wallet.account_id, wallet.client_reference_id.as_deref()),
+            _ => (wallet.account_id, &wallet.client_reference_id),
+        };
+        let wallet = WalletRef {
+            id: wallet.id,
+            family: wallet.family,
+            address: wallet.address,
+            account_id,
+            client_reference_id: reference.clone(),
         };
         let facts = TransferFacts {
             transfer: &transfer,
-            seen: Seen { wallet: wallet.id, address: &wallet.address, family: wallet.family },
-            account_id,
-            client_reference_id: reference,
+            wallet: &wallet,
             asset,
             position,
             locked: self.locked.ok_or_else(gone)?,

@@ -29,6 +29,7 @@ pub mod idempotency;
 pub mod key;
 pub mod ownership;
 pub mod participant;
+pub mod registration;
 pub mod retention;
 pub mod safe;
 pub mod scan;

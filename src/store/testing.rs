@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, env};
 use sqlx::{AssertSqlSafe, Connection as _, FromRow, PgConnection};
 use tempfile::TempDir;
 
-use super::{Db, StoreError, audit, balance, chain, code, event, feed, on};
+use super::{Db, StoreError, audit, balance, chain, code, event, feed, on, registration};
 use crate::{
     amount::Amount,
     chain::{Address, AssetKey, ChainName, Kind},
@@ -15,8 +15,8 @@ use crate::{
     ledger::changes::BalanceChange,
     metrics::Metrics,
     model::{
-        AssetNo, Balance, BalanceRef, Cursor, Direction, NewWallet, Position, Status, WalletKind,
-        WalletNo, read_ordinal,
+        AssetNo, Balance, BalanceRef, Cursor, Direction, NewWallet, NewWatch, Position, Status,
+        WalletKind, WalletNo, read_ordinal,
     },
 };
 
@@ -141,9 +141,10 @@ impl TestStore {
             nickname: None,
             is_primary: false,
         };
-        super::wallet::insert(&mut tx.conn(), &wallet, Millis(0)).await.unwrap();
+        let wallets = [wallet];
+        registration::insert_wallets(&mut tx.conn(), &wallets, Millis(0)).await.unwrap();
         tx.commit().await.unwrap();
-        wallet.id
+        wallets[0].id
     }
 
     /// The number of a wallet.
@@ -201,18 +202,14 @@ impl TestStore {
         from: Option<u64>,
     ) -> WalletId {
         let id = self.wallet(tenant, address.as_slice()).await;
-        let from = from.map(|block| i64::try_from(block).unwrap());
+        let numbers = BTreeMap::from([(id, self.wallet_no(id).await)]);
         let mut tx = self.db.begin().await.unwrap();
         let chain_no = chain::ensure(&mut tx.conn(), chain).await.unwrap();
-        on!(&mut tx.conn(), c => sqlx::query(
-            "INSERT INTO watch (chain_no, address, wallet_no, tenant_no, status, from_block, history,
-                                created_at, updated_at)
-             VALUES ($1, $2, (SELECT no FROM wallet WHERE id = $3), (SELECT no FROM tenant WHERE id = $4), 0,
-                     $5, $6, 0, 0)",
-        )
-        .bind(chain_no.0).bind(address.as_slice()).bind(id).bind(tenant)
-        .bind(from).bind(from.map(|_| "wanted")).execute(c).await.map(|_| ()))
-        .unwrap();
+        let tenant = event::tenant_no(&mut tx.conn(), tenant).await.unwrap();
+        let watch = NewWatch { key: (tenant, chain_no, address), wallet: id, from_block: from };
+        let mut conn = tx.conn();
+        let watched = registration::insert_watches(&mut conn, &[watch], &numbers, Millis(0)).await;
+        assert!(watched.unwrap(), "it is watched already");
         tx.commit().await.unwrap();
         id
     }

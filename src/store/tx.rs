@@ -118,7 +118,7 @@ impl Db {
         Ok(match &self.engine {
             // IMMEDIATE: a write lock that cannot be had is found out here, not half-way.
             Engine::Sqlite { write, .. } => Tx::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
-            Engine::Postgres(pool) => Tx::Postgres(pool.begin().await?),
+            Engine::Postgres { pool, .. } => Tx::Postgres(pool.begin().await?),
         })
     }
 
@@ -129,7 +129,7 @@ impl Db {
     pub async fn snapshot(&self) -> Result<Tx, StoreError> {
         Ok(match &self.engine {
             Engine::Sqlite { snapshots, .. } => Tx::Sqlite(snapshots.begin().await?),
-            Engine::Postgres(pool) => Tx::Postgres(
+            Engine::Postgres { pool, .. } => Tx::Postgres(
                 pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?,
             ),
         })

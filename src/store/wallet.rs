@@ -1,5 +1,5 @@
 //! Wallets with their watches, as a tenant sees and changes them. Opening and closing watches is the
-//! follower's work; here they are only wished for.
+//! follower's work. [`super::registration`] makes wallets.
 
 mod filter;
 
@@ -7,14 +7,12 @@ use sqlx::{AssertSqlSafe, FromRow};
 
 pub(in crate::store) use self::filter::bind_filter;
 pub use self::filter::{AccountFilter, WalletFilter};
-use super::{Conn, StoreError, chain::number, code, on};
+use super::{Conn, StoreError, code, on};
 use crate::{
     chain::{Address, ChainName, Family, HistoryMethod},
     clock::Millis,
     id::{AccountId, TenantId, WalletId},
-    model::{
-        ChainNo, HistoryStatus, NewWallet, SafeFacts, Wallet, WalletChain, WalletKind, WalletNo,
-    },
+    model::{HistoryStatus, SafeFacts, Wallet, WalletChain, WalletKind, WalletNo},
 };
 
 #[derive(FromRow)]
@@ -195,66 +193,6 @@ pub async fn by_id(
     Ok(list(conn, tenant, &filter, 1).await?.pop())
 }
 
-/// Writes a new wallet; gives its number.
-///
-/// # Errors
-/// [`StoreError`] of the engine.
-pub async fn insert(
-    conn: &mut Conn<'_>,
-    wallet: &NewWallet,
-    now: Millis,
-) -> Result<WalletNo, StoreError> {
-    let no: i64 = on!(conn, c => sqlx::query_scalar(
-        "INSERT INTO wallet (id, tenant_id, account_id, family, address, kind, client_reference_id,
-                             nickname, is_primary, created_at, updated_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10) RETURNING no",
-    )
-    .bind(wallet.id)
-    .bind(wallet.tenant_id)
-    .bind(wallet.account_id)
-    .bind(wallet.family.as_str())
-    .bind(wallet.address.as_slice())
-    .bind(wallet.kind.as_str())
-    .bind(&wallet.client_reference_id)
-    .bind(&wallet.nickname)
-    .bind(wallet.is_primary)
-    .bind(now)
-    .fetch_one(c)
-    .await)?;
-    Ok(WalletNo(no))
-}
-
-/// Wishes for the watch of a wallet, with the history since `from_block` if one is given; `false` if the tenant
-/// watches that address on that chain already.
-///
-/// # Errors
-/// [`StoreError`] of the engine.
-pub async fn request_watch(
-    conn: &mut Conn<'_>,
-    no: WalletNo,
-    wallet: &NewWallet,
-    chain: ChainNo,
-    from_block: Option<u64>,
-    now: Millis,
-) -> Result<bool, StoreError> {
-    let changed = on!(conn, c => sqlx::query(
-        "INSERT INTO watch (chain_no, address, wallet_no, tenant_no, status, from_block, history, created_at,
-                            updated_at)
-         VALUES ($1, $2, $3, $4, 0, $6, $7, $5, $5) ON CONFLICT DO NOTHING",
-    )
-    .bind(chain.0)
-    .bind(wallet.address.as_slice())
-    .bind(no.0)
-    .bind(wallet.tenant.0)
-    .bind(now)
-    .bind(from_block.map(number).transpose()?)
-    .bind(from_block.map(|_| HistoryStatus::Wanted.as_str()))
-    .execute(c)
-    .await
-    .map(|done| done.rows_affected()))?;
-    Ok(changed == 1)
-}
-
 /// How far the history of a wallet on a chain is; `None` where none was asked for.
 ///
 /// # Errors
@@ -275,29 +213,6 @@ pub async fn history_of(
     .fetch_one(c)
     .await)?;
     word.map(HistoryStatus::try_from).transpose().map_err(StoreError::corrupt)
-}
-
-/// The wallet with which the tenant watches an address on a chain.
-///
-/// # Errors
-/// [`StoreError`] of the engine.
-pub async fn watching(
-    conn: &mut Conn<'_>,
-    tenant: TenantId,
-    chain: &ChainName,
-    address: &Address,
-) -> Result<Option<WalletId>, StoreError> {
-    Ok(on!(conn, c => sqlx::query_scalar(
-        "SELECT v.id FROM watch w JOIN wallet v ON v.no = w.wallet_no
-         WHERE w.tenant_no = (SELECT no FROM tenant WHERE id = $1)
-           AND w.chain_no = (SELECT no FROM chain WHERE name = $2)
-           AND w.address = $3 AND w.status IN (0, 1)",
-    )
-    .bind(tenant)
-    .bind(chain.as_str())
-    .bind(address.as_slice())
-    .fetch_optional(c)
-    .await)?)
 }
 
 /// Makes `primary` the only primary wallet of its account and family, which are to have its id already.

@@ -16,8 +16,7 @@ use crate::{
     clock::Millis,
     id::{AccountId, TenantId, WalletId},
     ledger::{changes::WatchChanges, known::Watches},
-    model::{Asset, BalanceRef, ChainNo, TenantNo, WalletNo, Watch, WatchStatus},
-    view::WalletRefView,
+    model::{Asset, BalanceRef, ChainNo, TenantNo, WalletNo, WalletRef, Watch, WatchStatus},
 };
 
 #[derive(FromRow)]
@@ -35,10 +34,11 @@ struct RawWatch {
 }
 
 impl RawWatch {
-    fn shown(&self, family: Family) -> WalletRefView {
-        WalletRefView {
+    fn shown(&self, family: Family) -> WalletRef {
+        WalletRef {
             id: self.wallet_id,
-            address: family.format_address(&self.address),
+            family,
+            address: self.address,
             account_id: self.account_id,
             client_reference_id: self.client_reference_id.clone(),
         }
@@ -81,7 +81,7 @@ pub async fn to_do(
     family: Family,
     status: WatchStatus,
     limit: i64,
-) -> Result<Vec<(Watch, WalletRefView)>, StoreError> {
+) -> Result<Vec<(Watch, WalletRef)>, StoreError> {
     let rows: Vec<RawWatch> = on!(conn, c => sqlx::query_as(select_watch!(
         "WHERE w.chain_no = $1 AND w.status = $2 AND w.status IN (0, 2) ORDER BY w.wallet_no LIMIT $3"
     ))
@@ -134,7 +134,7 @@ pub async fn all_open(
     conn: &mut Conn<'_>,
     chain: ChainNo,
     family: Family,
-) -> Result<Vec<(Watch, WalletRefView)>, StoreError> {
+) -> Result<Vec<(Watch, WalletRef)>, StoreError> {
     let rows: Vec<RawWatch> = on!(conn, c => sqlx::query_as(select_watch!(
         "WHERE w.chain_no = $1 AND w.status = 1 ORDER BY w.wallet_no"
     ))
@@ -424,7 +424,7 @@ pub async fn watching(
     chain: ChainNo,
     family: Family,
     addresses: &[Address],
-) -> Result<Vec<(TenantNo, Address, WalletRefView)>, StoreError> {
+) -> Result<Vec<(TenantNo, Address, WalletRef)>, StoreError> {
     let addresses = Blobs::of(addresses.iter().map(Address::as_slice));
     if addresses.is_empty() {
         return Ok(Vec::new());
@@ -447,7 +447,7 @@ pub async fn shown(
     conn: &mut Conn<'_>,
     family: Family,
     ids: &[WalletId],
-) -> Result<Vec<WalletRefView>, StoreError> {
+) -> Result<Vec<WalletRef>, StoreError> {
     let mut found = Vec::new();
     for id in ids {
         let row: Option<(Vec<u8>, Option<AccountId>, Option<String>)> = on!(conn, c => sqlx::query_as(
@@ -458,8 +458,7 @@ pub async fn shown(
             .await)?;
         if let Some((address, account_id, client_reference_id)) = row {
             let address: Address = address.try_into().map_err(StoreError::corrupt)?;
-            let address = family.format_address(&address);
-            found.push(WalletRefView { id: *id, address, account_id, client_reference_id });
+            found.push(WalletRef { id: *id, family, address, account_id, client_reference_id });
         }
     }
     Ok(found)

@@ -153,7 +153,7 @@ impl Scan {
                 let options = snapshots.connect_options().as_ref().clone();
                 Self::Sqlite(options.pragma("cache_size", SQLITE_CACHE).connect().await?)
             }
-            Engine::Postgres(pool) => Self::Postgres(pool.clone()),
+            Engine::Postgres { pool, .. } => Self::Postgres(pool.clone()),
         })
     }
 

@@ -19,6 +19,7 @@ use crate::{
     delivery::AttemptResult,
     id::{EndpointId, Ids},
     metrics::Metrics,
+    random::Random,
     retry::StoreRetry,
     store::{Db, StoreError, delivery::Claimed},
     wake::Wake,
@@ -71,6 +72,7 @@ impl Dispatcher {
     pub fn new(
         db: Db,
         ids: Ids,
+        random: Random,
         clock: Clock,
         wake: Wake,
         metrics: Metrics,
@@ -82,7 +84,16 @@ impl Dispatcher {
             metrics.webhook_attempts_total.with_label_values(&[result.as_str()]).inc_by(0);
         }
         Ok(Self {
-            worker: Arc::new(DeliveryWorker { db, ids, clock, wake, metrics, config, sender }),
+            worker: Arc::new(DeliveryWorker {
+                db,
+                ids,
+                random,
+                clock,
+                wake,
+                metrics,
+                config,
+                sender,
+            }),
         })
     }
 

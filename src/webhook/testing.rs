@@ -18,6 +18,7 @@ use crate::{
     config::WebhookConfig,
     delivery::AttemptResult,
     metrics::Metrics,
+    random::Random,
     store::{StoreError, delivery::testing::TestStore},
     wake::Wake,
 };
@@ -132,8 +133,16 @@ impl Running {
     pub fn start(store: &TestStore, clock: Clock, config: WebhookConfig) -> Self {
         let (metrics, wake) = (Metrics::new(), Wake::default());
         let (db, ids) = (store.db.clone(), store.ids.clone());
-        let dispatcher =
-            Dispatcher::new(db, ids, clock, wake.clone(), metrics.clone(), config).unwrap();
+        let dispatcher = Dispatcher::new(
+            db,
+            ids,
+            Random::seeded(1),
+            clock,
+            wake.clone(),
+            metrics.clone(),
+            config,
+        )
+        .unwrap();
         let stop = CancellationToken::new();
         let task = tokio::spawn(dispatcher.run(stop.clone()));
         Self { metrics, wake, stop, task }

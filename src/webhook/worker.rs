@@ -2,7 +2,6 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use rand::Rng as _;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
@@ -17,6 +16,7 @@ use crate::{
     event::{EventType, NewEvent},
     id::{EndpointId, Ids},
     metrics::Metrics,
+    random::Random,
     retry::Backoff,
     store::{
         Conn, Db, StoreError, TxError,
@@ -61,6 +61,7 @@ impl TxError for RecordError {
 pub(super) struct DeliveryWorker {
     pub(super) db: Db,
     pub(super) ids: Ids,
+    pub(super) random: Random,
     pub(super) clock: Clock,
     pub(super) wake: Wake,
     pub(super) metrics: Metrics,
@@ -139,7 +140,7 @@ impl DeliveryWorker {
             status_code: sent.outcome.status_code().map(i64::from),
             error: sent.outcome.error(),
         };
-        let jitter = rand::rng().random_range(0.0..=1.0);
+        let jitter = self.random.fraction();
         let record = || self.record(&claimed, &attempt, &sent.outcome, jitter);
         if self.retry_until(claimed.lease.until, record).await?.is_none() {
             let delivery = tracing::field::display(&claimed.id);

@@ -1,12 +1,39 @@
 //! Starting, stopping, dying.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use alloy::primitives::U256;
+use alloy::primitives::{Address, U256};
+use futures::future::join_all;
 use rand::Rng as _;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 
-use crate::harness::{Daemon, Gate, Node, Receiver, Settings, eventually, on_both_stores};
+use crate::harness::{
+    Api, CHAIN, Daemon, Gate, Node, Receiver, Settings, eventually, on_both_stores,
+};
+
+/// Registers one address after the other until there is no answer: with which key, which address, and what
+/// was answered.
+async fn register_until_lost(api: &Api) -> Vec<(String, Address, Option<Value>)> {
+    let mut told = Vec::new();
+    loop {
+        let (key, address) = (format!("{:032x}", rand::random::<u128>()), Node::stranger());
+        let request = api.request(Method::POST, "/v1/wallets").header("X-API-Key", &api.key);
+        let body = json!({"address": address.to_string(), "chains": [CHAIN]});
+        let sent = request.header("Idempotency-Key", &key).json(&body).send().await;
+        let answer = match sent {
+            Ok(response) if response.status() == StatusCode::CREATED => response.json().await.ok(),
+            Ok(response) => panic!("{}", response.status()),
+            Err(_) => None,
+        };
+        let lost = answer.is_none();
+        told.push((key, address, answer));
+        if lost {
+            return told;
+        }
+    }
+}
 
 on_both_stores! {
     async fn sigterm_ends_the_daemon_with_0_in_time(store) {
@@ -83,6 +110,40 @@ on_both_stores! {
             (seen == feed).then_some(())
         })
         .await;
+    }
+
+    async fn kill_9_loses_no_registration_that_was_answered_and_doubles_none(store) {
+        let node = Node::start().await;
+        let mut daemon = Daemon::start(&node, &store).await;
+        let api = daemon.customer("acme").await;
+        let mut registered = BTreeSet::new();
+        for _ in 0..4 {
+            let pause = Duration::from_millis(rand::rng().random_range(20..200));
+            let death = async {
+                tokio::time::sleep(pause).await;
+                daemon.kill_9().await;
+            };
+            let clients = join_all((0..16).map(|_| register_until_lost(&api)));
+            let (told, ()) = tokio::join!(clients, death);
+            daemon.begin().await;
+            for (key, address, answer) in told.into_iter().flatten() {
+                let body = json!({"address": address.to_string(), "chains": [CHAIN]});
+                let again = api.post_as(&key, "/v1/wallets", &body).await;
+                assert_eq!(again.status, StatusCode::CREATED, "{}", again.body);
+                if let Some(answer) = answer {
+                    assert_eq!(again.body, answer, "the first answer");
+                }
+                let id = again.body["id"].to_string();
+                assert!(registered.insert(id), "two registrations, one wallet");
+                let found = api.get(&format!("/v1/wallets?address={address}")).await.ok();
+                assert_eq!(found["data"].as_array().map(Vec::len), Some(1));
+            }
+        }
+        let created = api.events().await.into_iter().filter(|event| event["type"] == "wallet.created");
+        let created: Vec<_> =
+            created.map(|event| event["data"]["wallet"]["id"].to_string()).collect();
+        assert_eq!(created.len(), registered.len());
+        assert_eq!(BTreeSet::from_iter(created), registered);
     }
 
     async fn a_node_that_was_away_is_caught_up_with(store) {

@@ -17,4 +17,5 @@ mod reorgs;
 mod safes;
 mod solana;
 mod tenants;
+mod tidy;
 mod webhooks;

@@ -74,7 +74,9 @@ async fn two_tenants_see_nothing_of_each_other() {
 async fn a_key_allows_what_its_scopes_say_and_nothing_once_it_is_revoked() {
     let world = World::new().await;
     let (db, ids) = (&world.api.db, &world.api.ids);
-    let (id, key) = key::create(db, ids, NOW, "acme", &[Scope::WalletsRead]).await.expect("a key");
+    let (id, key) = key::create(db, ids, &Random::System, NOW, "acme", &[Scope::WalletsRead])
+        .await
+        .expect("a key");
     world.get_as(&key, "/v1/wallets").await.ok(200);
     for (path, scope) in
         [("/v1/wallets", "wallets:write"), ("/v1/webhook-endpoints", "webhooks:write")]

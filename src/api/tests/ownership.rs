@@ -227,7 +227,10 @@ async fn a_challenge_belongs_to_its_tenant_and_needs_the_scope() {
     assert_eq!(proof["walletId"], Value::Null, "the wallet is another tenant's");
 
     let (db, ids) = (&world.api.db, &world.api.ids);
-    let reader = key::create(db, ids, NOW, "acme", &[Scope::WalletsRead]).await.expect("a key").1;
+    let reader = key::create(db, ids, &Random::System, NOW, "acme", &[Scope::WalletsRead])
+        .await
+        .expect("a key")
+        .1;
     world.write_as(&reader, "POST", CHALLENGES, &body).await.is_problem(403, "forbidden");
     let reply = world.verify_as(&reader, &challenge, &signature).await;
     reply.is_problem(403, "forbidden");

@@ -1,32 +1,37 @@
 //! `POST /v1/wallets`: the wish to watch an address. The chains' followers fulfil it.
+//!
+//! Registrations that come together are made together: read what is there, decide, write in sets.
 
-use std::{collections::BTreeMap, sync::Arc};
+mod decide;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
+use self::decide::{Asked, AskedChain, Deciding, Known, Refusal};
 use super::{LONGEST_NICKNAME, LONGEST_REFERENCE};
 use crate::{
     api::{
         App,
         auth::Caller,
+        batch::{WriteMany, Written},
         error::{Code, Failures, Problem},
         key::Scope,
         locator::canonical,
         request::{Fields, Payload},
-        write::{self, Answer, Write},
+        write::Answer,
     },
     chain::{Address, ChainName, Family},
     clock::Millis,
     event::{EventType, EventWallet, NewEvent},
-    id::{AccountId, TenantId, WalletId},
-    model::{NewWallet, WalletKind},
-    store::{
-        self, Conn, StoreError,
-        account::{self, LocatorKind},
-        wallet,
-    },
+    id::TenantId,
+    model::LocatorKind,
+    store::{self, Conn, StoreError, registration},
     view::{WalletData, WalletView},
 };
 
@@ -75,13 +80,15 @@ pub struct AccountBody {
     x: Option<String>,
 }
 
+#[derive(Clone, Debug)]
 struct Owner {
     external_id: String,
     locators: Vec<(LocatorKind, String)>,
 }
 
 /// A request that is valid as far as can be told without the store.
-struct Register {
+#[derive(Clone, Debug)]
+pub(in crate::api) struct Register {
     address: Address,
     family: Family,
     /// With the first block whose movements count, if not only the future does.
@@ -160,29 +167,25 @@ impl Register {
             is_primary: body.is_primary,
         })
     }
+}
 
-    async fn account(
-        &self,
-        app: &App,
-        tenant: TenantId,
-        conn: &mut Conn<'_>,
-        now: Millis,
-    ) -> Result<Option<AccountId>, Problem> {
-        let Some(owner) = &self.owner else { return Ok(None) };
-        let id = account::ensure(conn, app.ids.next(), tenant, &owner.external_id, now).await?;
-        for (kind, value) in &owner.locators {
-            let named = account::ensure_locator(conn, tenant, id, *kind, value).await?;
-            if named != id {
-                return Err(Problem::field(
-                    Code::ExternalIdExists,
-                    &format!("account.{kind}"),
-                    format!(
-                        "names another account already ({named}): use that account's externalId"
-                    ),
-                ));
+impl Register {
+    fn refused(&self, refusal: &Refusal) -> Problem {
+        match refusal {
+            Refusal::Exists { chain, wallet } => {
+                let detail = format!(
+                    "{} is registered on {chain} already, as {wallet}. Use that wallet, or delete it \
+                     first.",
+                    self.family.format_address(&self.address)
+                );
+                Problem { existing: Some(*wallet), ..Problem::new(Code::WalletExists, detail) }
             }
+            Refusal::NamesAnother { kind, account } => Problem::field(
+                Code::ExternalIdExists,
+                &format!("account.{kind}"),
+                format!("names another account already ({account}): use that account's externalId"),
+            ),
         }
-        Ok(Some(id))
     }
 }
 
@@ -208,80 +211,89 @@ fn owner(fields: &mut Fields, account: AccountBody) -> Owner {
     Owner { external_id: account.external_id, locators }
 }
 
-impl Write for Register {
+impl WriteMany for Register {
     const NAME: &'static str = "wallet_create";
 
-    async fn apply(
-        &self,
+    async fn apply_all(
         app: &App,
-        tenant: TenantId,
         conn: &mut Conn<'_>,
         now: Millis,
-    ) -> Result<Answer, Problem> {
-        if self.is_primary {
-            // Demoting others takes their rows: first the tenant's, as the ledger does.
-            store::key::lock_tenant(conn, tenant).await?;
-        }
-        let account_id = self.account(app, tenant, conn, now).await?;
-        let id: WalletId = app.ids.next();
-        let new = NewWallet {
-            id,
-            tenant: store::event::tenant_no(conn, tenant).await?,
-            tenant_id: tenant,
-            account_id,
-            family: self.family,
-            address: self.address,
-            kind: WalletKind::Eoa,
-            client_reference_id: self.client_reference_id.clone(),
-            nickname: self.nickname.clone(),
-            is_primary: self.is_primary,
-        };
-        let no = wallet::insert(conn, &new, now).await?;
-        for (chain, from) in &self.chains {
-            let chain_no = store::chain::ensure(conn, chain).await?;
-            if !wallet::request_watch(conn, no, &new, chain_no, *from, now).await? {
-                return Err(exists(tenant, conn, chain, &self.address, self.family).await?);
+        asked: &[(TenantId, &Self)],
+    ) -> Result<Written, Problem> {
+        let (asked, known) = load(conn, asked).await?;
+        let mut deciding = Deciding::new(known, &app.ids, now);
+        let decided: Vec<_> = asked.iter().map(|one| deciding.register(one)).collect();
+        let new = deciding.finish();
+        if !new.primaries.is_empty() {
+            // Demoting takes wallets' rows: first the tenants', as the ledger does.
+            let tenants: BTreeSet<TenantId> = asked.iter().map(|one| one.tenant_id).collect();
+            for tenant in tenants {
+                store::key::lock_tenant(conn, tenant).await?;
             }
         }
-        if let (true, Some(account)) = (self.is_primary, account_id) {
-            account::lock(conn, tenant, account, now).await?;
-            wallet::demote_others(conn, tenant, account, self.family, id, now).await?;
+        let numbers = registration::insert(conn, &new, now).await?;
+        let mut written = Written::default();
+        for (one, decided) in asked.iter().zip(decided) {
+            written.answers.push(match decided {
+                Ok(wallet) => {
+                    let view = WalletView::from(&wallet);
+                    let answer = Answer::new(StatusCode::CREATED, &view)?;
+                    let of = numbers.get(&wallet.id).copied().map(EventWallet::No);
+                    let (kind, named) = (EventType::WalletCreated, wallet.id.0.as_bytes());
+                    let data = WalletData { wallet: view };
+                    let event = NewEvent::data(one.tenant, of, kind, &[named], now, &data);
+                    written.events.push(event.map_err(Problem::internal)?);
+                    Ok(answer)
+                }
+                Err(refusal) => Err(one.register.refused(&refusal)),
+            });
         }
-        let row = wallet::by_id(conn, tenant, id).await?;
-        let row = row.ok_or_else(|| StoreError::corrupt("a wallet vanished as it was made"))?;
-        let view = WalletView::from(&row);
-        let answer = Answer::new(StatusCode::CREATED, &view)?;
-        let data = WalletData { wallet: view };
-        let kind = EventType::WalletCreated;
-        let of = Some(EventWallet::No(no));
-        let event = NewEvent::data(new.tenant, of, kind, &[id.0.as_bytes()], now, &data);
-        let event = event.map_err(Problem::internal)?;
-        store::event::append(conn, &app.ids, now, &[event]).await?;
-        Ok(answer)
+        Ok(written)
     }
 
     fn committed(&self, app: &App) {
-        app.metrics.events_total.with_label_values(&[EventType::WalletCreated.as_str()]).inc();
         self.chains.keys().for_each(|chain| app.wake.chain(chain));
-        app.wake.deliveries();
     }
 }
 
-async fn exists(
-    tenant: TenantId,
+/// Reads what the store has of what is asked for.
+async fn load<'a>(
     conn: &mut Conn<'_>,
-    chain: &ChainName,
-    address: &Address,
-    family: Family,
-) -> Result<Problem, Problem> {
-    let existing = wallet::watching(conn, tenant, chain, address)
-        .await?
-        .ok_or_else(|| StoreError::Collision("a watch came and went".to_owned()))?;
-    let detail = format!(
-        "{} is registered on {chain} already, as {existing}. Use that wallet, or delete it first.",
-        family.format_address(address)
-    );
-    Ok(Problem { existing: Some(existing), ..Problem::new(Code::WalletExists, detail) })
+    asked: &[(TenantId, &'a Register)],
+) -> Result<(Vec<Asked<'a>>, Known), StoreError> {
+    let tenants = asked.iter().map(|(tenant, _)| *tenant).collect();
+    let tenants = registration::tenants(conn, &tenants).await?;
+    let chains = asked.iter().flat_map(|(_, register)| register.chains.keys().cloned()).collect();
+    let chains = registration::chains(conn, &chains).await?;
+    let unnumbered = || StoreError::corrupt("a tenant or a chain without a number");
+    let (mut all, mut watches) = (Vec::with_capacity(asked.len()), Vec::new());
+    let (mut accounts, mut locators) = (BTreeSet::new(), BTreeSet::new());
+    for &(tenant_id, register) in asked {
+        let mut one = Asked {
+            tenant: *tenants.get(&tenant_id).ok_or_else(unnumbered)?,
+            tenant_id,
+            chains: Vec::with_capacity(register.chains.len()),
+            register,
+        };
+        for (name, &from_block) in &register.chains {
+            let no = *chains.get(name).ok_or_else(unnumbered)?;
+            let chain = AskedChain { no, name, from_block };
+            watches.push(one.key(&chain));
+            one.chains.push(chain);
+        }
+        if let Some(owner) = &register.owner {
+            accounts.insert((tenant_id, owner.external_id.clone()));
+            let named = owner.locators.iter();
+            locators.extend(named.map(|(kind, value)| (tenant_id, *kind, value.clone())));
+        }
+        all.push(one);
+    }
+    let known = Known {
+        watched: registration::watched(conn, &watches).await?,
+        accounts: registration::accounts(conn, &accounts).await?,
+        locators: registration::locators(conn, &locators).await?,
+    };
+    Ok((all, known))
 }
 
 /// Register a wallet
@@ -301,5 +313,5 @@ pub async fn create(
     let tenant = caller.need(Scope::WalletsWrite)?;
     payload.idempotency_key()?;
     let register = Register::check(&app, payload.parse()?)?;
-    write::post(&app, tenant, &payload, &register).await
+    app.registrations.post(tenant, &payload, register).await
 }

@@ -144,8 +144,7 @@ impl World {
             verified: true,
             version: 0,
         };
-        let by_key: HashMap<AssetKey, Asset> =
-            (0..).zip(assets()).map(|pair| (pair.1, asset(pair))).collect();
+        let by_key = (0..).zip(assets()).map(|pair| (pair.1, asset(pair))).collect();
         let mut known = Known { assets: by_key, ..Known::default() };
         let (mut transfers, mut entries) = (BTreeMap::new(), Vec::new());
         let mut participants = Vec::new();

@@ -76,8 +76,8 @@ async fn a_batch_deletes_no_more_rows_than_it_may() {
         let mut conn = tx.conn();
         for number in 0..50 {
             let at = Millis(NOW.0 + number);
-            let name = number.to_string();
-            idempotency::take(&mut conn, tenant, &name, &[0; 32], at, at).await.unwrap();
+            let key = (tenant, number.to_string());
+            idempotency::take(&mut conn, vec![(&key, &[0; 32])], at, at).await.unwrap();
         }
         let keys = Expiring::IdempotencyKeys;
         let (mut after, mut deleted) = (Millis(0), 0);

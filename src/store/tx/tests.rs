@@ -92,7 +92,7 @@ async fn a_deadlock_is_resolved_by_doing_one_of_the_two_again() {
             db.run_tx("test", |mut tx| async move {
                 key::lock_tenant(&mut tx.conn(), first).await?;
                 // With one writer at a time nobody comes to meet it.
-                if tried.fetch_add(1, Relaxed) < 2 && matches!(engine, Engine::Postgres(_)) {
+                if tried.fetch_add(1, Relaxed) < 2 && matches!(engine, Engine::Postgres { .. }) {
                     meeting.wait().await;
                 }
                 key::lock_tenant(&mut tx.conn(), second).await?;
@@ -104,7 +104,7 @@ async fn a_deadlock_is_resolved_by_doing_one_of_the_two_again() {
         let (one, other) = tokio::join!(take(a, b), take(b, a));
         one.unwrap();
         other.unwrap();
-        let expected = if matches!(engine, Engine::Postgres(_)) { 3 } else { 2 };
+        let expected = if matches!(engine, Engine::Postgres { .. }) { 3 } else { 2 };
         assert_eq!(tried.load(Relaxed), expected);
         store.close().await;
     }
@@ -114,7 +114,7 @@ async fn a_deadlock_is_resolved_by_doing_one_of_the_two_again() {
 async fn a_commit_whose_outcome_is_unknown_is_not_done_again() {
     for store in TestStore::all().await {
         // A file does not hang up.
-        let Engine::Postgres(pool) = &store.db.engine else {
+        let Engine::Postgres { pool, .. } = &store.db.engine else {
             store.close().await;
             continue;
         };

@@ -3,8 +3,7 @@
 use crate::{
     chain::{Address, ChainName, Family},
     id::{AccountId, WalletId},
-    model::{WalletKind, WalletStatus},
-    store::account::LocatorKind,
+    model::{LocatorKind, WalletKind, WalletStatus},
 };
 
 /// Which account's wallets.
