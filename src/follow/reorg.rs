@@ -86,7 +86,7 @@ impl Follower {
         self.committed(&committed);
         self.backfill.look_again();
         // What was opened above the fork opens again at the fork, before the new branch is followed.
-        self.boundary(&committed.cursor).await
+        self.registrations(&committed.cursor).await
     }
 
     /// A contradiction to settled blocks, seen once more; halts when it stands.

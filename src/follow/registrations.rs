@@ -15,7 +15,7 @@ const OPEN_AT_ONCE: i64 = 500;
 
 impl Follower {
     /// Looks at every wish in the store. Called with the cursor that is in the store.
-    pub(super) async fn boundary(&mut self, cursor: &Cursor) -> Result<(), TurnError> {
+    pub(super) async fn registrations(&mut self, cursor: &Cursor) -> Result<(), TurnError> {
         let cursor = self.open_watches(cursor).await?;
         self.examine_deployments(&cursor).await
     }
