@@ -4,13 +4,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use mimalloc::MiMalloc;
 use tidemark::cli::{self, Cli};
-
-/// Blocks are taken apart on one thread and written on another: the system's allocator is slow at that. SQLite
-/// uses it as well.
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     // Before anything speaks TLS: reqwest and tungstenite bring no provider of their own.

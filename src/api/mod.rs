@@ -55,7 +55,7 @@ const ASSETS_LIFETIME: Duration = Duration::from_secs(10);
 /// Counting a tenant's watches reads an index range as long as they are many.
 const COUNTS_LIFETIME: Duration = Duration::from_secs(30);
 const COUNTS: usize = 10_000;
-/// How long a stop waits for requests under way; whoever has not sent his whole request by then is cut off.
+/// How long a stop waits for requests under way; whoever has not sent a whole request by then is cut off.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// What the HTTP side of the daemon works with.

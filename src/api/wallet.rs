@@ -119,13 +119,13 @@ pub(super) async fn read(
 }
 
 /// A field that is there, be it null.
-#[expect(clippy::option_option, reason = "left out, null and a text are three wishes")]
+#[expect(clippy::option_option, reason = "left out, null and a text mean three things")]
 fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<String>>, D::Error> {
     Option::deserialize(from).map(Some)
 }
 
 /// What is left out stays; null clears.
-#[expect(clippy::option_option, reason = "left out, null and a text are three wishes")]
+#[expect(clippy::option_option, reason = "left out, null and a text mean three things")]
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WalletChangesBody {

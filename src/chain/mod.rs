@@ -23,7 +23,8 @@ pub use name::{AssetKey, ChainName};
 pub use rpc::SetupError;
 pub use signature::SignatureError;
 pub use source::{
-    AddressIndex, Announced, BalanceQuery, Block, BlockRef, Header, HistoryMethod, Holding, Kind,
-    LogIndex, Movement, Ordinal, Past, SafeProof, SafeRejection, SafeSighting, SafeSource,
-    Settlement, SettlementTag, Source, SourceError, TokenFacts, TokenSource, TxFact, TxLookup,
+    AddressIndex, Announced, BalanceQuery, Block, BlockRef, ChainBalance, Header, HistoryBlock,
+    HistoryMethod, Kind, LogIndex, Movement, Ordinal, SafeCandidate, SafeRejection, SafeSource,
+    SafeState, Settlement, SettlementTag, Source, SourceError, TokenFacts, TokenSource, TxFact,
+    TxLookup,
 };

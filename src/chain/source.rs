@@ -34,7 +34,7 @@ pub struct Block {
     /// All transactions of the block, watched or not.
     pub transactions: Vec<TxFact>,
     /// Everything that looks like a Safe being set up; nothing of it is proven yet.
-    pub safes: Vec<SafeSighting>,
+    pub safes: Vec<SafeCandidate>,
     /// Holdings that a transaction changed or may have changed in their terms (frozen, thawed) without
     /// moving anything.
     pub touched: Vec<BalanceQuery>,
@@ -190,9 +190,9 @@ pub struct TxFact {
     pub success: bool,
 }
 
-/// What a receipt claims about a Safe. Anyone can emit these logs: nothing is true before [`SafeProof`].
+/// What a receipt claims about a Safe. Anyone can emit these logs: nothing is true before [`SafeState`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SafeSighting {
+pub struct SafeCandidate {
     pub tx: TxId,
     pub address: Address,
     /// Who emitted `ProxyCreation` for it, if it is a factory on the list.
@@ -203,7 +203,7 @@ pub struct SafeSighting {
 
 /// What the chain's state says of a Safe at one block: proxy code, singleton, owners, threshold.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SafeProof {
+pub struct SafeState {
     /// `1.4.1` and so on, by the singleton in slot 0.
     pub version: &'static str,
     pub singleton: Address,
@@ -232,7 +232,7 @@ pub struct TxLookup {
     pub nonce: Option<u64>,
     /// The block that holds it, whether it succeeded, and the Safes it claims to set up; `None` while
     /// it waits in the pool.
-    pub mined: Option<(BlockRef, bool, Vec<SafeSighting>)>,
+    pub mined: Option<(BlockRef, bool, Vec<SafeCandidate>)>,
 }
 
 /// Which balance is asked for.
@@ -244,7 +244,7 @@ pub struct BalanceQuery {
 
 /// What the chain's state says of one balance, in base units.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Holding {
+pub struct ChainBalance {
     /// All of it, as after exactly the block that was asked for.
     pub total: Amount,
     /// The part in accounts that the asset's issuer has frozen, as the node's newest state has it.
@@ -254,7 +254,7 @@ pub struct Holding {
     pub unreadable: bool,
 }
 
-impl From<Amount> for Holding {
+impl From<Amount> for ChainBalance {
     fn from(total: Amount) -> Self {
         Self { total, ..Self::default() }
     }
@@ -262,7 +262,7 @@ impl From<Amount> for Holding {
 
 /// What moved for an address in one block.
 #[derive(Clone, Debug)]
-pub struct Past {
+pub struct HistoryBlock {
     pub header: Header,
     pub movements: Vec<Movement>,
 }
@@ -370,7 +370,7 @@ pub trait Source: Send + Sync + 'static {
         &self,
         at: BlockRef,
         queries: &[BalanceQuery],
-    ) -> Result<Vec<Holding>, SourceError>;
+    ) -> Result<Vec<ChainBalance>, SourceError>;
 
     /// Reads what a block does not show of what is left in it, after [`Block::retain_watched`]. Both are done
     /// when the block is connected, not when it is fetched: blocks are fetched ahead while registrations come
@@ -435,11 +435,11 @@ pub trait SafeSource: Send + Sync {
     async fn next_nonce(&self, sender: Address, at: BlockRef) -> Result<u64, SourceError>;
 
     /// Whether the state after the block `at` holds a Safe at `address`.
-    async fn prove_safe(
+    async fn safe_state(
         &self,
         address: Address,
         at: BlockRef,
-    ) -> Result<Result<SafeProof, SafeRejection>, SourceError>;
+    ) -> Result<Result<SafeState, SafeRejection>, SourceError>;
 }
 
 /// What a family answers whose nodes list the transactions of an address.
@@ -453,7 +453,7 @@ pub trait AddressIndex: Send + Sync {
         tokens: &[Address],
         from: u64,
         to: BlockRef,
-    ) -> Result<Vec<Past>, SourceError>;
+    ) -> Result<Vec<HistoryBlock>, SourceError>;
 }
 
 /// What a chain answers of its tokens.

@@ -14,7 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::Usage;
 use crate::{
     amount::Amount,
-    chain::{BlockRef, ChainName, Holding, Settlement, Source, SourceError},
+    chain::{BlockRef, ChainBalance, ChainName, Settlement, Source, SourceError},
     config::{ChainConfig, Config},
     follow::figures,
     metrics::Metrics,
@@ -351,7 +351,7 @@ impl Audit<'_> {
         &self,
         at: BlockRef,
         balances: &[BalanceRef],
-    ) -> Option<Vec<(BalanceRef, Holding)>> {
+    ) -> Option<Vec<(BalanceRef, ChainBalance)>> {
         let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(5));
         for attempt in 1..=TRIES {
             match self.ask(at, balances).await {
@@ -369,7 +369,7 @@ impl Audit<'_> {
         &self,
         at: BlockRef,
         balances: &[BalanceRef],
-    ) -> Result<Option<Vec<(BalanceRef, Holding)>>, SourceError> {
+    ) -> Result<Option<Vec<(BalanceRef, ChainBalance)>>, SourceError> {
         // A source that has seen what is settled asks for states that are nearer to it.
         if let Settlement::Tag(tag) = self.chain.settlement {
             self.source.settled(tag).await?;

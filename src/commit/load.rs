@@ -8,7 +8,7 @@ use alloy::primitives::map::{HashMap, HashSet};
 use super::hot::Hot;
 use crate::{
     amount::Amount,
-    chain::{Address, AssetKey, Holding, Past, TxId},
+    chain::{Address, AssetKey, ChainBalance, HistoryBlock, TxId},
     id::WalletId,
     ledger::{
         Known,
@@ -17,7 +17,7 @@ use crate::{
         deployments::Examined,
         known::{KnownDeployments, KnownProofs, MatchedBlock, Watches, mark, marks, opening},
         opening::Opening,
-        reconcile::{Comparison, judge},
+        reconcile::{Comparison, compare},
         rollback::Gone,
     },
     model::{
@@ -90,7 +90,7 @@ impl<'a> Step<'a> {
         &self,
         cursor: &Cursor,
         settled: BlockPoint,
-        figures: &[(BalanceRef, Holding)],
+        figures: &[(BalanceRef, ChainBalance)],
         hot: &mut Hot,
     ) -> Result<Vec<Transfer>, StoreError> {
         hot.begin(cursor);
@@ -131,7 +131,7 @@ impl<'a> Step<'a> {
     pub async fn for_balances(
         &self,
         cursor: &Cursor,
-        figures: &[(BalanceRef, Holding)],
+        figures: &[(BalanceRef, ChainBalance)],
     ) -> Result<Known, StoreError> {
         let mut session = self.db.read().await?;
         let conn = &mut session.conn();
@@ -148,13 +148,13 @@ impl<'a> Step<'a> {
         cursor: &Cursor,
         known: &mut Known,
         at: BlockPoint,
-        figures: &[(BalanceRef, Holding)],
+        figures: &[(BalanceRef, ChainBalance)],
     ) -> Result<KnownProofs, StoreError> {
-        let differs = |(balance, holding): &&(BalanceRef, Holding)| {
+        let differs = |(balance, holding): &&(BalanceRef, ChainBalance)| {
             let key = (balance.wallet, balance.asset);
             let position = known.balances.get(&key).copied().unwrap_or_default().position;
             // What settles now is settled in comparing; a balance that only differs by that is read for nothing.
-            judge(position, holding.total) != Comparison::Equal
+            compare(position, holding.total) != Comparison::Equal
         };
         let wallets: Vec<WalletNo> =
             figures.iter().filter(differs).map(|(balance, _)| balance.wallet).collect();
@@ -187,7 +187,7 @@ impl<'a> Step<'a> {
             let begun_anew: HashSet<&WalletNo> = anew.iter().collect();
             transfers.extend(settled.into_iter().filter(|row| !begun_anew.contains(&row.wallet)));
         }
-        // A watch that begins anew begins with nothing: neither the sure part of its opening stays, nor
+        // A watch that begins anew begins with nothing: neither the settled part of its opening stays, nor
         // what explains it from before.
         transfers.extend(transfer::settled_of(conn, cursor.no, &anew).await?);
         let deployments = safe::processing_above(conn, cursor.no, fork).await?;
@@ -274,7 +274,7 @@ impl<'a> Step<'a> {
         let mut known = Known { watches, balances, assets, ..Known::default() };
         if transfer::has_unsettled(conn).await? {
             let mut wanted = Vec::new();
-            for Past { header, movements } in range.blocks {
+            for HistoryBlock { header, movements } in range.blocks {
                 wanted.extend(marks(self.chain, &known.watches, header.at, movements));
             }
             for Participant { watch, from_block, .. } in &participants {

@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 use write::Written;
 
 use crate::{
-    chain::{Address, AssetKey, BlockRef, ChainName, Header, HistoryMethod, Holding},
+    chain::{Address, AssetKey, BlockRef, ChainBalance, ChainName, Header, HistoryMethod},
     clock::Clock,
     config::ChainConfig,
     id::Ids,
@@ -95,8 +95,8 @@ pub struct Committed {
     pub opened: Vec<Address>,
     /// Addresses that may no longer be watched by anyone.
     pub closed: Vec<Address>,
-    /// Whether a wish was written that the follower should look at soon.
-    pub wishes: bool,
+    /// Whether a request was written that the follower should look at soon.
+    pub requests: bool,
     /// Whether histories ended before all of them was found.
     pub histories_ended: bool,
     /// Scans in which nobody takes part any more.
@@ -109,7 +109,7 @@ impl Committed {
         let address = |(_, address)| address;
         let reopened = watches.reopened.into_iter().flat_map(|(_, places)| places);
         Self {
-            wishes: changes.blocks.above.is_some() || !changes.wallets.is_empty(),
+            requests: changes.blocks.above.is_some() || !changes.wallets.is_empty(),
             cursor: changes.cursor,
             opened: watches.opened.into_iter().map(address).collect(),
             closed: watches.closed.into_iter().chain(reopened).map(address).collect(),
@@ -221,7 +221,7 @@ impl Committer {
         &self,
         cursor: &Cursor,
         settled: BlockPoint,
-        figures: &[(BalanceRef, Holding)],
+        figures: &[(BalanceRef, ChainBalance)],
     ) -> Result<Committed, CommitError> {
         let mut tries = Tries::new("settle", "settle");
         loop {
@@ -242,7 +242,7 @@ impl Committer {
     pub async fn reconcile(
         &self,
         cursor: &Cursor,
-        figures: &[(BalanceRef, Holding)],
+        figures: &[(BalanceRef, ChainBalance)],
     ) -> Result<Committed, CommitError> {
         let mut tries = Tries::new("reconcile", "reconcile");
         loop {
@@ -299,7 +299,7 @@ impl Committer {
     }
 
     /// Opens watches at the cursor's head, with the balances read at exactly that block, and closes those
-    /// that were asked to close. A wish that was withdrawn meanwhile makes all of it [`StoreError::Stale`].
+    /// that were asked to close. A request that was withdrawn meanwhile makes all of it [`StoreError::Stale`].
     pub async fn open(
         &self,
         cursor: &Cursor,
@@ -436,7 +436,7 @@ impl Committer {
     }
 
     /// Stops the chain until [`Committer::rewind`]; the reason is shown by the API and the log. `false` if
-    /// somebody else follows the chain by now: then it is theirs to judge.
+    /// somebody else follows the chain by now: then it is theirs to decide.
     pub async fn halt(&self, chain: ChainNo, epoch: i64, reason: &str) -> Result<bool, StoreError> {
         let now = self.clock.now();
         self.db

@@ -95,7 +95,7 @@ impl Mint {
         Instruction { program_id: self.program, accounts, data: what.pack() }
     }
 
-    /// The associated token account of an owner: where his tokens usually are.
+    /// The associated token account of an owner: where their tokens usually are.
     #[must_use]
     pub fn account_of(&self, owner: &Pubkey) -> Pubkey {
         get_associated_token_address_with_program_id(owner, &self.address, &self.program)

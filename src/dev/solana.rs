@@ -187,7 +187,7 @@ impl Rpc {
         Ok((answer.value, answer.context.slot))
     }
 
-    /// What an owner holds of a mint over all his accounts, and the slot of that state.
+    /// What an owner holds of a mint over all their accounts, and the slot of that state.
     pub async fn tokens(
         &self,
         owner: &Pubkey,

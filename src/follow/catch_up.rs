@@ -21,7 +21,11 @@ const MOST_BLOCKS: usize = 2_000;
 
 impl Follower {
     /// Fetches ahead and commits in batches up to `head`.
-    pub(super) async fn catch_up(&mut self, cursor: &Cursor, head: &Header) -> Result<(), TurnError> {
+    pub(super) async fn catch_up(
+        &mut self,
+        cursor: &Cursor,
+        head: &Header,
+    ) -> Result<(), TurnError> {
         let said = match self.config.settlement {
             Settlement::Tag(tag) => self.source.settled(tag).await?.map(|header| header.at.number),
             Settlement::Confirmations(depth) => Some(head.at.number.saturating_sub(depth)),

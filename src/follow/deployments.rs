@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Follower, TurnError};
 use crate::{
-    chain::{Address, BlockRef, SafeProof, SafeRejection, SafeSighting, SourceError, TxLookup},
+    chain::{Address, BlockRef, SafeCandidate, SafeRejection, SafeState, SourceError, TxLookup},
     ledger::deployments::Examined,
     model::{Cursor, Deployment, DeploymentStatus},
     store::safe,
@@ -19,7 +19,7 @@ impl Follower {
         &self,
         address: Address,
         at: BlockRef,
-    ) -> Result<Option<SafeProof>, TurnError> {
+    ) -> Result<Option<SafeState>, TurnError> {
         Ok(self.judge(address, at).await?.ok())
     }
 
@@ -27,12 +27,12 @@ impl Follower {
         &self,
         address: Address,
         at: BlockRef,
-    ) -> Result<Result<SafeProof, SafeRejection>, TurnError> {
+    ) -> Result<Result<SafeState, SafeRejection>, TurnError> {
         let Some(safes) = self.source.safes() else { return Ok(Err(SafeRejection::NotASafe)) };
-        match safes.prove_safe(address, at).await {
+        match safes.safe_state(address, at).await {
             Err(SourceError::NotThere(_)) => {
                 let head = self.source.head().await?;
-                Ok(safes.prove_safe(address, head.at).await?)
+                Ok(safes.safe_state(address, head.at).await?)
             }
             judged => Ok(judged?),
         }
@@ -89,7 +89,7 @@ impl Follower {
         now.missing_since = None;
         now.sender = Some(lookup.sender);
         now.nonce = lookup.nonce;
-        let TxLookup { mined: Some((at, success, sightings)), .. } = lookup else {
+        let TxLookup { mined: Some((at, success, candidates)), .. } = lookup else {
             let news = row.sender.is_none() || row.missing_since.is_some();
             return Ok(if news { change(now, None) } else { None });
         };
@@ -104,7 +104,7 @@ impl Follower {
         now.block = Some(at);
         let settled = at.number <= cursor.settled.at.number;
         let state = if settled { cursor.settled.at } else { cursor.head.at };
-        let judged = self.judge_any(&row, &sightings, state).await?;
+        let judged = self.judge_any(&row, &candidates, state).await?;
         let proof = judged.as_ref().ok().map(|(address, proof)| {
             now.prove(*address, proof);
             proof.clone()
@@ -133,11 +133,11 @@ impl Follower {
     async fn judge_any(
         &self,
         row: &Deployment,
-        sightings: &[SafeSighting],
+        candidates: &[SafeCandidate],
         at: BlockRef,
-    ) -> Result<Result<(Address, SafeProof), Option<SafeRejection>>, TurnError> {
+    ) -> Result<Result<(Address, SafeState), Option<SafeRejection>>, TurnError> {
         let mut why = None;
-        let named = sightings.iter().map(|sighting| sighting.address);
+        let named = candidates.iter().map(|candidate| candidate.address);
         let candidates: Vec<Address> = match row.address {
             Some(address) => vec![address],
             None => named.collect(),

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::{
-    chain::{BalanceQuery, BlockRef, Holding, Source, SourceError},
+    chain::{BalanceQuery, BlockRef, ChainBalance, Source, SourceError},
     model::BalanceRef,
 };
 
@@ -19,13 +19,13 @@ pub async fn read(
     source: &dyn Source,
     at: BlockRef,
     balances: &[BalanceRef],
-) -> Result<Option<Vec<(BalanceRef, Holding)>>, SourceError> {
+) -> Result<Option<Vec<(BalanceRef, ChainBalance)>>, SourceError> {
     let query =
         |balance: &BalanceRef| BalanceQuery { address: balance.address, asset: balance.key };
     let mut asked = HashSet::new();
     let queries: Vec<BalanceQuery> =
         balances.iter().map(query).filter(|query| asked.insert(*query)).collect();
-    let mut told: HashMap<BalanceQuery, Holding> = HashMap::with_capacity(queries.len());
+    let mut told: HashMap<BalanceQuery, ChainBalance> = HashMap::with_capacity(queries.len());
     for chunk in queries.chunks(ASKED_AT_ONCE) {
         let figures = match source.balances_at(at, chunk).await {
             Ok(figures) if figures.len() == chunk.len() => figures,

@@ -25,8 +25,6 @@ use std::{
 };
 
 use decide::Relation;
-use futures::FutureExt as _;
-use prefetch::Prefetch;
 use sweep::Sweep;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -511,13 +509,13 @@ impl Follower {
             transactions.iter().map(|fact| fact.tx).filter(|tx| self.tracked.contains(tx)).collect()
         };
         let mut found = Vec::new();
-        for sighting in safes {
-            let owned = sighting.owners.iter().any(|owner| self.watchlist.contains(owner));
-            if !owned && !tracked.contains(&sighting.tx) {
+        for candidate in safes {
+            let owned = candidate.owners.iter().any(|owner| self.watchlist.contains(owner));
+            if !owned && !tracked.contains(&candidate.tx) {
                 continue;
             }
-            if let Some(proof) = self.prove(sighting.address, header.at).await? {
-                found.push(FoundSafe { tx: sighting.tx, address: sighting.address, proof });
+            if let Some(proof) = self.prove(candidate.address, header.at).await? {
+                found.push(FoundSafe { tx: candidate.tx, address: candidate.address, proof });
             }
         }
         Ok(MatchedBlock { header, movements, safes: found, tracked, touched })
@@ -528,7 +526,7 @@ impl Follower {
         self.watchlist.insert(committed.opened.iter().copied());
         self.gauge_cursor(&committed.cursor);
         self.cursor = Some(committed.cursor.clone());
-        if committed.wishes {
+        if committed.requests {
             self.wake_up.notify_one();
         }
     }

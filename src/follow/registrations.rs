@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{Follower, TurnError};
 use crate::{
-    chain::{Address, AssetKey, BalanceQuery, BlockRef, Holding, SourceError},
+    chain::{Address, AssetKey, BalanceQuery, BlockRef, ChainBalance, SourceError},
     ledger::opening::{Opening, OpeningBalance},
     model::{Asset, AssetNo, Cursor, WalletRef, Watch, WatchStatus},
     store::{asset as asset_store, watch as watch_store},
@@ -14,7 +14,7 @@ use crate::{
 const OPEN_AT_ONCE: i64 = 500;
 
 impl Follower {
-    /// Looks at every wish in the store. Called with the cursor that is in the store.
+    /// Looks at every request in the store. Called with the cursor that is in the store.
     pub(super) async fn registrations(&mut self, cursor: &Cursor) -> Result<(), TurnError> {
         let cursor = self.open_watches(cursor).await?;
         self.examine_deployments(&cursor).await
@@ -88,21 +88,23 @@ impl Follower {
             return Ok(None);
         };
         // What was there at the settled block already cannot vanish with a reorg.
-        let held: Vec<(BalanceQuery, Holding)> = queries
+        let held: Vec<(BalanceQuery, ChainBalance)> = queries
             .into_iter()
             .zip(totals)
             .filter(|(_, holding)| !holding.total.is_zero())
             .collect();
         let held_queries: Vec<BalanceQuery> = held.iter().map(|(query, _)| *query).collect();
-        let sure = if cursor.settled.at == cursor.head.at {
+        let settled = if cursor.settled.at == cursor.head.at {
             Some(held.iter().map(|(_, holding)| *holding).collect())
         } else {
             self.state(cursor.settled.at, &held_queries).await?
         };
-        let sure = sure.unwrap_or_else(|| vec![Holding::default(); held.len()]);
+        let settled = settled.unwrap_or_else(|| vec![ChainBalance::default(); held.len()]);
         let mut balances: HashMap<Address, Vec<OpeningBalance>> = HashMap::new();
-        for ((query, Holding { total, frozen, .. }), sure) in held.into_iter().zip(sure) {
-            let balance = OpeningBalance { asset: query.asset, total, frozen, settled: sure.total };
+        for ((query, ChainBalance { total, frozen, .. }), settled) in held.into_iter().zip(settled)
+        {
+            let balance =
+                OpeningBalance { asset: query.asset, total, frozen, settled: settled.total };
             balances.entry(query.address).or_default().push(balance);
         }
         let opening = |(watch, shown): &(Watch, WalletRef)| Opening {
@@ -118,7 +120,7 @@ impl Follower {
         &self,
         at: BlockRef,
         queries: &[BalanceQuery],
-    ) -> Result<Option<Vec<Holding>>, TurnError> {
+    ) -> Result<Option<Vec<ChainBalance>>, TurnError> {
         if queries.is_empty() {
             return Ok(Some(Vec::new()));
         }

@@ -6,7 +6,7 @@ use super::{
     figures,
 };
 use crate::{
-    chain::{Holding, Settlement},
+    chain::{ChainBalance, Settlement},
     ledger::known::MatchedBlock,
     model::{BalanceRef, BlockPoint, Cursor},
     store::{chain as chain_store, transfer},
@@ -59,7 +59,7 @@ impl Follower {
         &mut self,
         cursor: &Cursor,
         point: BlockPoint,
-    ) -> Result<Vec<(BalanceRef, Holding)>, TurnError> {
+    ) -> Result<Vec<(BalanceRef, ChainBalance)>, TurnError> {
         let mut session = self.committer.db.read().await?;
         let conn = &mut session.conn();
         let balances = transfer::settling(conn, cursor.no, point.at.number, PROVEN_AT_ONCE).await?;

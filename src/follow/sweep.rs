@@ -5,7 +5,7 @@
 
 use super::{Follower, TurnError, figures};
 use crate::{
-    chain::Holding,
+    chain::ChainBalance,
     clock::Millis,
     model::{BalanceRef, Cursor, WalletNo},
     store::{
@@ -90,7 +90,7 @@ impl Follower {
                 return Ok(false);
             }
         };
-        let same = |(balance, figure): &(BalanceRef, Holding)| {
+        let same = |(balance, figure): &(BalanceRef, ChainBalance)| {
             let held = held.get(&(balance.wallet, balance.asset)).copied().unwrap_or_default();
             held.position.settled == figure.total && held.frozen == figure.frozen
         };

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     amount::Amount,
-    chain::{Address, AssetKey, BlockRef, Header, Movement, Past},
+    chain::{Address, AssetKey, BlockRef, Header, HistoryBlock, Movement},
     clock::Millis,
     ledger::known::opening,
     model::{
@@ -26,7 +26,7 @@ use crate::{
 /// Consecutive blocks of the chain, the highest first; those without a movement of a participant may be left out.
 #[derive(Clone, Copy, Debug)]
 pub struct Range<'a> {
-    pub blocks: &'a [Past],
+    pub blocks: &'a [HistoryBlock],
     /// The block below the lowest.
     pub below: BlockPoint,
     /// Assets whose past is looked for; the openings of others stay.
@@ -45,9 +45,11 @@ impl Range<'_> {
         let counting = self.blocks.partition_point(|past| past.header.at.number >= first);
         let (counting, others) = self.blocks.split_at(counting);
         match (others.first(), counting.last()) {
-            (Some(Past { header, .. }), _) if header.at.number + 1 == first => header.into(),
+            (Some(HistoryBlock { header, .. }), _) if header.at.number + 1 == first => {
+                header.into()
+            }
             // Nothing that counts lies between.
-            (_, Some(Past { header, .. })) => {
+            (_, Some(HistoryBlock { header, .. })) => {
                 BlockPoint { at: header.parent, ..BlockPoint::from(header) }
             }
             (_, None) => self.below,
@@ -177,7 +179,7 @@ type Parts = BTreeMap<AssetKey, Part>;
 fn sides<'a>(participants: &[Participant], range: Range<'a>) -> HashMap<Address, Vec<Side<'a>>> {
     let mut sides: HashMap<Address, Vec<Side<'_>>> =
         participants.iter().map(|one| (one.watch.address, Vec::new())).collect();
-    for Past { header, movements } in range.blocks {
+    for HistoryBlock { header, movements } in range.blocks {
         let movements = movements.iter().filter(|movement| range.assets.contains(&movement.asset));
         for movement in movements {
             for (address, direction) in
@@ -205,12 +207,12 @@ fn parts(
         if !(lowest..=participant.seen).contains(&header.at.number) {
             continue;
         }
-        let leg = posting.leg(header, movement, participant.watch.owner(), *direction)?;
-        if leg.counted {
+        let side = posting.side(header, movement, participant.watch.owner(), *direction)?;
+        if side.counted {
             let part = parts.entry(movement.asset).or_default();
             match direction {
-                Direction::In => part.gained.push(leg),
-                Direction::Out => part.lost.push(leg),
+                Direction::In => part.gained.push(side),
+                Direction::Out => part.lost.push(side),
             }
         }
     }
@@ -267,13 +269,13 @@ fn replace_opening(
         let movement = opening(start.at, true, participant.watch.address, asset, before);
         let time = u64::try_from(start.time.seconds()).unwrap_or(0);
         let header = Header { at: start.at, parent: start.at, time };
-        let leg = posting.leg(&header, &movement, participant.watch.owner(), Direction::In)?;
-        gained.insert(0, leg);
+        let side = posting.side(&header, &movement, participant.watch.owner(), Direction::In)?;
+        gained.insert(0, side);
     }
     // What raises the balance first, so that no sum falls below zero on the way.
-    for mut leg in gained.into_iter().chain(lost) {
-        posting.connect_settled(&mut leg)?;
-        posting.book(leg, true);
+    for mut side in gained.into_iter().chain(lost) {
+        posting.connect_settled(&mut side)?;
+        posting.book(side, true);
     }
     for old in openings {
         if old.status != Status::Settled {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{LedgerError, known::Shortage, reconcile::Drift};
 use crate::{
-    chain::{Address, BlockRef, ChainName, Header, Kind, SafeProof},
+    chain::{Address, BlockRef, ChainName, Header, Kind, SafeState},
     clock::Millis,
     event::NewEvent,
     id::WalletId,
@@ -48,7 +48,7 @@ pub struct Changes {
     pub blocks: BlockChanges,
     pub watches: WatchChanges,
     pub wallets: Vec<NewWallet>,
-    pub safes: Vec<(WalletId, SafeProof)>,
+    pub safes: Vec<(WalletId, SafeState)>,
     pub deployments: Vec<DeploymentChange>,
     pub events: Vec<NewEvent>,
     pub report: Report,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::{
     Decision, Known, LedgerError, Refused, deployments,
     known::{Figures, KnownDeployments, MatchedBlock, Shortage, adjustment},
-    posting::{Posting, raising, refused},
+    posting::{Posting, booked_first, refused},
     settle,
 };
 use crate::{
@@ -91,16 +91,16 @@ fn connect_block(
     if block.movements.is_empty() && block.touched.is_empty() {
         return Ok(());
     }
-    let mut legs = legs(posting, block)?;
-    for leg in legs.iter_mut().filter(|leg| leg.transfer.direction == Direction::In) {
-        posting.connect(&mut leg.transfer)?;
+    let mut sides = sides(posting, block)?;
+    for side in sides.iter_mut().filter(|side| side.transfer.direction == Direction::In) {
+        posting.connect(&mut side.transfer)?;
     }
-    let mut booked = cover(posting, block, &legs, figures, short)?;
-    for leg in legs.iter_mut().filter(|leg| leg.transfer.direction == Direction::Out) {
-        posting.connect(&mut leg.transfer)?;
+    let mut booked = book_untraced(posting, block, &sides, figures, short)?;
+    for side in sides.iter_mut().filter(|side| side.transfer.direction == Direction::Out) {
+        posting.connect(&mut side.transfer)?;
     }
     freeze(posting, block)?;
-    booked.extend(legs.into_iter().map(|leg| leg.transfer));
+    booked.extend(sides.into_iter().map(|side| side.transfer));
     let first_event = posting.changes.events.len();
     for transfer in &booked {
         posting.tell(transfer);
@@ -115,16 +115,16 @@ fn connect_block(
 }
 
 /// A movement as one watching wallet sees it.
-struct Leg<'a> {
+struct Side<'a> {
     transfer: Transfer,
     watch: &'a Watch,
     asset: AssetKey,
 }
 
 /// The block's movements as each watching wallet sees them, in chain order.
-fn legs<'a>(posting: &mut Posting<'a>, block: &MatchedBlock) -> Result<Vec<Leg<'a>>, Refused> {
+fn sides<'a>(posting: &mut Posting<'a>, block: &MatchedBlock) -> Result<Vec<Side<'a>>, Refused> {
     let watches = posting.watches();
-    let mut legs = Vec::with_capacity(2 * block.movements.len());
+    let mut sides = Vec::with_capacity(2 * block.movements.len());
     for movement in &block.movements {
         for (address, direction) in [(movement.from, Direction::Out), (movement.to, Direction::In)]
         {
@@ -132,51 +132,53 @@ fn legs<'a>(posting: &mut Posting<'a>, block: &MatchedBlock) -> Result<Vec<Leg<'
                 continue;
             };
             for watch in watching {
-                let transfer = posting.leg(&block.header, movement, watch.owner(), direction)?;
-                legs.push(Leg { transfer, watch, asset: movement.asset });
+                let transfer = posting.side(&block.header, movement, watch.owner(), direction)?;
+                sides.push(Side { transfer, watch, asset: movement.asset });
             }
         }
     }
-    Ok(legs)
+    Ok(sides)
 }
 
 /// Where more leaves than the ledger knows of, connects what the chain's own figure proves; without a figure,
 /// names what has to be asked, and goes on as if that were nothing.
-fn cover(
+fn book_untraced(
     posting: &mut Posting<'_>,
     block: &MatchedBlock,
-    legs: &[Leg<'_>],
+    sides: &[Side<'_>],
     figures: &Figures,
     short: &mut BTreeMap<Shortage, BlockRef>,
 ) -> Result<Vec<Transfer>, Refused> {
-    let counted = |leg: &&Leg<'_>| leg.transfer.counted && leg.transfer.direction == Direction::Out;
-    let mut spent: BTreeMap<(WalletNo, AssetNo), (Amount, &Leg<'_>)> = BTreeMap::new();
-    for leg in legs.iter().filter(counted) {
-        let Transfer { wallet, asset, amount, .. } = leg.transfer;
-        let sum = spent.entry((wallet, asset)).or_insert((Amount::ZERO, leg));
-        sum.0 = sum.0.checked_add(amount).ok_or_else(|| overflow(leg))?;
+    let counted =
+        |side: &&Side<'_>| side.transfer.counted && side.transfer.direction == Direction::Out;
+    let mut spent: BTreeMap<(WalletNo, AssetNo), (Amount, &Side<'_>)> = BTreeMap::new();
+    for side in sides.iter().filter(counted) {
+        let Transfer { wallet, asset, amount, .. } = side.transfer;
+        let sum = spent.entry((wallet, asset)).or_insert((Amount::ZERO, side));
+        sum.0 = sum.0.checked_add(amount).ok_or_else(|| overflow(side))?;
     }
     let mut adjustments = Vec::new();
-    for ((wallet, asset), (sum, leg)) in spent {
+    for ((wallet, asset), (sum, side)) in spent {
         let position = posting.balance(wallet, asset).position;
-        let missing = position.shortfall(sum).map_err(|_| overflow(leg))?;
+        let missing = position.shortfall(sum).map_err(|_| overflow(side))?;
         if missing.is_zero() {
             continue;
         }
         let at = block.header.at;
-        let shortage = Shortage { number: at.number, address: leg.watch.address, asset: leg.asset };
+        let shortage =
+            Shortage { number: at.number, address: side.watch.address, asset: side.asset };
         let figure = figures.get(&shortage).copied();
         if figure.is_none() {
             short.insert(shortage, at);
         }
         let figure = figure.flatten();
         let amount =
-            missing.checked_add(figure.unwrap_or_default()).ok_or_else(|| overflow(leg))?;
-        let movement = adjustment(at, leg.watch.address, leg.asset, amount);
+            missing.checked_add(figure.unwrap_or_default()).ok_or_else(|| overflow(side))?;
+        let movement = adjustment(at, side.watch.address, side.asset, amount);
         let reason =
             if figure.is_some() { Reason::UntracedCredit } else { Reason::UntracedCreditAtLeast };
         let mut covering =
-            posting.leg(&block.header, &movement, leg.watch.owner(), Direction::In)?;
+            posting.side(&block.header, &movement, side.watch.owner(), Direction::In)?;
         covering.reason = Some(reason);
         posting.connect(&mut covering)?;
         adjustments.push(covering);
@@ -184,8 +186,8 @@ fn cover(
     Ok(adjustments)
 }
 
-fn overflow(leg: &Leg<'_>) -> Refused {
-    refused(&leg.transfer, EntryKind::Connect, LedgerError::Overflow)
+fn overflow(side: &Side<'_>) -> Refused {
+    refused(&side.transfer, EntryKind::Connect, LedgerError::Overflow)
 }
 
 /// Takes over what the issuers of assets have frozen, as the chain's state has it after the block.
@@ -204,26 +206,26 @@ fn freeze(posting: &mut Posting<'_>, block: &MatchedBlock) -> Result<(), Refused
 /// open settles with it; they stand from `first_event` on.
 fn settle_now(
     posting: &mut Posting<'_>,
-    legs: &[Transfer],
+    sides: &[Transfer],
     first_event: usize,
 ) -> Result<(), Refused> {
     for first in [true, false] {
-        for leg in legs {
-            if (leg.direction == raising(EntryKind::Settle)) == first {
-                posting.apply(leg, EntryKind::Settle)?;
+        for side in sides {
+            if (side.direction == booked_first(EntryKind::Settle)) == first {
+                posting.apply(side, EntryKind::Settle)?;
             }
         }
     }
     let connected = posting.changes.events.split_off(first_event);
     let mut seen = connected.into_iter().peekable();
-    for leg in legs {
+    for side in sides {
         let settled =
-            Transfer { status: Status::Settled, settled_at: Some(posting.now), ..leg.clone() };
+            Transfer { status: Status::Settled, settled_at: Some(posting.now), ..side.clone() };
         let mut together = false;
-        let own = |told: &Told| matches!(told, Told::Transfer(told) if told.transfer == leg.no);
+        let own = |told: &Told| matches!(told, Told::Transfer(told) if told.transfer == side.no);
         if let Some(mut event) = seen.next_if(|event| own(&event.told)) {
             if let Told::Transfer(told) = &mut event.told {
-                let after = posting.balance(leg.wallet, leg.asset).position;
+                let after = posting.balance(side.wallet, side.asset).position;
                 together = told.kind.once_settled().is_some()
                     && told.position.total().is_ok_and(|total| after == Position::of(total));
                 told.and_settled = together;

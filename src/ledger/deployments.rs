@@ -9,7 +9,7 @@ use super::{
     posting::Posting,
 };
 use crate::{
-    chain::{Address, SafeProof},
+    chain::{Address, SafeState},
     clock::Millis,
     event::{EventType, EventWallet, NewEvent},
     id::{Naming, WalletId},
@@ -27,7 +27,7 @@ pub struct Examined {
     pub seen: i64,
     pub now: Deployment,
     /// What the state at the settled block proves, where it proves a Safe.
-    pub proof: Option<SafeProof>,
+    pub proof: Option<SafeState>,
 }
 
 /// The deployments as a step has them so far.
@@ -251,7 +251,7 @@ fn safe_wallet(
     posting: &mut Posting<'_>,
     tracking: &mut Tracking,
     row: &mut Deployment,
-    proof: &SafeProof,
+    proof: &SafeState,
 ) -> Result<(), Refused> {
     let Some(address) = row.address else { return Ok(()) };
     let place = (row.tenant, address);
@@ -272,7 +272,7 @@ fn register_safe(
     tracking: &mut Tracking,
     row: &mut Deployment,
     address: Address,
-    proof: &SafeProof,
+    proof: &SafeState,
 ) -> Result<WalletId, Refused> {
     if row.owner_wallet.is_none() {
         let watches = row.owners.iter().filter_map(|owner| tracking.known.owners.get(owner));

@@ -7,8 +7,8 @@ use alloy::primitives::map::HashMap;
 use crate::{
     amount::Amount,
     chain::{
-        Address, AssetKey, BalanceQuery, BlockRef, Header, Holding, Kind, Movement, Ordinal,
-        SafeProof, TxId,
+        Address, AssetKey, BalanceQuery, BlockRef, ChainBalance, Header, Kind, Movement, Ordinal,
+        SafeState, TxId,
     },
     clock::Millis,
     id::{Naming, TransferId, WalletId},
@@ -48,14 +48,14 @@ impl FromIterator<Transfer> for Unsettled {
 }
 
 impl Unsettled {
-    /// The same movement as `leg`, to the same wallet.
+    /// The same movement as `side`, to the same wallet.
     #[must_use]
-    pub fn same(&self, leg: &Transfer) -> Option<&Transfer> {
+    pub fn same(&self, side: &Transfer) -> Option<&Transfer> {
         if self.0.is_empty() {
             return None;
         }
-        let found = self.0.get(&(leg.wallet, leg.id.mark()))?;
-        found.iter().find(|known| same_movement(known, leg))
+        let found = self.0.get(&(side.wallet, side.id.mark()))?;
+        found.iter().find(|known| same_movement(known, side))
     }
 }
 
@@ -79,7 +79,7 @@ pub struct MatchedBlock {
     /// Tracked transactions of this block.
     pub tracked: Vec<TxId>,
     /// Watched holdings whose terms may have changed without a movement, as the chain has them now.
-    pub touched: Vec<(BalanceQuery, Holding)>,
+    pub touched: Vec<(BalanceQuery, ChainBalance)>,
 }
 
 /// A Safe set up in a block, proven by the state after that block.
@@ -87,7 +87,7 @@ pub struct MatchedBlock {
 pub struct FoundSafe {
     pub tx: TxId,
     pub address: Address,
-    pub proof: SafeProof,
+    pub proof: SafeState,
 }
 
 /// What is known of the deployments that a step may touch.

@@ -119,11 +119,11 @@ impl Position {
     /// As [`Position::total`]; a position that came from [`Position::apply`] never fails.
     pub fn buckets(self, held: Amount) -> Result<Buckets, LedgerError> {
         let total = self.total()?;
-        let sure = self.settled.saturating_sub(self.outgoing);
-        let frozen = held.min(sure);
+        let spendable = self.settled.saturating_sub(self.outgoing);
+        let frozen = held.min(spendable);
         Ok(Buckets {
-            available: sure.saturating_sub(frozen),
-            pending: total.saturating_sub(sure),
+            available: spendable.saturating_sub(frozen),
+            pending: total.saturating_sub(spendable),
             frozen,
             total,
         })

@@ -117,23 +117,23 @@ fn book_opening(
     let time = u64::try_from(cursor.head.time.seconds()).unwrap_or(0);
     let header = Header { at, parent: at, time };
     for balance in &opening.balances {
-        let sure = balance.settled.min(balance.total);
-        let parts = [(sure, true), (balance.total.saturating_sub(sure), false)];
+        let settled = balance.settled.min(balance.total);
+        let parts = [(settled, true), (balance.total.saturating_sub(settled), false)];
         for (amount, settled) in parts {
             if amount.is_zero() {
                 continue;
             }
             let movement = known::opening(at, settled, watch.address, balance.asset, amount);
-            let mut leg = posting.leg(&header, &movement, watch.owner(), Direction::In)?;
+            let mut side = posting.side(&header, &movement, watch.owner(), Direction::In)?;
             if settled {
-                posting.connect_settled(&mut leg)?;
+                posting.connect_settled(&mut side)?;
             } else {
-                posting.connect(&mut leg)?;
+                posting.connect(&mut side)?;
             }
-            if leg.counted {
-                posting.set_frozen(leg.wallet, leg.asset, balance.frozen);
+            if side.counted {
+                posting.set_frozen(side.wallet, side.asset, balance.frozen);
             }
-            posting.book(leg, settled);
+            posting.book(side, settled);
         }
     }
     Ok(())

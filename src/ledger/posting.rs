@@ -45,7 +45,7 @@ pub(super) struct Posting<'a> {
 }
 
 /// Which side of a transfer is booked first, so that no sum falls below zero on the way.
-pub(super) fn raising(kind: EntryKind) -> Direction {
+pub(super) fn booked_first(kind: EntryKind) -> Direction {
     match kind {
         EntryKind::Connect | EntryKind::Settle | EntryKind::ConnectSettled => Direction::In,
         EntryKind::Disconnect | EntryKind::DisconnectSettled => Direction::Out,
@@ -128,7 +128,7 @@ impl<'a> Posting<'a> {
     }
 
     /// A movement as one watching wallet sees it. It has no number before it is connected.
-    pub fn leg(
+    pub fn side(
         &mut self,
         header: &Header,
         movement: &Movement,
@@ -168,54 +168,54 @@ impl<'a> Posting<'a> {
         })
     }
 
-    /// Connects a leg: a new transfer, or one that an earlier block held. The entry is written by
+    /// Connects a side: a new transfer, or one that an earlier block held. The entry is written by
     /// [`Posting::book`], once it is known whether the block settles at once.
-    pub fn connect(&mut self, leg: &mut Transfer) -> Result<(), Refused> {
+    pub fn connect(&mut self, side: &mut Transfer) -> Result<(), Refused> {
         let inconsistent =
-            |leg: &Transfer| refused(leg, EntryKind::Connect, LedgerError::Inconsistent);
-        if let Some(known) = self.known.unsettled.same(leg) {
+            |side: &Transfer| refused(side, EntryKind::Connect, LedgerError::Inconsistent);
+        if let Some(known) = self.known.unsettled.same(side) {
             if known.status != Status::Orphaned {
                 return Err(inconsistent(known));
             }
-            leg.id = known.id;
-            leg.connection = known.connection.checked_add(1).ok_or_else(|| inconsistent(known))?;
-            leg.seen_at = known.seen_at;
+            side.id = known.id;
+            side.connection = known.connection.checked_add(1).ok_or_else(|| inconsistent(known))?;
+            side.seen_at = known.seen_at;
             self.changes.updates.push(TransferUpdate::Replaced(known.no));
         }
         let cursor = &mut self.changes.cursor;
-        leg.no = TransferNo::nth(cursor.no, cursor.transfers)
-            .ok_or_else(|| refused(leg, EntryKind::Connect, LedgerError::Overflow))?;
+        side.no = TransferNo::nth(cursor.no, cursor.transfers)
+            .ok_or_else(|| refused(side, EntryKind::Connect, LedgerError::Overflow))?;
         cursor.transfers += 1;
-        if let Some(twin) = self.connected.insert((leg.wallet, leg.id.mark()), leg.no) {
-            self.twins.push((twin, leg.no));
+        if let Some(twin) = self.connected.insert((side.wallet, side.id.mark()), side.no) {
+            self.twins.push((twin, side.no));
         }
-        self.apply(leg, EntryKind::Connect)
+        self.apply(side, EntryKind::Connect)
     }
 
-    /// Connects a leg of a block that has settled already.
-    pub fn connect_settled(&mut self, leg: &mut Transfer) -> Result<(), Refused> {
-        self.connect(leg)?;
-        self.apply(leg, EntryKind::Settle)
+    /// Connects a side of a block that has settled already.
+    pub fn connect_settled(&mut self, side: &mut Transfer) -> Result<(), Refused> {
+        self.connect(side)?;
+        self.apply(side, EntryKind::Settle)
     }
 
-    /// Records a connected leg for good, settled or not.
-    pub fn book(&mut self, mut leg: Transfer, settled: bool) {
-        let class = match (leg.counted, self.native == Some(leg.asset)) {
+    /// Records a connected side for good, settled or not.
+    pub fn book(&mut self, mut side: Transfer, settled: bool) {
+        let class = match (side.counted, self.native == Some(side.asset)) {
             (false, _) => AssetClass::Unverified,
             (true, true) => AssetClass::Native,
             (true, false) => AssetClass::Token,
         };
-        self.changes.report.connected.push((leg.kind, class));
+        self.changes.report.connected.push((side.kind, class));
         let kind = if settled { EntryKind::ConnectSettled } else { EntryKind::Connect };
-        self.entry(&leg, kind);
+        self.entry(&side, kind);
         if settled {
-            leg.status = Status::Settled;
-            leg.settled_at = Some(self.now);
-            if leg.kind != Kind::Opening {
-                self.changes.report.settled.push(leg.block_time);
+            side.status = Status::Settled;
+            side.settled_at = Some(self.now);
+            if side.kind != Kind::Opening {
+                self.changes.report.settled.push(side.block_time);
             }
         }
-        self.changes.transfers.push(leg);
+        self.changes.transfers.push(side);
     }
 
     /// Writes the entry of what [`Posting::apply`] did, for what counts as money.

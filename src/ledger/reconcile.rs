@@ -6,7 +6,7 @@
 use super::{Changes, Known, Refused, known::KnownProofs, posting::Posting};
 use crate::{
     amount::Amount,
-    chain::{Header, Holding, Kind, Movement, Ordinal, TxId},
+    chain::{ChainBalance, Header, Kind, Movement, Ordinal, TxId},
     clock::Millis,
     model::{
         BalanceRef, BlockPoint, ChainInfo, Cursor, Direction, Position, Reason, Status, Transfer,
@@ -27,7 +27,7 @@ pub enum Comparison {
 
 /// Compares a balance with the chain's own figure at the settled block.
 #[must_use]
-pub fn judge(position: Position, chain: Amount) -> Comparison {
+pub fn compare(position: Position, chain: Amount) -> Comparison {
     let settled = position.settled;
     if let Some(less) = settled.checked_sub(chain).filter(|less| !less.is_zero()) {
         // What is on its way out must be covered by what is left, whichever incoming block vanishes: else a
@@ -66,26 +66,26 @@ pub fn reconcile(
     chain: &ChainInfo,
     cursor: &Cursor,
     known: &Known,
-    figures: &[(BalanceRef, Holding)],
+    figures: &[(BalanceRef, ChainBalance)],
     proofs: &KnownProofs,
     now: Millis,
 ) -> Result<Changes, Refused> {
     let mut posting = Posting::new(chain, known, cursor, cursor.clone(), now);
-    compare(&mut posting, cursor.settled, figures, proofs)?;
+    take_over(&mut posting, cursor.settled, figures, proofs)?;
     posting.finish()
 }
 
 /// Compares balances with the chain's own figures after the settled block `at`, and books what differs. Each
 /// wallet is compared on its own, whoever shares its address.
-pub(super) fn compare(
+pub(super) fn take_over(
     posting: &mut Posting<'_>,
     at: BlockPoint,
-    figures: &[(BalanceRef, Holding)],
+    figures: &[(BalanceRef, ChainBalance)],
     proofs: &KnownProofs,
 ) -> Result<(), Refused> {
     for (balance, holding) in figures {
         let position = posting.balance(balance.wallet, balance.asset).position;
-        let comparison = judge(position, holding.total);
+        let comparison = compare(position, holding.total);
         // A correction above this block may tell of the same money: when it settles, all is compared.
         if comparison != Comparison::Equal
             && proofs.unfinished.contains(&(balance.wallet, balance.asset))
@@ -141,20 +141,20 @@ fn adjust(
         amount,
         memo: None,
     };
-    let mut leg = posting.leg(&header, &proof(1), balance.owner(), direction)?;
+    let mut side = posting.side(&header, &proof(1), balance.owner(), direction)?;
     // The chain's figure at one block does not change, but nodes can disagree about it.
     let mut count = 1;
-    while proofs.booked.contains(&(leg.wallet, leg.id)) {
+    while proofs.booked.contains(&(side.wallet, side.id)) {
         count += 1;
-        leg = posting.leg(&header, &proof(count), balance.owner(), direction)?;
+        side = posting.side(&header, &proof(count), balance.owner(), direction)?;
     }
-    leg.counted = true;
-    leg.reason = Some(reason);
-    posting.connect_settled(&mut leg)?;
+    side.counted = true;
+    side.reason = Some(reason);
+    posting.connect_settled(&mut side)?;
     let settled =
-        Transfer { status: Status::Settled, settled_at: Some(posting.now), ..leg.clone() };
+        Transfer { status: Status::Settled, settled_at: Some(posting.now), ..side.clone() };
     posting.tell(&settled);
-    posting.book(leg, true);
+    posting.book(side, true);
     Ok(())
 }
 
@@ -168,20 +168,20 @@ mod tests {
 
     #[test]
     fn the_settled_part_is_what_is_compared() {
-        assert_eq!(judge(position(50, 7, 3), 50.into()), Comparison::Equal);
-        assert_eq!(judge(position(50, 7, 3), 54.into()), Comparison::Credit(4.into()));
-        assert_eq!(judge(position(50, 7, 3), 48.into()), Comparison::Debit(2.into()));
-        assert_eq!(judge(position(0, 0, 0), Amount::ZERO), Comparison::Equal);
+        assert_eq!(compare(position(50, 7, 3), 50.into()), Comparison::Equal);
+        assert_eq!(compare(position(50, 7, 3), 54.into()), Comparison::Credit(4.into()));
+        assert_eq!(compare(position(50, 7, 3), 48.into()), Comparison::Debit(2.into()));
+        assert_eq!(compare(position(0, 0, 0), Amount::ZERO), Comparison::Equal);
     }
 
     #[test]
     fn what_would_break_the_ledger_later_is_not_booked_now() {
         // The incoming 90 may still vanish, and then 20 would leave of 10.
-        assert_eq!(judge(position(50, 90, 20), 10.into()), Comparison::Unbookable);
-        assert_eq!(judge(position(50, 90, 20), 20.into()), Comparison::Debit(30.into()));
-        assert_eq!(judge(position(1, 1, 0), Amount::MAX), Comparison::Unbookable);
+        assert_eq!(compare(position(50, 90, 20), 10.into()), Comparison::Unbookable);
+        assert_eq!(compare(position(50, 90, 20), 20.into()), Comparison::Debit(30.into()));
+        assert_eq!(compare(position(1, 1, 0), Amount::MAX), Comparison::Unbookable);
         assert_eq!(
-            judge(position(1, 0, 0), Amount::MAX),
+            compare(position(1, 0, 0), Amount::MAX),
             Comparison::Credit(Amount::MAX.saturating_sub(1.into()))
         );
     }

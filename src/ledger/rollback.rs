@@ -4,7 +4,7 @@ use super::{
     Changes, Known, Refused,
     changes::TransferUpdate,
     deployments,
-    posting::{Posting, raising},
+    posting::{Posting, booked_first},
 };
 use crate::{
     chain::{Address, Header},
@@ -84,7 +84,7 @@ pub(super) fn disconnect(
 ) -> Result<(), Refused> {
     for first in [true, false] {
         for transfer in &mut transfers {
-            if (transfer.direction == raising(EntryKind::Disconnect)) != first {
+            if (transfer.direction == booked_first(EntryKind::Disconnect)) != first {
                 continue;
             }
             let kind = match transfer.status {

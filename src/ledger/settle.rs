@@ -5,11 +5,11 @@ use super::{
     changes::TransferUpdate,
     connect::REMEMBERED_BELOW_SETTLED,
     known::KnownProofs,
-    posting::{Posting, raising},
+    posting::{Posting, booked_first},
     reconcile,
 };
 use crate::{
-    chain::{Holding, Kind},
+    chain::{ChainBalance, Kind},
     clock::Millis,
     model::{BalanceRef, BlockPoint, ChainInfo, Cursor, EntryKind, Status, Transfer},
 };
@@ -17,7 +17,7 @@ use crate::{
 /// The chain's own figures, and what is known beside them.
 #[derive(Clone, Copy, Debug)]
 pub struct Compared<'a> {
-    pub figures: &'a [(BalanceRef, Holding)],
+    pub figures: &'a [(BalanceRef, ChainBalance)],
     pub proofs: &'a KnownProofs,
 }
 
@@ -41,7 +41,7 @@ pub fn settle(
     let mut posting = Posting::new(chain, known, cursor, next, now);
     settle_pending(&mut posting, pending)?;
     posting.changes.blocks.below = Some(settled.at.number.saturating_sub(REMEMBERED_BELOW_SETTLED));
-    reconcile::compare(&mut posting, settled, compared.figures, compared.proofs)?;
+    reconcile::take_over(&mut posting, settled, compared.figures, compared.proofs)?;
     posting.finish()
 }
 
@@ -52,7 +52,7 @@ pub(super) fn settle_pending(
 ) -> Result<(), Refused> {
     for first in [true, false] {
         for transfer in &mut pending {
-            if (transfer.direction == raising(EntryKind::Settle)) == first {
+            if (transfer.direction == booked_first(EntryKind::Settle)) == first {
                 posting.apply(transfer, EntryKind::Settle)?;
                 posting.entry(transfer, EntryKind::Settle);
                 posting.changes.updates.push(TransferUpdate::Settled(transfer.no));

@@ -2,7 +2,7 @@
 
 use super::TenantNo;
 use crate::{
-    chain::{Address, BlockRef, ChainName, SafeProof, TxId},
+    chain::{Address, BlockRef, ChainName, SafeState, TxId},
     clock::Millis,
     id::{SafeDeploymentId, TenantId, WalletId},
     string_enum::string_enum,
@@ -54,7 +54,7 @@ pub struct Deployment {
 
 impl Deployment {
     /// Takes over what the chain's state proved.
-    pub fn prove(&mut self, address: Address, proof: &SafeProof) {
+    pub fn prove(&mut self, address: Address, proof: &SafeState) {
         self.address = Some(address);
         self.version = Some(proof.version.to_owned());
         self.singleton = Some(proof.singleton);

@@ -14,7 +14,7 @@ pub type AccountKey = (TenantId, String);
 /// An account by what names it besides its external id.
 pub type LocatorKey = (TenantId, LocatorKind, String);
 
-/// The wish to watch a wallet's address on a chain, with the history since `from_block` if one is given.
+/// The request to watch a wallet's address on a chain, with the history since `from_block` if one is given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewWatch {
     pub key: WatchKey,

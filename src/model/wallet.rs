@@ -114,7 +114,7 @@ pub struct NewWallet {
 }
 
 impl NewWallet {
-    /// The wallet as it stands once it is made, with the wish to watch it on `chains`.
+    /// The wallet as it stands once it is made, with the request to watch it on `chains`.
     #[must_use]
     pub fn requested(&self, chains: Vec<WalletChain>, now: Millis) -> Wallet {
         Wallet {

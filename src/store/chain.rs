@@ -143,7 +143,7 @@ pub async fn insert_cursor(
     Ok(changed == 1)
 }
 
-/// Moves a cursor to `next`, if it still is what `from` says, under the same epoch: the guard against a second
+/// Moves a cursor to `next`, if it still is what `from` says, under the same epoch: what stops a second
 /// writer, and against a commit whose outcome was not learned. `false` means that nothing was changed and the
 /// caller must read the cursor again.
 ///

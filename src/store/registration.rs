@@ -306,7 +306,7 @@ pub async fn insert_wallets(
     Ok(numbers)
 }
 
-/// Wishes for watches of wallets with these numbers; `false` if one of them is there already, and then the
+/// Asks for watches of wallets with these numbers; `false` if one of them is there already, and then the
 /// transaction is to be undone.
 ///
 /// # Errors

@@ -9,7 +9,7 @@ use super::{
     set::{Blobs, sets},
 };
 use crate::{
-    chain::{Address, BlockHash, BlockRef, ChainName, SafeProof, TxId},
+    chain::{Address, BlockHash, BlockRef, ChainName, SafeState, TxId},
     clock::Millis,
     id::{SafeDeploymentId, TenantId, WalletId},
     ledger::changes::DeploymentChange,
@@ -346,7 +346,7 @@ pub async fn write(
 pub async fn write_proof(
     conn: &mut Conn<'_>,
     wallet: WalletId,
-    proof: &SafeProof,
+    proof: &SafeState,
     now: Millis,
 ) -> Result<(), StoreError> {
     on!(conn, c => sqlx::query(

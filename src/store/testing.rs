@@ -29,7 +29,7 @@ pub(crate) struct TestStore {
 
 /// A transfer by what it is and how it stands; ids and times differ between runs of one history.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Standing {
+pub(crate) struct StoredTransfer {
     pub tx: Vec<u8>,
     pub ordinal: String,
     pub direction: Direction,
@@ -42,7 +42,7 @@ pub(crate) struct Standing {
 }
 
 #[derive(FromRow)]
-struct RawStanding {
+struct RawStored {
     tx: Vec<u8>,
     ordinal: Vec<u8>,
     direction: i16,
@@ -54,10 +54,10 @@ struct RawStanding {
     block_number: i64,
 }
 
-impl TryFrom<RawStanding> for Standing {
+impl TryFrom<RawStored> for StoredTransfer {
     type Error = StoreError;
 
-    fn try_from(row: RawStanding) -> Result<Self, StoreError> {
+    fn try_from(row: RawStored) -> Result<Self, StoreError> {
         Ok(Self {
             tx: row.tx,
             ordinal: read_ordinal(&row.ordinal).expect("an ordinal").to_string(),
@@ -183,7 +183,7 @@ impl TestStore {
         }
     }
 
-    /// Registers an address as the API does: a wallet, and the wish to watch it.
+    /// Registers an address as the API does: a wallet, and the request to watch it.
     pub async fn register(
         &self,
         tenant: TenantId,
@@ -272,9 +272,9 @@ impl TestStore {
     }
 
     /// A wallet's transfers, in a stable order.
-    pub async fn transfers(&self, wallet: WalletId) -> Vec<Standing> {
+    pub async fn transfers(&self, wallet: WalletId) -> Vec<StoredTransfer> {
         let mut session = self.db.read().await.unwrap();
-        let rows: Vec<RawStanding> = on!(&mut session.conn(), c => sqlx::query_as(
+        let rows: Vec<RawStored> = on!(&mut session.conn(), c => sqlx::query_as(
             "SELECT t.tx, t.ordinal, t.direction, a.asset, t.kind, t.status, t.amount, t.counted,
                     t.block_number
              FROM transfer t JOIN asset a ON a.no = t.asset_no
@@ -282,8 +282,8 @@ impl TestStore {
         )
         .bind(wallet).fetch_all(c).await)
         .unwrap();
-        let mut rows: Vec<Standing> =
-            rows.into_iter().map(|row| Standing::try_from(row).unwrap()).collect();
+        let mut rows: Vec<StoredTransfer> =
+            rows.into_iter().map(|row| StoredTransfer::try_from(row).unwrap()).collect();
         rows.sort();
         rows
     }

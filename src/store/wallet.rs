@@ -298,7 +298,7 @@ pub async fn update(
     Ok(rows == 1)
 }
 
-/// Deletes a wallet, and wishes its watches closed; `false` if it is gone, or primary.
+/// Deletes a wallet, and asks for its watches to be closed; `false` if it is gone, or primary.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
@@ -334,7 +334,7 @@ pub async fn delete(
     Ok(true)
 }
 
-/// How many addresses the tenant watches or wishes to watch on each chain.
+/// How many addresses the tenant watches or asked to watch on each chain.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.

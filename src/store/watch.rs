@@ -174,7 +174,7 @@ pub async fn still_open(
 /// Opens, closes and reopens watches, and moves their histories on; gives what became of these.
 ///
 /// # Errors
-/// [`StoreError::Stale`] if one of them is not as it was read: a wish was withdrawn meanwhile.
+/// [`StoreError::Stale`] if one of them is not as it was read: a request was withdrawn meanwhile.
 pub async fn write(
     conn: &mut Conn<'_>,
     chain: ChainNo,

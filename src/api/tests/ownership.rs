@@ -310,7 +310,7 @@ async fn whoever_has_no_key_is_told_so() {
 
     let wallet = world.wallet(ALICE).await;
     let id = wallet["id"].as_str().expect("an id").parse().expect("an id");
-    let proof = crate::chain::SafeProof {
+    let proof = crate::chain::SafeState {
         version: "1.4.1",
         singleton: Address::from([1; 20]),
         owners: vec![Address::from([2; 20])],

@@ -1,4 +1,4 @@
-//! `POST /v1/wallets`: the wish to watch an address. The chains' followers fulfil it.
+//! `POST /v1/wallets`: the request to watch an address. The chains' followers fulfil it.
 //!
 //! Registrations that come together are made together: read what is there, decide, write in sets.
 

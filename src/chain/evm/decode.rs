@@ -127,7 +127,7 @@ fn transaction(tx: &Transaction, receipt: &Receipt<'_>, out: &mut Decoded) -> Re
     }
     if success {
         logs_of(id, receipt, out)?;
-        safe::sightings(id, receipt, &mut out.block.safes);
+        safe::candidates(id, receipt, &mut out.block.safes);
     }
     let fee = fee(tx, receipt)?;
     if !fee.is_zero() {

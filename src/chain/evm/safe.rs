@@ -11,7 +11,7 @@ use super::{
     json::{Hex, Receipt},
 };
 use crate::chain::{
-    Address, SafeProof, SafeRejection, SafeSighting, TxId,
+    Address, SafeCandidate, SafeRejection, SafeState, TxId,
     rpc::{Answer, Call, Failure},
 };
 
@@ -51,7 +51,7 @@ const GET_THRESHOLD: &str = "0xe75235b8";
 
 /// What a successful transaction's receipt claims. `SafeSetup` comes before the `ProxyCreation` of the same
 /// Safe; it may come alone, from a proxy that no known factory made or that was made earlier.
-pub(super) fn sightings(tx: TxId, receipt: &Receipt<'_>, out: &mut Vec<SafeSighting>) {
+pub(super) fn candidates(tx: TxId, receipt: &Receipt<'_>, out: &mut Vec<SafeCandidate>) {
     let first = out.len();
     for log in &receipt.logs {
         let (safe, factory, owners) = match log.topics.as_slice() {
@@ -79,7 +79,7 @@ pub(super) fn sightings(tx: TxId, receipt: &Receipt<'_>, out: &mut Vec<SafeSight
                 known.owners = owners;
             }
         } else {
-            out.push(SafeSighting { tx, address, factory, owners });
+            out.push(SafeCandidate { tx, address, factory, owners });
         }
     }
 }
@@ -101,7 +101,7 @@ pub(super) fn questions(safe: EvmAddress, at: B256) -> [Call; 4] {
 /// What the answers to [`questions`] prove.
 pub(super) fn judge(
     answers: Vec<Result<Answer, Failure>>,
-) -> Result<Result<SafeProof, SafeRejection>, Failure> {
+) -> Result<Result<SafeState, SafeRejection>, Failure> {
     let Ok([code, slot, owners, threshold]) = <[_; 4]>::try_from(answers) else {
         return Err(Failure::Invalid("an answer is missing".to_owned()));
     };
@@ -132,7 +132,7 @@ pub(super) fn judge(
     if threshold == 0 || owners.is_empty() {
         return Ok(Err(SafeRejection::NotSetUp));
     }
-    Ok(Ok(SafeProof { version, singleton: plain(*singleton), owners, threshold }))
+    Ok(Ok(SafeState { version, singleton: plain(*singleton), owners, threshold }))
 }
 
 /// What a call returned; `None` if it was reverted.

@@ -17,8 +17,8 @@ use super::{
 };
 use crate::{
     chain::{
-        Address, Announced, BalanceQuery, Block, BlockRef, Family, Header, Holding, LogIndex,
-        SafeProof, SafeRejection, SafeSource, SettlementTag, Source, SourceError, TxId, TxLookup,
+        Address, Announced, BalanceQuery, Block, BlockRef, ChainBalance, Family, Header, LogIndex,
+        SafeRejection, SafeSource, SafeState, SettlementTag, Source, SourceError, TxId, TxLookup,
         rpc::{Call, Dialect, Endpoint, Failure, Listener, Pool, SetupError},
     },
     config::ChainConfig,
@@ -135,7 +135,7 @@ impl Source for EvmSource {
         &self,
         at: BlockRef,
         queries: &[BalanceQuery],
-    ) -> Result<Vec<Holding>, SourceError> {
+    ) -> Result<Vec<ChainBalance>, SourceError> {
         self.pool
             .ask(|endpoint| async move {
                 state::balances(&endpoint, &self.known, at, queries).await
@@ -197,13 +197,13 @@ impl SafeSource for EvmSource {
             .await
     }
 
-    async fn prove_safe(
+    async fn safe_state(
         &self,
         address: Address,
         at: BlockRef,
-    ) -> Result<Result<SafeProof, SafeRejection>, SourceError> {
+    ) -> Result<Result<SafeState, SafeRejection>, SourceError> {
         self.pool
-            .ask(|endpoint| async move { state::prove_safe(&endpoint, address, at).await })
+            .ask(|endpoint| async move { state::safe_state(&endpoint, address, at).await })
             .await
     }
 }

@@ -14,8 +14,8 @@ use super::{
 use crate::{
     amount::Amount,
     chain::{
-        Address, AssetKey, BalanceQuery, BlockHash, BlockRef, ChainName, Holding, SafeProof,
-        SafeRejection, TxId, TxLookup,
+        Address, AssetKey, BalanceQuery, BlockHash, BlockRef, ChainBalance, ChainName,
+        SafeRejection, SafeState, TxId, TxLookup,
         rpc::{Answer, Call, Endpoint, Failure},
     },
 };
@@ -66,7 +66,7 @@ pub(super) async fn balances(
     known: &Known,
     at: BlockRef,
     queries: &[BalanceQuery],
-) -> Result<Vec<Holding>, Failure> {
+) -> Result<Vec<ChainBalance>, Failure> {
     let Told { mut figures, witness } = known.multicall.ask(endpoint, at, queries).await?;
     one_by_one(endpoint, at, queries, &mut figures).await?;
     if let Some((place, figure)) = witness {
@@ -88,7 +88,7 @@ pub(super) async fn balances(
             (Figure::Is(units), _) => Ok(Amount::new(units).into()),
             (_, AssetKey::Token(contract)) => {
                 known.warn_unreadable(evm(contract)?);
-                Ok(Holding { unreadable: true, ..Holding::default() })
+                Ok(ChainBalance { unreadable: true, ..ChainBalance::default() })
             }
             (_, AssetKey::Native) => Err(Failure::Invalid("a balance is missing".to_owned())),
         })
@@ -153,11 +153,11 @@ pub(super) async fn next_nonce(
     Ok(nonce)
 }
 
-pub(super) async fn prove_safe(
+pub(super) async fn safe_state(
     endpoint: &Endpoint,
     address: Address,
     at: BlockRef,
-) -> Result<Result<SafeProof, SafeRejection>, Failure> {
+) -> Result<Result<SafeState, SafeRejection>, Failure> {
     let calls = safe::questions(evm(address)?, B256::from(at.hash.0));
     safe::judge(endpoint.batch(&calls).await?)
 }
@@ -207,14 +207,14 @@ pub(super) async fn transaction(endpoint: &Endpoint, tx: TxId) -> Result<TxLooku
     };
     let mut safes = Vec::new();
     if success {
-        safe::sightings(tx, &mined, &mut safes);
+        safe::candidates(tx, &mined, &mut safes);
     }
     Ok(lookup(&found, Some((at, success, safes))))
 }
 
 fn lookup(
     tx: &Transaction,
-    mined: Option<(BlockRef, bool, Vec<crate::chain::SafeSighting>)>,
+    mined: Option<(BlockRef, bool, Vec<crate::chain::SafeCandidate>)>,
 ) -> TxLookup {
     TxLookup {
         sender: address(tx.from.unwrap_or_default()),

@@ -162,7 +162,7 @@ pub(super) fn transaction(verified: &Verified<Stated<'_>>, out: &mut Block) -> R
 
 type MintFlows<'a> = (&'a str, &'a str, Vec<Flow<'a>>);
 
-/// What each owner gained or lost of each mint, over all his accounts.
+/// What each owner gained or lost of each mint, over all their accounts.
 fn by_mint<'a>(
     before: &[TokenBalance<'a>],
     after: &[TokenBalance<'a>],

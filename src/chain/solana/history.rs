@@ -1,9 +1,9 @@
-//! What moved for one owner in the past, from the signatures that a node lists for his accounts.
+//! What moved for one owner in the past, from the signatures that a node lists for the owner's accounts.
 //!
 //! No list has everything: a transfer into a token account names its owner nowhere, so the account's own list
-//! is needed, of those that were closed since, too. The lists asked for are the owner's, those of his token
-//! accounts of today, those of his associated accounts, open or not, and those of every account that any of
-//! these transactions shows to have been his. Each list must then be without gaps: what an account has before
+//! is needed, of those that were closed since, too. The lists asked for are the owner's, those of the token
+//! accounts of today, those of the associated accounts, open or not, and those of every account that any of
+//! these transactions shows to have been the owner's. Each list must then be without gaps: what an account has before
 //! a transaction is what the one before in its list left it.
 
 use std::{
@@ -22,7 +22,7 @@ use super::{
     verify,
 };
 use crate::chain::{
-    Address, Block, BlockRef, Family, Header, Movement, Past,
+    Address, Block, BlockRef, Family, Header, HistoryBlock, Movement,
     rpc::{Answer, Call, Endpoint, Failure},
 };
 
@@ -50,7 +50,7 @@ impl Inner {
         tokens: &[Address],
         from: u64,
         to: BlockRef,
-    ) -> Result<Vec<Past>, Failure> {
+    ) -> Result<Vec<HistoryBlock>, Failure> {
         let mut lists = Lists::default();
         let mut wanted: BTreeSet<Address> = self.accounts_of(node, owner, tokens).await?;
         wanted.insert(owner);
@@ -87,18 +87,18 @@ impl Inner {
         if headers.get(&to.number).is_some_and(|header| header.at != to) {
             return Err(Failure::NotThere(format!("slot {} holds another block", to.number)));
         }
-        let mut pasts: BTreeMap<u64, Past> = BTreeMap::new();
+        let mut history_blocks: BTreeMap<u64, HistoryBlock> = BTreeMap::new();
         for ((slot, _), answer) in &lists.answers {
             let Some(header) = headers.get(slot) else { continue };
-            let past = pasts
+            let past = history_blocks
                 .entry(*slot)
-                .or_insert_with(|| Past { header: *header, movements: Vec::new() });
+                .or_insert_with(|| HistoryBlock { header: *header, movements: Vec::new() });
             past.movements.extend(movements(answer, *header, owner)?);
         }
-        Ok(pasts.into_values().filter(|past| !past.movements.is_empty()).collect())
+        Ok(history_blocks.into_values().filter(|past| !past.movements.is_empty()).collect())
     }
 
-    /// His token accounts of today, and his associated accounts of the configured mints.
+    /// The owner's token accounts of today, and the associated accounts of the configured mints.
     async fn accounts_of(
         &self,
         node: &Endpoint,

@@ -20,8 +20,8 @@ use super::{
 };
 use crate::{
     chain::{
-        Address, AddressIndex, Announced, BalanceQuery, Block, BlockRef, ChainName, Family, Header,
-        Holding, Past, SettlementTag, Source, SourceError, TokenFacts, TokenSource,
+        Address, AddressIndex, Announced, BalanceQuery, Block, BlockRef, ChainBalance, ChainName,
+        Family, Header, HistoryBlock, SettlementTag, Source, SourceError, TokenFacts, TokenSource,
         rpc::{Decoder, Dialect, Failure, Listener, Pool, SetupError},
     },
     config::{ChainConfig, Verification},
@@ -149,7 +149,7 @@ impl Source for SolanaSource {
         &self,
         at: BlockRef,
         queries: &[BalanceQuery],
-    ) -> Result<Vec<Holding>, SourceError> {
+    ) -> Result<Vec<ChainBalance>, SourceError> {
         self.pool.ask(|node| async move { self.inner.balances(&node, at, queries).await }).await
     }
 
@@ -194,7 +194,7 @@ impl AddressIndex for SolanaSource {
         tokens: &[Address],
         from: u64,
         to: BlockRef,
-    ) -> Result<Vec<Past>, SourceError> {
+    ) -> Result<Vec<HistoryBlock>, SourceError> {
         self.pool
             .ask(|node| async move { self.inner.history(&node, address, tokens, from, to).await })
             .await

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     amount::Amount,
     chain::{
-        Address, AssetKey, BalanceQuery, Block, BlockRef, Family, Holding,
+        Address, AssetKey, BalanceQuery, Block, BlockRef, ChainBalance, Family,
         rpc::{Answer, Answers, Call, Endpoint, Failure},
     },
 };
@@ -92,7 +92,7 @@ impl Inner {
         node: &Endpoint,
         at: BlockRef,
         queries: &[BalanceQuery],
-    ) -> Result<Vec<Holding>, Failure> {
+    ) -> Result<Vec<ChainBalance>, Failure> {
         let mut natives: BTreeSet<Address> = BTreeSet::new();
         let mut owners: BTreeSet<(Address, &'static str)> = BTreeSet::new();
         self.learn_mints(node, queries).await?;
@@ -114,7 +114,7 @@ impl Inner {
         let mut calls: Vec<Call> = chunks.iter().map(|chunk| lamports_of(chunk, at)).collect();
         calls.extend(owners.iter().map(|(owner, program)| tokens_of(owner, program, at)));
         let mut answers = node.batch(&calls).await?.into_iter();
-        let mut held: HashMap<(Address, AssetKey), (Holding, u64)> = HashMap::new();
+        let mut held: HashMap<(Address, AssetKey), (ChainBalance, u64)> = HashMap::new();
         for chunk in chunks {
             let answer = next(&mut answers)?;
             let AtSlot { context, value } = answer.parse::<AtSlot<Vec<Option<Lamports>>>>()?;
@@ -123,11 +123,11 @@ impl Inner {
             }
             for (owner, account) in chunk.iter().zip(value) {
                 let lamports = account.map_or(0, |account| account.lamports);
-                let holding = Holding::from(Amount::from(lamports));
+                let holding = ChainBalance::from(Amount::from(lamports));
                 held.insert((*owner, AssetKey::Native), (holding, context.slot));
             }
         }
-        // Which slot each owner's tokens of a program were read at, for those that he has none of.
+        // Which slot each owner's tokens of a program were read at, for those that the owner has none of.
         let mut read_at: HashMap<(Address, &'static str), u64> = HashMap::new();
         for (owner, program) in &owners {
             let answer = next(&mut answers)?;
@@ -144,10 +144,10 @@ impl Inner {
             let nothing = || {
                 let AssetKey::Token(mint) = query.asset else { return None };
                 let slot = read_at.get(&(query.address, self.known_mint(mint)?.program))?;
-                Some((Holding::default(), *slot))
+                Some((ChainBalance::default(), *slot))
             };
             let Some((mut holding, slot)) = held.get(&key).copied().or_else(nothing) else {
-                holdings.push(Holding::default());
+                holdings.push(ChainBalance::default());
                 continue;
             };
             let path = match paths.entry(slot) {
@@ -271,14 +271,14 @@ fn other_branch(at: BlockRef) -> Failure {
 }
 
 fn add_token_account(
-    held: &mut HashMap<(Address, AssetKey), (Holding, u64)>,
+    held: &mut HashMap<(Address, AssetKey), (ChainBalance, u64)>,
     owner: &Address,
     account: &TokenAccount,
     slot: u64,
 ) -> Result<(), Failure> {
     let invalid = |what: &str| Failure::Invalid(format!("{what} of a token account"));
     let parse = |text: &str| Family::Solana.parse_address(text).ok();
-    // The same program can hold accounts of his for somebody else's tokens; the node was asked by owner.
+    // The same program can hold accounts of the owner's for somebody else's tokens; the node was asked by owner.
     if parse(&account.owner).as_ref() != Some(owner) {
         return Err(invalid("another owner"));
     }
@@ -286,7 +286,7 @@ fn add_token_account(
     let amount: u64 = account.token_amount.amount.parse().map_err(|_| invalid("the amount"))?;
     let amount = Amount::from(amount);
     let (holding, _) =
-        held.entry((*owner, AssetKey::Token(mint))).or_insert((Holding::default(), slot));
+        held.entry((*owner, AssetKey::Token(mint))).or_insert((ChainBalance::default(), slot));
     holding.total = holding.total.checked_add(amount).ok_or_else(|| invalid("the amount"))?;
     if account.state == "frozen" {
         holding.frozen = holding.frozen.checked_add(amount).ok_or_else(|| invalid("the amount"))?;

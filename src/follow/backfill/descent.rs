@@ -15,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::super::decide::Window;
 use crate::chain::{
-    Address, AssetKey, Block, BlockRef, Header, Movement, Past, Source, SourceError,
+    Address, AssetKey, Block, BlockRef, Header, HistoryBlock, Movement, Source, SourceError,
 };
 
 /// A batch that is not full is handed on after this time, so that a slow node's work is kept, too.
@@ -32,7 +32,7 @@ pub struct Batch {
     pub lo: u64,
     pub hi: u64,
     /// The highest first: all blocks of the range, or, where only some are looked up, those and the anchors.
-    pub blocks: Vec<Past>,
+    pub blocks: Vec<HistoryBlock>,
     /// The block that follows downwards.
     pub below: Header,
 }
@@ -177,7 +177,7 @@ async fn found_blocks(
             {
                 let header = anchor.remove();
                 if header.at.number > past.header.at.number {
-                    assembly.add(Past { header, movements: Vec::new() }).await?;
+                    assembly.add(HistoryBlock { header, movements: Vec::new() }).await?;
                 }
             }
             assembly.add(past).await?;
@@ -185,7 +185,7 @@ async fn found_blocks(
         assembly.keep_moving().await?;
     }
     for header in headers.into_values().rev() {
-        assembly.add(Past { header, movements: Vec::new() }).await?;
+        assembly.add(HistoryBlock { header, movements: Vec::new() }).await?;
     }
     Ok(())
 }
@@ -203,7 +203,7 @@ async fn wanted_of(
     source: &dyn Source,
     mut block: Block,
     wanted: &Wanted,
-) -> Result<Past, SourceError> {
+) -> Result<HistoryBlock, SourceError> {
     {
         let wanted = wanted.read();
         block.retain_watched(|who| wanted.contains(who));
@@ -211,7 +211,7 @@ async fn wanted_of(
     let Block { header, mut movements, .. } = source.complete(block).await?;
     // Most blocks keep little of what they had.
     movements.shrink_to_fit();
-    Ok(Past { header, movements })
+    Ok(HistoryBlock { header, movements })
 }
 
 /// Puts batches together from what was read.
@@ -220,7 +220,7 @@ struct Assembly<'a> {
     out: mpsc::Sender<Result<Batch, SourceError>>,
     /// From where the next batch covers.
     hi: u64,
-    blocks: Vec<Past>,
+    blocks: Vec<HistoryBlock>,
     movements: usize,
     since: Instant,
 }
@@ -232,7 +232,7 @@ impl<'a> Assembly<'a> {
     }
 
     /// Takes the block that follows downwards.
-    async fn add(&mut self, past: Past) -> Result<(), End> {
+    async fn add(&mut self, past: HistoryBlock) -> Result<(), End> {
         self.movements += past.movements.len();
         self.blocks.push(past);
         if self.movements >= self.reading.movements { self.hand_on().await } else { Ok(()) }
@@ -296,7 +296,7 @@ impl<'a> Assembly<'a> {
     }
 }
 
-type Fetched = (Result<Vec<Past>, SourceError>, Duration);
+type Fetched = (Result<Vec<HistoryBlock>, SourceError>, Duration);
 
 /// Fetches the ranges of a run ahead of their turn.
 struct Reader<'a> {
@@ -321,17 +321,17 @@ impl<'a> Reader<'a> {
     }
 
     /// The next range's blocks, the highest first; `None` when all were handed out.
-    async fn next(&mut self) -> Result<Option<Vec<Past>>, SourceError> {
+    async fn next(&mut self) -> Result<Option<Vec<HistoryBlock>>, SourceError> {
         self.fill();
         let Some(handle) = self.in_flight.pop_front() else { return Ok(None) };
         let (result, took) = handle.await.map_err(|error| SourceError::Unavailable {
             detail: format!("a fetching task ended: {error}"),
             retry_after: None,
         })?;
-        let pasts = result?;
+        let history_blocks = result?;
         self.window.answered(took);
         self.fill();
-        for Past { header, .. } in &pasts {
+        for HistoryBlock { header, .. } in &history_blocks {
             if self.parent.is_some_and(|parent| parent != header.at) {
                 return Err(SourceError::Unavailable {
                     detail: format!("block {} is not the parent of the next", header.at.number),
@@ -340,7 +340,7 @@ impl<'a> Reader<'a> {
             }
             self.parent = Some(header.parent);
         }
-        Ok(Some(pasts))
+        Ok(Some(history_blocks))
     }
 
     fn fill(&mut self) {
@@ -365,15 +365,15 @@ async fn fetch(
     wanted: &Wanted,
     from: u64,
     to: u64,
-) -> Result<Vec<Past>, SourceError> {
+) -> Result<Vec<HistoryBlock>, SourceError> {
     let blocks = source.blocks(from, to).await?;
     let found = blocks.iter().map(|block| block.header.at.number);
     if !source.family().skips_heights() && !found.eq(from..=to) {
         return Err(SourceError::NotThere(format!("some of the blocks from {from} to {to}")));
     }
-    let mut pasts = Vec::with_capacity(blocks.len());
+    let mut history_blocks = Vec::with_capacity(blocks.len());
     for block in blocks.into_iter().rev() {
-        pasts.push(wanted_of(source, block, wanted).await?);
+        history_blocks.push(wanted_of(source, block, wanted).await?);
     }
-    Ok(pasts)
+    Ok(history_blocks)
 }

@@ -9,7 +9,7 @@ use super::{
     Lane, Run,
 };
 use crate::{
-    chain::{Address, Past, Source, SourceError},
+    chain::{Address, HistoryBlock, Source, SourceError},
     follow::backfill::plan::Advance,
     ledger::{backfill::Range, changes::HistoryEnd},
     model::{BlockPoint, Cursor, HistoryStatus, WalletNo},
@@ -31,19 +31,19 @@ pub(super) struct Found {
     /// The block below all that counts.
     below: BlockPoint,
     /// What moved, the newest first, and is not booked yet.
-    pasts: Vec<Past>,
+    history_blocks: Vec<HistoryBlock>,
 }
 
 impl Found {
     /// How many blocks make one commit of about so many movements, and the block that is needed next after them.
     fn piece(&self, movements: usize) -> (usize, BlockPoint) {
         let mut sum = 0;
-        let full = self.pasts.iter().position(|past| {
+        let full = self.history_blocks.iter().position(|past| {
             sum += past.movements.len();
             sum >= movements
         });
-        let end = full.map_or(self.pasts.len(), |last| last + 1);
-        (end, self.pasts.get(end).map_or(self.below, |past| (&past.header).into()))
+        let end = full.map_or(self.history_blocks.len(), |last| last + 1);
+        (end, self.history_blocks.get(end).map_or(self.below, |past| (&past.header).into()))
     }
 }
 
@@ -75,9 +75,10 @@ impl Follower {
                     .address_index()
                     .ok_or_else(|| SourceError::NotThere("an index of addresses".to_owned()))?;
                 let below = below(source.as_ref(), scan.from).await?;
-                let mut pasts = index.history(address, &tokens, scan.from, scan.next).await?;
-                pasts.reverse();
-                Ok(Found { below, pasts })
+                let mut history_blocks =
+                    index.history(address, &tokens, scan.from, scan.next).await?;
+                history_blocks.reverse();
+                Ok(Found { below, history_blocks })
             };
             let found = found.await;
             wake_up.notify_one();
@@ -127,18 +128,18 @@ impl Follower {
         mut found: Found,
     ) -> Result<Option<(Run<Lane>, Found)>, TurnError> {
         let (end, below) = found.piece(self.backfill.budget.movements());
-        let rest = found.pasts.split_off(end);
+        let rest = found.history_blocks.split_off(end);
         let assets = self.config.assets();
-        let range = Range { blocks: &found.pasts, below, assets: &assets };
+        let range = Range { blocks: &found.history_blocks, below, assets: &assets };
         let advance = Advance { lane: run.lane, scan: run.scan, absorbs: Vec::new() };
         let started = Instant::now();
         if !self.book_range(cursor, &run, &[advance], range).await? {
             return Ok(None);
         }
-        let movements = found.pasts.iter().map(|past| past.movements.len()).sum();
+        let movements = found.history_blocks.iter().map(|past| past.movements.len()).sum();
         self.backfill.budget.took(movements, started.elapsed());
         run.scan.next = below.at;
-        found.pasts = rest;
+        found.history_blocks = rest;
         Ok(Some((run, found)).filter(|(run, _)| self.backfill.plan.has(run.lane, &run.scan)))
     }
 }

@@ -15,7 +15,8 @@ use super::super::{Follower, TurnError};
 use crate::{
     amount::Amount,
     chain::{
-        Address, AssetKey, BalanceQuery, ChainName, HistoryMethod, Holding, Source, SourceError,
+        Address, AssetKey, BalanceQuery, ChainBalance, ChainName, HistoryMethod, Source,
+        SourceError,
     },
     ledger::{backfill::Participant, changes::HistoryEnd},
     model::{AssetNo, Cursor, HistoryStatus, WalletNo},
@@ -240,7 +241,7 @@ async fn ask(
     let mut figures = figures.into_iter();
     // A contract that was not there yet gives no figure, and nobody had anything of it.
     let holds = |claim: &Claim| {
-        let own: Vec<Holding> = figures.by_ref().take(claim.held.len()).collect();
+        let own: Vec<ChainBalance> = figures.by_ref().take(claim.held.len()).collect();
         claim.held.iter().zip(own).all(|((_, amount), figure)| *amount == figure.total)
     };
     Ok(claims.iter().map(holds).map(answer).collect())

@@ -6,7 +6,7 @@ use parking_lot::RwLock;
 
 use super::*;
 use crate::{
-    chain::Past,
+    chain::HistoryBlock,
     follow::backfill::descent::{Batch, Descent, Reading, Step, Way},
 };
 
@@ -39,7 +39,7 @@ async fn read(reading: Reading) -> (Vec<Batch>, Option<SourceError>) {
     }
 }
 
-fn numbers(blocks: &[Past]) -> Vec<u64> {
+fn numbers(blocks: &[HistoryBlock]) -> Vec<u64> {
     blocks.iter().map(|past| past.header.at.number).collect()
 }
 

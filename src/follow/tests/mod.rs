@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 
 use scripted::{Payment, Scripted};
 
+use futures::FutureExt as _;
+
 use super::*;
 use crate::{
     amount::Amount,

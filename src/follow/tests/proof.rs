@@ -1,7 +1,7 @@
 //! When blocks settle, the ledger is what the chain's own state says, and tells what it had to adjust.
 
 use super::*;
-use crate::{model::Status, store::testing::Standing};
+use crate::{model::Status, store::testing::StoredTransfer};
 
 /// A movement that no block shows, as an internal call or a rebase is.
 fn hidden(rig: &Rig, payment: Payment) {
@@ -14,7 +14,7 @@ async fn settle_all(rig: &mut Rig) {
     rig.follow().await.unwrap();
 }
 
-async fn adjustments(store: &TestStore, wallet: WalletId) -> Vec<Standing> {
+async fn adjustments(store: &TestStore, wallet: WalletId) -> Vec<StoredTransfer> {
     let mut rows = store.transfers(wallet).await;
     rows.retain(|row| row.kind == Kind::Adjustment);
     rows

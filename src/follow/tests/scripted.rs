@@ -12,9 +12,9 @@ use tokio::sync::watch;
 use crate::{
     amount::Amount,
     chain::{
-        Address, Announced, AssetKey, BalanceQuery, Block, BlockHash, BlockRef, Family, Header,
-        Holding, Kind, LogIndex, Movement, Ordinal, SettlementTag, Source, SourceError, TxFact,
-        TxId,
+        Address, Announced, AssetKey, BalanceQuery, Block, BlockHash, BlockRef, ChainBalance,
+        Family, Header, Kind, LogIndex, Movement, Ordinal, SettlementTag, Source, SourceError,
+        TxFact, TxId,
     },
 };
 
@@ -343,7 +343,7 @@ impl Source for Scripted {
         &self,
         at: BlockRef,
         queries: &[BalanceQuery],
-    ) -> Result<Vec<Holding>, SourceError> {
+    ) -> Result<Vec<ChainBalance>, SourceError> {
         let mut state = self.call()?;
         state.asked.push(queries.to_vec());
         if state.mute {
@@ -356,10 +356,10 @@ impl Source for Scripted {
         }
         let holding = |(query, total): (&BalanceQuery, Amount)| {
             if state.unreadable.contains(&query.asset) {
-                return Holding { unreadable: true, ..Holding::default() };
+                return ChainBalance { unreadable: true, ..ChainBalance::default() };
             }
             let frozen = state.frozen.get(&(query.address, query.asset)).copied();
-            Holding { frozen: frozen.unwrap_or_default().into(), ..Holding::from(total) }
+            ChainBalance { frozen: frozen.unwrap_or_default().into(), ..ChainBalance::from(total) }
         };
         Ok(queries.iter().zip(balances(&state, at, queries)).map(holding).collect())
     }

@@ -21,7 +21,7 @@ struct Simulation {
 }
 
 impl Simulation {
-    /// Payments that the chain's state allows: nobody spends more than he has.
+    /// Payments that the chain's state allows: nobody spends more than there is.
     fn payments(&mut self, rig: &Rig) -> Vec<Payment> {
         let mut spent: BTreeMap<(Address, AssetKey), u64> = BTreeMap::new();
         let count = self.random.random_range(0..4);

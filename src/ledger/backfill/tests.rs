@@ -40,7 +40,7 @@ fn point(number: u64) -> BlockPoint {
     BlockPoint { at: at(number), time: Millis::from_seconds(1_700_000_000 + number) }
 }
 
-fn block(number: u64, payments: &[Payment]) -> Past {
+fn block(number: u64, payments: &[Payment]) -> HistoryBlock {
     let header = Header { at: at(number), parent: at(number - 1), time: 1_700_000_000 + number };
     let movement = |(index, payment): (usize, &Payment)| Movement {
         tx: TxId::from([u8::try_from(number).unwrap(); 32]),
@@ -52,7 +52,7 @@ fn block(number: u64, payments: &[Payment]) -> Past {
         amount: payment.amount.into(),
         memo: None,
     };
-    Past { header, movements: payments.iter().enumerate().map(movement).collect() }
+    HistoryBlock { header, movements: payments.iter().enumerate().map(movement).collect() }
 }
 
 /// A chain's past in which nobody spends more than there is: by block, from 1 on.
@@ -166,10 +166,10 @@ impl World {
                 let movement = opening(at(head), true, watch.address, key, amount);
                 let header = block(head, &[]).header;
                 let mut posting = Posting::new(&chain, &known, &cursor, cursor.clone(), Millis(0));
-                let mut leg =
-                    posting.leg(&header, &movement, watch.owner(), Direction::In).unwrap();
-                posting.connect_settled(&mut leg).unwrap();
-                posting.book(leg, true);
+                let mut side =
+                    posting.side(&header, &movement, watch.owner(), Direction::In).unwrap();
+                posting.connect_settled(&mut side).unwrap();
+                posting.book(side, true);
                 let changes = posting.finish().unwrap();
                 cursor = changes.cursor;
                 transfers.extend(changes.transfers.into_iter().map(|row| (row.no, row)));
@@ -193,7 +193,7 @@ impl World {
     }
 
     /// Books the blocks above `below` that were not booked yet.
-    fn read_down_to(&mut self, blocks: &[Past], below: u64) {
+    fn read_down_to(&mut self, blocks: &[HistoryBlock], below: u64) {
         let wanted = |world: &Self, wallet| world.next[&wallet].filter(|next| *next > below);
         let participants: Vec<Participant> = self
             .participants
@@ -213,8 +213,8 @@ impl World {
             })
             .collect();
         let top = participants.iter().map(|one| one.seen).max().unwrap_or(0);
-        let inside = |past: &&Past| (below + 1..=top).contains(&past.header.at.number);
-        let some: Vec<Past> = blocks.iter().rev().filter(inside).cloned().collect();
+        let inside = |past: &&HistoryBlock| (below + 1..=top).contains(&past.header.at.number);
+        let some: Vec<HistoryBlock> = blocks.iter().rev().filter(inside).cloned().collect();
         let assets = assets();
         let range = Range { blocks: &some, below: point(below), assets: &assets };
         let (chain, cursor, known) = (&self.chain, &self.cursor, &self.known);
@@ -282,7 +282,7 @@ impl World {
     }
 }
 
-fn blocks(pasts: &[Vec<Payment>]) -> Vec<Past> {
+fn blocks(pasts: &[Vec<Payment>]) -> Vec<HistoryBlock> {
     (1..).zip(pasts).map(|(number, payments)| block(number, payments)).collect()
 }
 

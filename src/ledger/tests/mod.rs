@@ -37,11 +37,11 @@ fn history() -> impl Strategy<Value = Blocks> {
 
 fn each(position: Position, kind: EntryKind, block: &[(Direction, Amount)]) -> Position {
     // The order that the commit point uses: what raises the total comes first.
-    let raising = match kind {
+    let booked_first = match kind {
         EntryKind::Connect | EntryKind::Settle | EntryKind::ConnectSettled => Direction::In,
         EntryKind::Disconnect | EntryKind::DisconnectSettled => Direction::Out,
     };
-    let (first, second): (Vec<_>, Vec<_>) = block.iter().partition(|(d, _)| *d == raising);
+    let (first, second): (Vec<_>, Vec<_>) = block.iter().partition(|(d, _)| *d == booked_first);
     first.into_iter().chain(second).fold(position, |position, &(direction, amount)| {
         let next = position.apply(kind, direction, amount).expect("an honest history is bookable");
         assert_buckets(next, Amount::from(7));

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     amount::Amount,
     chain::{
-        Address, AssetKey, BalanceQuery, BlockHash, BlockRef, Family, Holding, Source as _,
+        Address, AssetKey, BalanceQuery, BlockHash, BlockRef, ChainBalance, Family, Source as _,
         SourceError,
         evm::{
             EvmSource,
@@ -155,12 +155,12 @@ fn queries(people: usize) -> Vec<BalanceQuery> {
         .collect()
 }
 
-fn expected(query: &BalanceQuery) -> Holding {
+fn expected(query: &BalanceQuery) -> ChainBalance {
     let owner = EvmAddress::from_slice(query.address.as_slice());
     let asset = match query.asset {
         AssetKey::Native => "native".to_owned(),
         AssetKey::Token(token) if token == Address::from([0x11; 20]) => {
-            return Holding { unreadable: true, ..Holding::default() };
+            return ChainBalance { unreadable: true, ..ChainBalance::default() };
         }
         AssetKey::Token(token) => format!("{:?}", EvmAddress::from_slice(token.as_slice())),
     };
@@ -216,7 +216,7 @@ async fn what_fails_after_a_token_that_takes_all_gas_is_asked_for_by_itself() {
     queries.insert(40, BalanceQuery { asset, ..queries[0] });
     let held = source.balances_at(block(), &queries).await.expect("balances");
     for (n, (query, held)) in queries.iter().zip(held).enumerate() {
-        let unknown = Holding { unreadable: true, ..Holding::default() };
+        let unknown = ChainBalance { unreadable: true, ..ChainBalance::default() };
         assert_eq!(held, if n == 40 { unknown } else { expected(query) }, "{n}: {query:?}");
     }
     assert_eq!(node.requests()[2..], [2, 1 + 41], "all from the greedy one on, and one to compare");

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     amount::Amount,
     chain::{
-        Address, AssetKey, BalanceQuery, BlockHash, BlockRef, Family, Holding, SafeSource,
+        Address, AssetKey, BalanceQuery, BlockHash, BlockRef, ChainBalance, Family, SafeSource,
         SettlementTag, Source, SourceError, TxId, evm::EvmSource,
     },
     config::EndpointConfig,
@@ -295,8 +295,8 @@ async fn balances_are_of_exactly_that_block_and_a_token_without_an_answer_is_unr
         .await;
         let balances =
             only(&node).balances_at(mixed(), &[query(true), query(false)]).await.expect("both");
-        let token = Holding::from(Amount::from(expected.unwrap_or_default()));
-        let token = Holding { unreadable: expected.is_none(), ..token };
+        let token = ChainBalance::from(Amount::from(expected.unwrap_or_default()));
+        let token = ChainBalance { unreadable: expected.is_none(), ..token };
         assert_eq!(balances, [token, Amount::from(7).into()]);
     }
 }

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     chain::{
-        Address, BlockHash, BlockRef, Family, SafeProof, SafeRejection, SafeSighting, SafeSource,
+        Address, BlockHash, BlockRef, Family, SafeCandidate, SafeRejection, SafeSource, SafeState,
         evm::EvmSource,
     },
     config::Verification,
@@ -58,7 +58,7 @@ fn creation(factory: &str, indexed: bool) -> Value {
     }
 }
 
-fn sightings(logs: Value) -> Vec<SafeSighting> {
+fn candidates(logs: Value) -> Vec<SafeCandidate> {
     let mut receipts = mixed_receipts();
     receipts[0]["logs"] = logs;
     read(&checker(Verification::Links), &mixed_block(), &receipts).expect("a block").safes
@@ -67,7 +67,7 @@ fn sightings(logs: Value) -> Vec<SafeSighting> {
 #[test]
 fn a_safe_is_seen_in_every_shape_of_its_creation() {
     for (factory, indexed) in [(FACTORY_1_3_0, false), (FACTORY_1_4_1, true)] {
-        let seen = sightings(json!([setup(), creation(factory, indexed)]));
+        let seen = candidates(json!([setup(), creation(factory, indexed)]));
         let [safe] = &seen[..] else { panic!("one Safe") };
         assert_eq!(safe.address, who(SAFE));
         assert_eq!(safe.factory, Some(who(factory)));
@@ -78,7 +78,7 @@ fn a_safe_is_seen_in_every_shape_of_its_creation() {
 #[test]
 fn a_setup_without_a_known_factory_is_seen_without_a_factory() {
     for logs in [json!([setup()]), json!([setup(), creation(OWNERS[0], true)])] {
-        let seen = sightings(logs);
+        let seen = candidates(logs);
         let [safe] = &seen[..] else { panic!("one Safe") };
         assert_eq!((safe.factory, safe.owners.len()), (None, 2));
     }
@@ -86,12 +86,12 @@ fn a_setup_without_a_known_factory_is_seen_without_a_factory() {
 
 #[test]
 fn a_creation_that_anyone_could_emit_is_not_seen() {
-    assert_eq!(sightings(json!([creation(OWNERS[0], true)])), []);
+    assert_eq!(candidates(json!([creation(OWNERS[0], true)])), []);
 }
 
 #[test]
 fn a_proxy_that_was_not_set_up_is_seen_without_owners() {
-    let seen = sightings(json!([creation(FACTORY_1_4_1, true)]));
+    let seen = candidates(json!([creation(FACTORY_1_4_1, true)]));
     let [safe] = &seen[..] else { panic!("one Safe") };
     assert_eq!((safe.factory, safe.owners.len()), (Some(who(FACTORY_1_4_1)), 0));
 }
@@ -101,7 +101,7 @@ fn owners_that_do_not_decode_are_not_guessed() {
     let mut broken = setup();
     let text = broken["data"].as_str().expect("data").to_owned();
     broken["data"] = json!(text[..text.len() - 2]);
-    let seen = sightings(json!([broken]));
+    let seen = candidates(json!([broken]));
     assert_eq!(seen[0].owners, []);
 }
 
@@ -114,7 +114,7 @@ async fn proof(
     singleton: &'static str,
     owners: fn() -> Reply,
     threshold: &'static str,
-) -> Result<SafeProof, SafeRejection> {
+) -> Result<SafeState, SafeRejection> {
     let node = Node::start(move |method, params| match method {
         "eth_getCode" => Reply::Result(json!(code.trim())),
         "eth_getStorageAt" => Reply::Result(json!(format!("0x{}", word(singleton)))),
@@ -126,7 +126,7 @@ async fn proof(
     let config = config(vec![endpoint("one", &node.url, 1)]);
     let source = EvmSource::new(&config, Metrics::new()).expect("a source");
     let at = BlockRef { number: 1, hash: BlockHash([1; 32]) };
-    source.prove_safe(who(SAFE), at).await.expect("an answer")
+    source.safe_state(who(SAFE), at).await.expect("an answer")
 }
 
 fn two_owners() -> Reply {

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     amount::Amount,
     chain::{
-        Address, AddressIndex as _, AssetKey, Past, SourceError,
+        Address, AddressIndex as _, AssetKey, HistoryBlock, SourceError,
         rpc::testing::{Node, Reply},
         solana::{SolanaSource, TOKEN, decode},
     },
@@ -72,15 +72,17 @@ fn of_node(node: &Node) -> SolanaSource {
     source(vec![endpoint("one", &node.url, 1)])
 }
 
-async fn history(source: &SolanaSource, cluster: &Cluster, from: u64) -> Vec<Past> {
+async fn history(source: &SolanaSource, cluster: &Cluster, from: u64) -> Vec<HistoryBlock> {
     let tokens = [Address::from(USD)];
     source.history(alice(), &tokens, from, cluster.head().at).await.expect("a history")
 }
 
 /// What a history adds up to: gained and lost.
-fn sums(pasts: &[Past], asset: AssetKey) -> (Amount, Amount) {
+fn sums(history_blocks: &[HistoryBlock], asset: AssetKey) -> (Amount, Amount) {
     let mut sums = (Amount::ZERO, Amount::ZERO);
-    for movement in pasts.iter().flat_map(|past| &past.movements).filter(|m| m.asset == asset) {
+    for movement in
+        history_blocks.iter().flat_map(|past| &past.movements).filter(|m| m.asset == asset)
+    {
         let sum = if movement.to == Some(alice()) { &mut sums.0 } else { &mut sums.1 };
         *sum = sum.checked_add(movement.amount).expect("small");
     }
@@ -91,30 +93,30 @@ fn sums(pasts: &[Past], asset: AssetKey) -> (Amount, Amount) {
 async fn transfers_to_every_account_that_ever_was_the_owners_are_found() {
     let cluster = cluster();
     let source = of_node(&cluster.node().await);
-    let pasts = history(&source, &cluster, 1).await;
+    let history_blocks = history(&source, &cluster, 1).await;
     let usd = AssetKey::Token(Address::from(USD));
     for asset in [usd, AssetKey::Native] {
-        let (gained, lost) = sums(&pasts, asset);
+        let (gained, lost) = sums(&history_blocks, asset);
         let first = cluster.slot(0).expect("the first block");
         let before = Cluster::holds(&first, key(1), asset);
         let after = Cluster::holds(&cluster.head(), key(1), asset);
         assert_eq!(before.checked_add(gained), after.checked_add(lost), "{asset:?}");
     }
-    assert_eq!(sums(&pasts, usd).0, Amount::from(10 + 100 + 1000 + 7));
-    let blocks: Vec<u64> = pasts.iter().map(|past| past.header.at.number).collect();
+    assert_eq!(sums(&history_blocks, usd).0, Amount::from(10 + 100 + 1000 + 7));
+    let blocks: Vec<u64> = history_blocks.iter().map(|past| past.header.at.number).collect();
     assert!(blocks.is_sorted_by(|a, b| a < b), "{blocks:?}");
-    for past in &pasts {
+    for past in &history_blocks {
         let block = cluster.slot(past.header.at.number).expect("a block");
         assert_eq!(past.header.at, block.at);
     }
-    let memos: Vec<&str> = pasts
+    let memos: Vec<&str> = history_blocks
         .iter()
         .flat_map(|past| &past.movements)
         .filter_map(|movement| movement.memo.as_deref())
         .collect();
     assert_eq!(memos, ["rent"]);
     // A failed transaction pays too.
-    let fees = pasts.iter().flat_map(|past| &past.movements);
+    let fees = history_blocks.iter().flat_map(|past| &past.movements);
     let fees = fees.filter(|movement| movement.amount == FEE.into()).count();
     assert_eq!(fees, 4);
 }
@@ -138,8 +140,8 @@ async fn long_lists_are_read_page_by_page() {
         cluster.mine(&[Tx::new(key(1), vec![])]);
     }
     let node = cluster.node().await;
-    let pasts = history(&of_node(&node), &cluster, 1).await;
-    assert_eq!(pasts.len(), 2_003);
+    let history_blocks = history(&of_node(&node), &cluster, 1).await;
+    assert_eq!(history_blocks.len(), 2_003);
     assert_eq!(
         node.times("getSignaturesForAddress"),
         3,

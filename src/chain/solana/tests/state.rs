@@ -7,8 +7,8 @@ use super::{
 use crate::{
     amount::Amount,
     chain::{
-        Address, AssetKey, BalanceQuery, BlockHash, BlockRef, Holding, Source as _, SourceError,
-        TokenFacts, TokenSource as _,
+        Address, AssetKey, BalanceQuery, BlockHash, BlockRef, ChainBalance, Source as _,
+        SourceError, TokenFacts, TokenSource as _,
         solana::{SolanaSource, TOKEN, TOKEN_2022},
     },
 };
@@ -40,7 +40,7 @@ async fn cluster() -> (Cluster, SolanaSource) {
     (cluster, source)
 }
 
-fn totals(held: &[Holding]) -> Vec<u64> {
+fn totals(held: &[ChainBalance]) -> Vec<u64> {
     held.iter().map(|holding| u64::try_from(holding.total.get()).expect("small")).collect()
 }
 
