@@ -69,18 +69,18 @@ impl Ids {
 /// What an id is derived from: a domain and the fields that name the thing, in order. Each field goes in with
 /// its length, so that no two lists of fields are the same bytes.
 #[derive(Clone)]
-pub struct Naming(Sha256);
+pub struct Naming(Vec<u8>);
 
 impl Naming {
     #[must_use]
     pub fn new(domain: &'static str) -> Self {
-        Self(Sha256::new()).field(domain.as_bytes())
+        Self(Vec::with_capacity(192)).field(domain.as_bytes())
     }
 
     #[must_use]
     pub fn field(mut self, bytes: &[u8]) -> Self {
-        self.0.update(u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
-        self.0.update(bytes);
+        self.0.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
+        self.0.extend_from_slice(bytes);
         self
     }
 
@@ -91,7 +91,7 @@ impl Naming {
         let time = u64::try_from(time.0).unwrap_or(0).min((1 << 48) - 1);
         let mut bytes = [0; 16];
         bytes[..6].copy_from_slice(&time.to_be_bytes()[2..]);
-        bytes[6..].copy_from_slice(&self.0.finalize()[..10]);
+        bytes[6..].copy_from_slice(&Sha256::digest(&self.0)[..10]);
         T::from(uuid::Builder::from_custom_bytes(bytes).into_uuid())
     }
 }

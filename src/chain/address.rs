@@ -9,8 +9,8 @@ use super::Family;
 #[error("not a {0}")]
 pub struct BadValue(pub &'static str);
 
-/// At most `N` bytes, held in place. Comparing and hashing see the used bytes only.
-#[derive(Clone, Copy)]
+/// At most `N` bytes, held in place. Unused bytes are zero.
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Short<const N: usize> {
     len: u8,
     bytes: [u8; N],
@@ -34,7 +34,7 @@ impl<const N: usize> Short<N> {
 macro_rules! short_bytes {
     ($(#[$doc:meta])* $name:ident, $max:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Copy)]
+        #[derive(Clone, Copy, PartialEq, Eq)]
         pub struct $name(Short<$max>);
 
         impl $name {
@@ -58,12 +58,6 @@ macro_rules! short_bytes {
             }
         }
 
-        impl PartialEq for $name {
-            fn eq(&self, other: &Self) -> bool {
-                self.as_slice() == other.as_slice()
-            }
-        }
-        impl Eq for $name {}
         impl PartialOrd for $name {
             fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
                 Some(self.cmp(other))

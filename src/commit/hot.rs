@@ -4,11 +4,13 @@
 //! next one finds. What others may change (holds) raises a balance's version: the write is refused then, and
 //! everything is read anew. After any doubt nothing is kept.
 
-use alloy::primitives::map::{HashMap, HashSet};
-
 use crate::{
     chain::{Address, AssetKey},
-    ledger::{Changes, Known, changes::AssetChange, known::Unsettled},
+    ledger::{
+        Changes, Known,
+        changes::AssetChange,
+        known::{HashMap, HashSet, Unsettled},
+    },
     model::{Asset, AssetNo, Balance, Cursor, WalletNo, Watch},
 };
 

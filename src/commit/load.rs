@@ -3,8 +3,6 @@
 //! It is read outside of the transaction that writes: the chain's follower is the only one who changes most of
 //! it, and what others may change is compared again when it is written.
 
-use alloy::primitives::map::{HashMap, HashSet};
-
 use super::hot::Hot;
 use crate::{
     amount::Amount,
@@ -15,7 +13,10 @@ use crate::{
         backfill::{Participant, Range, ScanMove},
         connect::Blocks,
         deployments::Examined,
-        known::{KnownDeployments, KnownProofs, MatchedBlock, Watches, mark, marks, opening},
+        known::{
+            HashMap, HashSet, KnownDeployments, KnownProofs, MatchedBlock, Watches, mark, marks,
+            opening,
+        },
         opening::Opening,
         reconcile::{Comparison, compare},
         rollback::Gone,

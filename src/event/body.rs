@@ -81,6 +81,13 @@ mod tests {
         model::{AssetNo, Direction, Reason, Status, TenantNo, TransferNo, WalletNo},
     };
 
+    /// What an event was written as when version 1 was made.
+    macro_rules! golden {
+        ($kind:literal) => {
+            include_str!(concat!("golden/", $kind, ".json")).trim_end()
+        };
+    }
+
     const NOW: Millis = Millis(1_768_469_400_123);
 
     fn usdc() -> Asset {
@@ -159,14 +166,13 @@ mod tests {
             incoming: Amount::from(1_500_000),
             outgoing: Amount::ZERO,
         };
-        let asset = usdc();
-        let pending = written(EventType::DepositPending, &deposit(), &asset, position);
-        assert_eq!(pending, "GOLD1");
+        let pending = written(EventType::DepositPending, &deposit(), &usdc(), position);
+        assert_eq!(pending, golden!("deposit.pending"));
 
-        let settled = Position::of(Amount::from(3_500_001));
         let transfer = Transfer { status: Status::Settled, settled_at: Some(NOW), ..deposit() };
-        let available = written(EventType::DepositAvailable, &transfer, &asset, settled);
-        assert_eq!(available, "GOLD2");
+        let settled = Position::of(Amount::from(3_500_001));
+        let available = written(EventType::DepositAvailable, &transfer, &usdc(), settled);
+        assert_eq!(available, golden!("deposit.available"));
 
         let unlisted =
             Asset { symbol: None, name: None, decimals: None, verified: false, ..usdc() };
@@ -183,20 +189,15 @@ mod tests {
             orphaned_at: Some(NOW),
             ..deposit()
         };
-        let nothing = Position::default();
-        let orphaned = written(EventType::BalanceAdjusted, &transfer, &unlisted, nothing);
-        assert_eq!(orphaned, "GOLD3");
-    }
+        let adjusted =
+            written(EventType::BalanceAdjusted, &transfer, &unlisted, Position::default());
+        assert_eq!(adjusted, golden!("balance.adjusted"));
 
-    #[test]
-    fn an_event_with_data_of_its_own_has_the_same_frame() {
-        let body = Body {
-            id: EventId(Uuid::from_u128(4)),
-            kind: EventType::EndpointDisabled,
-            timestamp: NOW,
-            sequence: None,
-            data: json!({"endpointId": "whe_1"}),
-        };
-        assert_eq!(body.json().expect("plain JSON").get(), "GOLD4");
+        let data = json!({"endpointId": "whe_1"});
+        let kind = EventType::EndpointDisabled;
+        let body =
+            Body { id: EventId(Uuid::from_u128(4)), kind, timestamp: NOW, sequence: None, data };
+        let disabled = body.json().expect("plain JSON");
+        assert_eq!(disabled.get(), golden!("endpoint.disabled"));
     }
 }

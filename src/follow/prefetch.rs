@@ -12,7 +12,7 @@ use super::decide::Window;
 use crate::chain::{Block, Source, SourceError};
 
 /// Ranges in flight at most; together they bound the memory that fetched blocks take.
-const MAX_IN_FLIGHT: usize = 8;
+const MAX_IN_FLIGHT: usize = 6;
 
 type Fetched = (Result<Vec<Block>, SourceError>, Duration);
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::{
     Decision, Known, LedgerError, Refused, deployments,
     known::{Figures, KnownDeployments, MatchedBlock, Shortage, adjustment},
-    posting::{Posting, booked_first, refused},
+    posting::{Posting, Slot, booked_first, refused},
     settle,
 };
 use crate::{
@@ -15,8 +15,8 @@ use crate::{
     clock::Millis,
     event::Told,
     model::{
-        AssetNo, BlockPoint, ChainInfo, Cursor, Direction, EntryKind, Position, Reason, Status,
-        Transfer, WalletNo, Watch,
+        BlockPoint, ChainInfo, Cursor, Direction, EntryKind, Position, Reason, Status, Transfer,
+        Watch,
     },
 };
 
@@ -61,6 +61,8 @@ pub fn connect(
         posting.changes.blocks.below = Some(settled.at.number.saturating_sub(below));
         settle::settle_pending(&mut posting, pending)?;
     }
+    let movements: usize = blocks.iter().map(|block| block.movements.len()).sum();
+    posting.reserve(2 * movements);
     let mut safes = deployments::Tracking::new(safes);
     let mut short = BTreeMap::new();
     for block in blocks {
@@ -93,22 +95,22 @@ fn connect_block(
     }
     let mut sides = sides(posting, block)?;
     for side in sides.iter_mut().filter(|side| side.transfer.direction == Direction::In) {
-        posting.connect(&mut side.transfer)?;
+        posting.connect(&mut side.transfer, side.slot)?;
     }
     let mut booked = book_untraced(posting, block, &sides, figures, short)?;
     for side in sides.iter_mut().filter(|side| side.transfer.direction == Direction::Out) {
-        posting.connect(&mut side.transfer)?;
+        posting.connect(&mut side.transfer, side.slot)?;
     }
     freeze(posting, block)?;
-    booked.extend(sides.into_iter().map(|side| side.transfer));
+    booked.extend(sides.into_iter().map(|side| (side.transfer, side.slot)));
     let first_event = posting.changes.events.len();
-    for transfer in &booked {
-        posting.tell(transfer);
+    for (transfer, slot) in &booked {
+        posting.tell_at(*slot, transfer, transfer.status);
     }
     if settles {
         settle_now(posting, &booked, first_event)?;
     }
-    for transfer in booked {
+    for (transfer, _) in booked {
         posting.book(transfer, settles);
     }
     Ok(())
@@ -117,6 +119,7 @@ fn connect_block(
 /// A movement as one watching wallet sees it.
 struct Side<'a> {
     transfer: Transfer,
+    slot: Slot,
     watch: &'a Watch,
     asset: AssetKey,
 }
@@ -133,7 +136,8 @@ fn sides<'a>(posting: &mut Posting<'a>, block: &MatchedBlock) -> Result<Vec<Side
             };
             for watch in watching {
                 let transfer = posting.side(&block.header, movement, watch.owner(), direction)?;
-                sides.push(Side { transfer, watch, asset: movement.asset });
+                let slot = posting.slot(transfer.wallet, transfer.asset);
+                sides.push(Side { transfer, slot, watch, asset: movement.asset });
             }
         }
     }
@@ -148,18 +152,21 @@ fn book_untraced(
     sides: &[Side<'_>],
     figures: &Figures,
     short: &mut BTreeMap<Shortage, BlockRef>,
-) -> Result<Vec<Transfer>, Refused> {
-    let counted =
-        |side: &&Side<'_>| side.transfer.counted && side.transfer.direction == Direction::Out;
-    let mut spent: BTreeMap<(WalletNo, AssetNo), (Amount, &Side<'_>)> = BTreeMap::new();
-    for side in sides.iter().filter(counted) {
-        let Transfer { wallet, asset, amount, .. } = side.transfer;
-        let sum = spent.entry((wallet, asset)).or_insert((Amount::ZERO, side));
-        sum.0 = sum.0.checked_add(amount).ok_or_else(|| overflow(side))?;
-    }
+) -> Result<Vec<(Transfer, Slot)>, Refused> {
+    // What leaves of each balance in this block, the same balance behind one another.
+    let mut spent: Vec<&Side<'_>> = sides
+        .iter()
+        .filter(|side| side.transfer.counted && side.transfer.direction == Direction::Out)
+        .collect();
+    spent.sort_by_key(|side| (side.transfer.wallet, side.transfer.asset));
     let mut adjustments = Vec::new();
-    for ((wallet, asset), (sum, side)) in spent {
-        let position = posting.balance(wallet, asset).position;
+    for of_one in spent.chunk_by(|a, b| a.slot == b.slot) {
+        let side = of_one[0];
+        let mut sum = Amount::ZERO;
+        for side in of_one {
+            sum = sum.checked_add(side.transfer.amount).ok_or_else(|| overflow(side))?;
+        }
+        let position = posting.balance_at(side.slot).position;
         let missing = position.shortfall(sum).map_err(|_| overflow(side))?;
         if missing.is_zero() {
             continue;
@@ -180,8 +187,8 @@ fn book_untraced(
         let mut covering =
             posting.side(&block.header, &movement, side.watch.owner(), Direction::In)?;
         covering.reason = Some(reason);
-        posting.connect(&mut covering)?;
-        adjustments.push(covering);
+        posting.connect(&mut covering, side.slot)?;
+        adjustments.push((covering, side.slot));
     }
     Ok(adjustments)
 }
@@ -206,26 +213,25 @@ fn freeze(posting: &mut Posting<'_>, block: &MatchedBlock) -> Result<(), Refused
 /// open settles with it; they stand from `first_event` on.
 fn settle_now(
     posting: &mut Posting<'_>,
-    sides: &[Transfer],
+    booked: &[(Transfer, Slot)],
     first_event: usize,
 ) -> Result<(), Refused> {
     for first in [true, false] {
-        for side in sides {
-            if (side.direction == booked_first(EntryKind::Settle)) == first {
-                posting.apply(side, EntryKind::Settle)?;
+        for (transfer, slot) in booked {
+            if (transfer.direction == booked_first(EntryKind::Settle)) == first {
+                posting.apply_at(*slot, transfer, EntryKind::Settle)?;
             }
         }
     }
     let connected = posting.changes.events.split_off(first_event);
     let mut seen = connected.into_iter().peekable();
-    for side in sides {
-        let settled =
-            Transfer { status: Status::Settled, settled_at: Some(posting.now), ..side.clone() };
+    for (transfer, slot) in booked {
         let mut together = false;
-        let own = |told: &Told| matches!(told, Told::Transfer(told) if told.transfer == side.no);
+        let own =
+            |told: &Told| matches!(told, Told::Transfer(told) if told.transfer == transfer.no);
         if let Some(mut event) = seen.next_if(|event| own(&event.told)) {
             if let Told::Transfer(told) = &mut event.told {
-                let after = posting.balance(side.wallet, side.asset).position;
+                let after = posting.balance_at(*slot).position;
                 together = told.kind.once_settled().is_some()
                     && told.position.total().is_ok_and(|total| after == Position::of(total));
                 told.and_settled = together;
@@ -233,7 +239,7 @@ fn settle_now(
             posting.changes.events.push(event);
         }
         if !together {
-            posting.tell(&settled);
+            posting.tell_at(*slot, transfer, Status::Settled);
         }
     }
     Ok(())

@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use alloy::primitives::map::HashMap;
-
 use crate::{
     amount::Amount,
     chain::{
@@ -17,6 +15,12 @@ use crate::{
         WalletRef, Watch, ordinal_bytes,
     },
 };
+
+/// The maps of a step. Their keys are chosen by strangers, so the hash has a seed of this process; the standard
+/// library's would cost a third of all deciding.
+pub type HashMap<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
+/// As [`HashMap`].
+pub type HashSet<K> = std::collections::HashSet<K, foldhash::fast::RandomState>;
 
 /// Watches by address; several wallets can share one.
 pub type Watches = HashMap<Address, Vec<Watch>>;

@@ -128,7 +128,8 @@ fn book_opening(
             if settled {
                 posting.connect_settled(&mut side)?;
             } else {
-                posting.connect(&mut side)?;
+                let slot = posting.slot(side.wallet, side.asset);
+                posting.connect(&mut side, slot)?;
             }
             if side.counted {
                 posting.set_frozen(side.wallet, side.asset, balance.frozen);

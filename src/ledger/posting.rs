@@ -1,11 +1,11 @@
 //! Booking in memory: transfers, entries, balances and the events that tell of them, kept together.
 
-use alloy::primitives::map::{Entry as Slot, HashMap};
+use std::collections::hash_map::Entry;
 
 use super::{
     Changes, Known, LedgerError, Refused,
     changes::{AssetChange, AssetClass, BalanceChange, TransferUpdate},
-    known::{Watches, same_movement, transfer_id},
+    known::{HashMap, Watches, same_movement, transfer_id},
 };
 use crate::{
     amount::Amount,
@@ -13,17 +13,23 @@ use crate::{
     clock::Millis,
     event::{EventType, EventWallet, NewEvent, Told, TransferTold},
     model::{
-        Asset, AssetNo, Balance, ChainInfo, Cursor, Direction, Entry, EntryKind, Owner, Status,
-        Transfer, TransferNo, WalletNo,
+        Asset, AssetNo, Balance, ChainInfo, Cursor, Direction, Entry as LedgerEntry, EntryKind,
+        Owner, Status, Transfer, TransferNo, WalletNo,
     },
 };
 
 /// A balance as this step has it so far.
 #[derive(Clone, Copy, Debug)]
 struct Working {
+    wallet: WalletNo,
+    asset: AssetNo,
     balance: Balance,
     changed_at: Option<u64>,
 }
+
+/// Where a step has a balance: looked up once for each side of a movement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Slot(usize);
 
 /// What one step books. Nothing of it is real before [`Posting::finish`]'s changes are written.
 pub(super) struct Posting<'a> {
@@ -32,12 +38,11 @@ pub(super) struct Posting<'a> {
     /// The newest applied block, from which confirmations are counted.
     pub head: u64,
     known: &'a Known,
-    balances: HashMap<(WalletNo, AssetNo), Working>,
+    slots: HashMap<(WalletNo, AssetNo), Slot>,
+    balances: Vec<Working>,
     new_assets: HashMap<AssetKey, Asset>,
-    /// What this step connected, by mark, to find a movement that is there twice.
-    connected: HashMap<(WalletNo, i64), TransferNo>,
-    /// Pairs with one mark: [`Posting::finish`] looks whether they are one movement.
-    twins: Vec<(TransferNo, TransferNo)>,
+    /// What this step connected, with its mark: [`Posting::finish`] looks whether a movement is there twice.
+    connected: Vec<(WalletNo, i64, TransferNo)>,
     native: Option<AssetNo>,
     /// Of assets whose facts were ever changed.
     versions: HashMap<AssetNo, i64>,
@@ -76,10 +81,10 @@ impl<'a> Posting<'a> {
             now,
             head: next.head.at.number,
             known,
-            balances: HashMap::default(),
+            slots: HashMap::default(),
+            balances: Vec::new(),
             new_assets: HashMap::default(),
-            connected: HashMap::default(),
-            twins: Vec::new(),
+            connected: Vec::new(),
             native: known.assets.get(&AssetKey::Native).map(|native| native.no),
             versions: known
                 .assets
@@ -102,8 +107,8 @@ impl<'a> Posting<'a> {
             return Ok(known);
         }
         match self.new_assets.entry(key) {
-            Slot::Occupied(slot) => Ok(slot.into_mut()),
-            Slot::Vacant(slot) => {
+            Entry::Occupied(slot) => Ok(slot.into_mut()),
+            Entry::Vacant(slot) => {
                 let cursor = &mut self.changes.cursor;
                 let no = AssetNo::nth(cursor.no, cursor.assets).ok_or_else(|| Refused {
                     context: "a new asset".to_owned(),
@@ -170,7 +175,7 @@ impl<'a> Posting<'a> {
 
     /// Connects a side: a new transfer, or one that an earlier block held. The entry is written by
     /// [`Posting::book`], once it is known whether the block settles at once.
-    pub fn connect(&mut self, side: &mut Transfer) -> Result<(), Refused> {
+    pub fn connect(&mut self, side: &mut Transfer, slot: Slot) -> Result<(), Refused> {
         let inconsistent =
             |side: &Transfer| refused(side, EntryKind::Connect, LedgerError::Inconsistent);
         if let Some(known) = self.known.unsettled.same(side) {
@@ -186,16 +191,15 @@ impl<'a> Posting<'a> {
         side.no = TransferNo::nth(cursor.no, cursor.transfers)
             .ok_or_else(|| refused(side, EntryKind::Connect, LedgerError::Overflow))?;
         cursor.transfers += 1;
-        if let Some(twin) = self.connected.insert((side.wallet, side.id.mark()), side.no) {
-            self.twins.push((twin, side.no));
-        }
-        self.apply(side, EntryKind::Connect)
+        self.connected.push((side.wallet, side.id.mark(), side.no));
+        self.apply_at(slot, side, EntryKind::Connect)
     }
 
     /// Connects a side of a block that has settled already.
     pub fn connect_settled(&mut self, side: &mut Transfer) -> Result<(), Refused> {
-        self.connect(side)?;
-        self.apply(side, EntryKind::Settle)
+        let slot = self.slot(side.wallet, side.asset);
+        self.connect(side, slot)?;
+        self.apply_at(slot, side, EntryKind::Settle)
     }
 
     /// Records a connected side for good, settled or not.
@@ -222,41 +226,68 @@ impl<'a> Posting<'a> {
     pub fn entry(&mut self, transfer: &Transfer, kind: EntryKind) {
         if transfer.counted {
             let Transfer { no, amount, .. } = *transfer;
-            self.changes.entries.push(Entry { transfer: no, kind, amount });
+            self.changes.entries.push(LedgerEntry { transfer: no, kind, amount });
         }
     }
 
     /// Changes the balance, for what counts as money.
     pub fn apply(&mut self, transfer: &Transfer, kind: EntryKind) -> Result<(), Refused> {
+        let slot = self.slot(transfer.wallet, transfer.asset);
+        self.apply_at(slot, transfer, kind)
+    }
+
+    /// As [`Posting::apply`], to a balance that was looked up.
+    pub fn apply_at(
+        &mut self,
+        slot: Slot,
+        transfer: &Transfer,
+        kind: EntryKind,
+    ) -> Result<(), Refused> {
         if !transfer.counted {
             return Ok(());
         }
-        let head = self.head;
-        let working = self.working(transfer.wallet, transfer.asset);
-        let position = working.balance.position;
-        working.balance.position = position
+        let working = &mut self.balances[slot.0];
+        working.balance.position = working
+            .balance
+            .position
             .apply(kind, transfer.direction, transfer.amount)
             .map_err(|error| refused(transfer, kind, error))?;
-        working.changed_at = Some(head);
+        working.changed_at = Some(self.head);
         Ok(())
     }
 
-    fn working(&mut self, wallet: WalletNo, asset: AssetNo) -> &mut Working {
-        let known = self.known;
-        self.balances.entry((wallet, asset)).or_insert_with(|| Working {
-            balance: known.balances.get(&(wallet, asset)).copied().unwrap_or_default(),
-            changed_at: None,
+    /// Where this step has a balance; one that has no row yet is empty.
+    pub fn slot(&mut self, wallet: WalletNo, asset: AssetNo) -> Slot {
+        let Self { slots, balances, known, .. } = self;
+        *slots.entry((wallet, asset)).or_insert_with(|| {
+            let balance = known.balances.get(&(wallet, asset)).copied().unwrap_or_default();
+            balances.push(Working { wallet, asset, balance, changed_at: None });
+            Slot(balances.len() - 1)
         })
     }
 
+    pub fn balance_at(&self, slot: Slot) -> Balance {
+        self.balances[slot.0].balance
+    }
+
     pub fn balance(&mut self, wallet: WalletNo, asset: AssetNo) -> Balance {
-        self.working(wallet, asset).balance
+        let slot = self.slot(wallet, asset);
+        self.balance_at(slot)
+    }
+
+    /// Room for what so many sides of movements become.
+    pub fn reserve(&mut self, sides: usize) {
+        self.connected.reserve(sides);
+        self.changes.transfers.reserve(sides);
+        self.changes.entries.reserve(sides);
+        self.changes.events.reserve(sides);
+        self.changes.report.connected.reserve(sides);
     }
 
     /// Takes over what the asset's issuer has frozen. Without a balance there is nothing that could be.
     pub fn set_frozen(&mut self, wallet: WalletNo, asset: AssetNo, frozen: Amount) {
-        let head = self.head;
-        let working = self.working(wallet, asset);
+        let (head, slot) = (self.head, self.slot(wallet, asset));
+        let working = &mut self.balances[slot.0];
         let exists = working.balance.version > 0 || working.changed_at.is_some();
         if exists && working.balance.frozen != frozen {
             working.balance.frozen = frozen;
@@ -266,14 +297,20 @@ impl<'a> Posting<'a> {
 
     /// The event that tells where a transfer stands now, if one does.
     pub fn tell(&mut self, transfer: &Transfer) {
-        let Some(kind) = event_type(transfer) else { return };
-        let balance = self.balance(transfer.wallet, transfer.asset);
+        let slot = self.slot(transfer.wallet, transfer.asset);
+        self.tell_at(slot, transfer, transfer.status);
+    }
+
+    /// The event that tells that a transfer stands as `status` says, if one does, with its balance.
+    pub fn tell_at(&mut self, slot: Slot, transfer: &Transfer, status: Status) {
+        let Some(kind) = event_type(transfer, status) else { return };
+        let balance = self.balance_at(slot);
         let told = TransferTold {
             kind,
             transfer: transfer.no,
             id: transfer.id,
             connection: transfer.connection,
-            status: transfer.status,
+            status,
             and_settled: false,
             position: balance.position,
             locked: balance.locked(),
@@ -303,22 +340,25 @@ impl<'a> Posting<'a> {
     /// # Errors
     /// When one movement was connected twice.
     pub fn finish(mut self) -> Result<Changes, Refused> {
+        self.connected.sort_unstable();
         let transfers = &self.changes.transfers;
         let find = |no| transfers.iter().find(|transfer| transfer.no == no);
-        for (first, second) in &self.twins {
-            if let (Some(first), Some(second)) = (find(*first), find(*second))
+        for pair in self.connected.windows(2) {
+            // Two movements can have one mark.
+            if (pair[0].0, pair[0].1) == (pair[1].0, pair[1].1)
+                && let (Some(first), Some(second)) = (find(pair[0].2), find(pair[1].2))
                 && same_movement(first, second)
             {
                 return Err(refused(second, EntryKind::Connect, LedgerError::Inconsistent));
             }
         }
-        let changed = self.balances.into_iter().filter_map(|((wallet, asset), working)| {
-            let block = working.changed_at?;
-            Some(BalanceChange { wallet, asset, balance: working.balance, block })
+        let changed = self.balances.into_iter().filter_map(|working| {
+            let Working { wallet, asset, balance, changed_at } = working;
+            Some(BalanceChange { wallet, asset, balance, block: changed_at? })
         });
         self.changes.balances = changed.collect();
         // In the order of the table: neighbours are written together.
-        self.changes.balances.sort_unstable_by_key(|change| (change.wallet, change.asset));
+        self.changes.balances.sort_by_cached_key(|change| (change.wallet, change.asset));
         Ok(self.changes)
     }
 }
@@ -326,11 +366,11 @@ impl<'a> Posting<'a> {
 /// Which event tells of a transfer's status. Openings are told by `wallet.activated`; a fee by the balance
 /// in the event of what it was paid for; an adjustment when it is booked, not again when it settles; what is
 /// not money by none.
-pub(super) fn event_type(transfer: &Transfer) -> Option<EventType> {
+pub(super) fn event_type(transfer: &Transfer, status: Status) -> Option<EventType> {
     if !transfer.counted {
         return None;
     }
-    match (transfer.kind, transfer.direction, transfer.status) {
+    match (transfer.kind, transfer.direction, status) {
         (Kind::Opening | Kind::Fee, ..) => None,
         (Kind::Adjustment, _, Status::Settled) if !transfer.is_proven() => None,
         (Kind::Adjustment, ..) => Some(EventType::BalanceAdjusted),

@@ -1,6 +1,5 @@
 //! Balances: what the ledger's steps read and write in sets, and what a user reads of one wallet.
 
-use alloy::primitives::map::HashMap;
 use sqlx::{AssertSqlSafe, FromRow};
 
 use super::{
@@ -14,7 +13,7 @@ use crate::{
     chain::{Address, BlockHash, BlockRef, ChainName, Family},
     clock::Millis,
     id::{TenantId, WalletId},
-    ledger::changes::BalanceChange,
+    ledger::{changes::BalanceChange, known::HashMap},
     model::{AssetNo, Balance, BlockPoint, ChainNo, Position, WalletNo},
 };
 

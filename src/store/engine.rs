@@ -24,6 +24,9 @@ use crate::metrics::Metrics;
 static SQLITE_SCHEMA: Migrator = sqlx::migrate!("migrations/sqlite");
 static POSTGRES_SCHEMA: Migrator = sqlx::migrate!("migrations/postgres");
 
+/// Pages that a connection of SQLite keeps, in KiB: the writer's have to hold what one commit changes.
+const WRITER_CACHE: &str = "-32768";
+const READER_CACHE: &str = "-8192";
 /// How long a statement waits for SQLite's write lock, which another process may hold for a moment.
 const SQLITE_BUSY: Duration = Duration::from_secs(10);
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -237,7 +240,7 @@ impl Engine {
             .foreign_keys(true)
             .busy_timeout(SQLITE_BUSY)
             .statement_cache_capacity(STATEMENTS)
-            .pragma("cache_size", "-65536")
+            .pragma("cache_size", WRITER_CACHE)
             .pragma("wal_autocheckpoint", "4000");
         let open = |error: sqlx::Error| match error {
             sqlx::Error::Database(_) => StoreError::Unusable(format!(
@@ -261,7 +264,8 @@ impl Engine {
                 path.display()
             ))
         })?;
-        let options = options.read_only(true).create_if_missing(false);
+        let options =
+            options.read_only(true).create_if_missing(false).pragma("cache_size", READER_CACHE);
         let snapshots = SqlitePoolOptions::new()
             .max_connections(SNAPSHOTS)
             .acquire_timeout(ACQUIRE_TIMEOUT)

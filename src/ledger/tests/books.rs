@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use alloy::primitives::map::HashMap;
-
 use crate::{
     amount::Amount,
     chain::{
@@ -17,7 +15,7 @@ use crate::{
         Changes, Decision, Known, Replay,
         changes::{AssetChange, TransferUpdate},
         connect::{self, Blocks},
-        known::{Figures, KnownDeployments, MatchedBlock, Watches},
+        known::{Figures, HashMap, KnownDeployments, MatchedBlock, Watches},
         rollback::{self, Gone},
         settle::{self, Compared},
     },
