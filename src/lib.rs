@@ -67,6 +67,8 @@ pub mod random;
 pub mod registry;
 pub mod retention;
 pub mod retry;
+#[cfg(test)]
+mod seeds;
 pub mod store;
 mod string_enum;
 pub mod view;

@@ -1,14 +1,20 @@
 //! One history, one ledger: any order of blocks, reorgs, settlement, faults, restarts and registrations ends
-//! with the chain's own figures. Seeded, so that a failure can be run again.
+//! with the chain's own figures. Seeded, so that a failure can be run again: see [`crate::seeds`].
+//!
+//! These run the whole follower, on every store, which takes some tenths of a second each. The rules alone go
+//! through many more seeds in memory: `ledger::tests::simulation`.
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 
 use super::*;
-use crate::{clock::Millis, follow::backfill::budget::Budget};
+use crate::{clock::Millis, follow::backfill::budget::Budget, seeds};
 
-const SEEDS: u64 = 40;
+/// In which the chain shows every movement.
+const SEEDS: u64 = 60;
+/// In which it does not.
+const UNTRACED_SEEDS: u64 = 30;
 const STEPS: usize = 120;
 
 struct Simulation {
@@ -193,24 +199,22 @@ async fn simulate(seed: u64, untraced: bool, store: &TestStore) {
     }
 }
 
-#[tokio::test]
-async fn one_history_ends_in_the_chains_own_figures_whatever_happens_on_the_way() {
-    for seed in 0..SEEDS {
+fn on_every_store(seed: u64, untraced: bool) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.unwrap().block_on(async {
         for store in TestStore::all().await {
-            println!("seed {seed}");
-            simulate(seed, false, &store).await;
+            simulate(seed, untraced, &store).await;
             store.close().await;
         }
-    }
+    });
 }
 
-#[tokio::test]
-async fn what_no_movement_showed_is_in_the_balances_once_all_has_settled() {
-    for seed in 0..SEEDS / 2 {
-        for store in TestStore::all().await {
-            println!("seed {seed}");
-            simulate(seed, true, &store).await;
-            store.close().await;
-        }
-    }
+#[test]
+fn one_history_ends_in_the_chains_own_figures_whatever_happens_on_the_way() {
+    seeds::each(SEEDS, |seed| on_every_store(seed, false));
+}
+
+#[test]
+fn what_no_movement_showed_is_in_the_balances_once_all_has_settled() {
+    seeds::each(UNTRACED_SEEDS, |seed| on_every_store(seed, true));
 }

@@ -9,10 +9,10 @@ use crate::{
     model::{BlockPoint, Position, Status},
 };
 
-const WALLETS: u8 = 3;
+pub(super) const WALLETS: u8 = 3;
 
 /// What somebody tries to pay; what nobody has is not paid.
-type Wish = (Option<u8>, u8, u64);
+pub(super) type Wish = (Option<u8>, u8, u64);
 
 fn wishes() -> impl Strategy<Value = Vec<Wish>> {
     let wish = (prop::option::of(1..=WALLETS + 1), 1..=WALLETS + 1, 0u64..1000);
@@ -34,19 +34,19 @@ fn honest(wishes: &[Wish], held: &mut [u64], next_tx: &mut u8) -> Vec<Payment> {
     made
 }
 
-fn point(block: &MatchedBlock) -> BlockPoint {
+pub(super) fn point(block: &MatchedBlock) -> BlockPoint {
     (&block.header).into()
 }
 
 /// A chain with what each wallet holds after each block.
 #[derive(Clone)]
-struct Branch {
-    blocks: Vec<(MatchedBlock, Vec<Payment>)>,
-    held: Vec<Vec<u64>>,
+pub(super) struct Branch {
+    pub blocks: Vec<(MatchedBlock, Vec<Payment>)>,
+    pub held: Vec<Vec<u64>>,
 }
 
 impl Branch {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self { blocks: Vec::new(), held: vec![vec![0; usize::from(WALLETS) + 2]] }
     }
 
@@ -54,13 +54,13 @@ impl Branch {
         self.blocks.last().map_or(genesis, |(block, _)| block.header.at)
     }
 
-    fn grow(&mut self, genesis: BlockRef, branch: u8, wishes: &[Wish], next_tx: &mut u8) {
+    pub fn grow(&mut self, genesis: BlockRef, branch: u8, wishes: &[Wish], next_tx: &mut u8) {
         let mut held = self.held.last().unwrap().clone();
         let payments = honest(wishes, &mut held, next_tx);
         self.push(genesis, branch, payments, held);
     }
 
-    fn push(&mut self, genesis: BlockRef, branch: u8, payments: Vec<Payment>, held: Vec<u64>) {
+    pub fn push(&mut self, genesis: BlockRef, branch: u8, payments: Vec<Payment>, held: Vec<u64>) {
         let block = block(header(self.tip(genesis), branch), &payments);
         self.blocks.push((block, payments));
         self.held.push(held);

@@ -1,0 +1,189 @@
+//! A node and a follower at random, seeded: blocks come one by one or in batches, settle inside a batch or
+//! between two, branches come, go and stand again, and a transaction comes back in another block with another
+//! amount. After every commit the ledger is the chain as far as it was connected. See [`crate::seeds`].
+
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+
+use super::{
+    books::{Books, Payment},
+    histories::{Branch, WALLETS, Wish, point},
+};
+use crate::{
+    chain::BlockRef,
+    ledger::known::MatchedBlock,
+    model::{BlockPoint, Position, Status},
+    seeds,
+};
+
+const SEEDS: u64 = 1_000;
+const STEPS: usize = 100;
+/// A payment's transaction is one byte.
+const TRANSACTIONS: u8 = 250;
+
+struct Simulation {
+    random: StdRng,
+    books: Books,
+    genesis: BlockPoint,
+    /// What stands on the node.
+    chain: Branch,
+    /// The branch that stood before.
+    before: Option<Branch>,
+    /// How many of its blocks are connected, and how many are settled.
+    connected: usize,
+    settled: usize,
+    next_tx: u8,
+    next_block: u8,
+}
+
+impl Simulation {
+    fn new(seed: u64) -> Self {
+        let books = Books::new(WALLETS);
+        Self {
+            random: StdRng::seed_from_u64(seed),
+            genesis: books.cursor.head,
+            books,
+            chain: Branch::new(),
+            before: None,
+            connected: 0,
+            settled: 0,
+            next_tx: 0,
+            next_block: 0,
+        }
+    }
+
+    fn wishes(&mut self) -> Vec<Wish> {
+        let most = if self.next_tx < TRANSACTIONS - 4 { 4 } else { 1 };
+        (0..self.random.random_range(0..most))
+            .map(|_| {
+                let from =
+                    self.random.random_bool(0.7).then(|| self.random.random_range(1..=WALLETS + 1));
+                (from, self.random.random_range(1..=WALLETS + 1), self.random.random_range(0..1000))
+            })
+            .collect()
+    }
+
+    /// A number that no other block has, so that no two blocks have one hash.
+    fn block_number(&mut self) -> u8 {
+        self.next_block = self.next_block.checked_add(1).expect("fewer blocks");
+        self.next_block
+    }
+
+    fn mine(&mut self) {
+        let (wishes, number) = (self.wishes(), self.block_number());
+        self.chain.grow(self.genesis.at, number, &wishes, &mut self.next_tx);
+    }
+
+    fn point(&self, height: usize) -> BlockPoint {
+        height.checked_sub(1).map_or(self.genesis, |below| point(&self.chain.blocks[below].0))
+    }
+
+    fn connect(&mut self) {
+        let end = (self.connected + self.random.random_range(1..6)).min(self.chain.blocks.len());
+        if end == self.connected {
+            return;
+        }
+        if self.random.random() {
+            self.settled = self.random.random_range(self.settled..=end);
+        }
+        let blocks: Vec<MatchedBlock> =
+            self.chain.blocks[self.connected..end].iter().map(|(block, _)| block.clone()).collect();
+        self.books.connect(&blocks, self.point(self.settled));
+        self.connected = end;
+    }
+
+    fn settle(&mut self) {
+        let upto = self.random.random_range(self.settled..=self.connected);
+        if upto > self.settled {
+            self.settled = upto;
+            self.books.settle(self.point(upto));
+        }
+    }
+
+    /// Another branch from above the settled block, or the one that stood before.
+    fn reorg(&mut self) {
+        let again = self.before.take().filter(|_| self.random.random_bool(0.4)).and_then(|other| {
+            let same = self.chain.blocks.iter().zip(&other.blocks);
+            let fork = same.take_while(|((a, _), (b, _))| a.header.at == b.header.at).count();
+            (fork >= self.settled).then_some((fork, other))
+        });
+        let (fork, next) = again.unwrap_or_else(|| self.other_branch());
+        if fork < self.connected {
+            self.books.rollback(self.point(fork));
+            self.connected = fork;
+        }
+        self.before = Some(std::mem::replace(&mut self.chain, next));
+    }
+
+    fn other_branch(&mut self) -> (usize, Branch) {
+        let fork = self.random.random_range(self.settled..=self.chain.blocks.len());
+        let mut next = self.chain.clone();
+        let gone = next.blocks.split_off(fork);
+        next.held.truncate(fork + 1);
+        let genesis: BlockRef = self.genesis.at;
+        let mut deposits =
+            gone.iter().flat_map(|(_, paid)| paid).filter(|paid| paid.from.is_none());
+        if let Some(deposit) = deposits.next() {
+            let amount = deposit.amount + self.random.random_range(0..50);
+            let mut held = next.held.last().unwrap().clone();
+            held[usize::from(deposit.to)] += amount;
+            let number = self.block_number();
+            next.push(genesis, number, vec![Payment { amount, ..*deposit }], held);
+        }
+        for _ in 0..self.random.random_range(0..3) {
+            let (wishes, number) = (self.wishes(), self.block_number());
+            next.grow(genesis, number, &wishes, &mut self.next_tx);
+        }
+        (fork, next)
+    }
+
+    fn held(&self, wallet: u8) -> u64 {
+        self.chain.held[self.connected][usize::from(wallet)]
+    }
+
+    fn check(&self) {
+        for wallet in 1..=WALLETS {
+            assert_eq!(self.books.position(wallet).total(), Ok(self.held(wallet).into()));
+            assert_eq!(self.books.replayed(wallet), self.books.position(wallet));
+        }
+    }
+}
+
+fn simulate(seed: u64) {
+    let mut simulation = Simulation::new(seed);
+    for _ in 0..STEPS {
+        match simulation.random.random_range(0..12) {
+            0..4 => simulation.mine(),
+            4..8 => simulation.connect(),
+            8..10 => simulation.settle(),
+            _ => simulation.reorg(),
+        }
+        simulation.check();
+    }
+    while simulation.connected < simulation.chain.blocks.len() {
+        simulation.connect();
+    }
+    if simulation.settled < simulation.connected {
+        simulation.settled = simulation.connected;
+        simulation.books.settle(simulation.point(simulation.settled));
+    }
+    let books = &simulation.books;
+    for wallet in 1..=WALLETS {
+        assert_eq!(books.position(wallet), Position::of(simulation.held(wallet).into()));
+        assert_eq!(books.replayed(wallet), books.position(wallet));
+    }
+    // Each effect and each event is once, and what was told last of a transfer is how it stands.
+    books.effects();
+    books.told();
+    let told = books.last_told();
+    for ((id, _), (status, amount)) in books.standing() {
+        assert_ne!(status, Status::Pending, "all has settled");
+        if !amount.is_zero() {
+            assert_eq!(told.get(&id), Some(&status), "{id:?}");
+        }
+    }
+}
+
+#[test]
+fn whatever_a_node_and_a_follower_do_the_ledger_is_the_chain_that_stands() {
+    seeds::each(SEEDS, simulate);
+}
