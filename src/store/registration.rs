@@ -8,6 +8,7 @@ use super::{
     Conn, StoreError,
     chain::{self, number},
     code, on,
+    rows::Table,
     set::runs,
 };
 use crate::{
@@ -190,48 +191,47 @@ pub async fn insert(
     Err(StoreError::Collision("somebody else registered one of these meanwhile".to_owned()))
 }
 
+static ACCOUNT: Table = Table::upsert(
+    "account",
+    &["id", "tenant_id", "external_id", "created_at", "updated_at"],
+    "ON CONFLICT DO NOTHING",
+);
+
 async fn insert_accounts(
     conn: &mut Conn<'_>,
     rows: &[(AccountKey, AccountId)],
     now: Millis,
 ) -> Result<bool, StoreError> {
-    let mut added = 0;
-    for run in runs(rows) {
-        added += on!(conn, c => {
-            let mut query = QueryBuilder::new(
-                "INSERT INTO account (id, tenant_id, external_id, created_at, updated_at) ",
-            );
-            query.push_values(run, |mut row, ((tenant, external_id), id)| {
-                row.push_bind(*id)
-                    .push_bind(*tenant)
-                    .push_bind(external_id)
-                    .push_bind(now)
-                    .push_bind(now);
-            });
-            query.push(" ON CONFLICT DO NOTHING");
-            query.build().execute(c).await.map(|done| done.rows_affected())
-        })?;
-    }
+    let added = ACCOUNT
+        .write(conn, rows, |row, ((tenant, external_id), id)| {
+            row.push(*id)?;
+            row.push(*tenant)?;
+            row.push(external_id)?;
+            row.push(now)?;
+            row.push(now)
+        })
+        .await?;
     Ok(usize::try_from(added) == Ok(rows.len()))
 }
+
+static ACCOUNT_LOCATOR: Table = Table::upsert(
+    "account_locator",
+    &["tenant_id", "kind", "value", "account_id"],
+    "ON CONFLICT DO NOTHING",
+);
 
 async fn insert_locators(
     conn: &mut Conn<'_>,
     rows: &[(LocatorKey, AccountId)],
 ) -> Result<bool, StoreError> {
-    let mut added = 0;
-    for run in runs(rows) {
-        added += on!(conn, c => {
-            let mut query = QueryBuilder::new(
-                "INSERT INTO account_locator (tenant_id, kind, value, account_id) ",
-            );
-            query.push_values(run, |mut row, ((tenant, kind, value), account)| {
-                row.push_bind(*tenant).push_bind(kind.as_str()).push_bind(value).push_bind(*account);
-            });
-            query.push(" ON CONFLICT DO NOTHING");
-            query.build().execute(c).await.map(|done| done.rows_affected())
-        })?;
-    }
+    let added = ACCOUNT_LOCATOR
+        .write(conn, rows, |row, ((tenant, kind, value), account)| {
+            row.push(*tenant)?;
+            row.push(kind.as_str())?;
+            row.push(value)?;
+            row.push(*account)
+        })
+        .await?;
     Ok(usize::try_from(added) == Ok(rows.len()))
 }
 
@@ -269,6 +269,24 @@ async fn demote(
     Ok(())
 }
 
+static WALLET: Table = Table::upsert(
+    "wallet",
+    &[
+        "id",
+        "tenant_id",
+        "account_id",
+        "family",
+        "address",
+        "kind",
+        "client_reference_id",
+        "nickname",
+        "is_primary",
+        "created_at",
+        "updated_at",
+    ],
+    "RETURNING id, no",
+);
+
 /// Writes new wallets; gives their numbers.
 ///
 /// # Errors
@@ -278,33 +296,39 @@ pub async fn insert_wallets(
     wallets: &[NewWallet],
     now: Millis,
 ) -> Result<BTreeMap<WalletId, WalletNo>, StoreError> {
-    let mut numbers = BTreeMap::new();
-    for run in runs(wallets) {
-        let rows: Vec<(WalletId, i64)> = on!(conn, c => {
-            let mut query = QueryBuilder::new(
-                "INSERT INTO wallet (id, tenant_id, account_id, family, address, kind,
-                                     client_reference_id, nickname, is_primary, created_at, updated_at) ",
-            );
-            query.push_values(run, |mut row, wallet| {
-                row.push_bind(wallet.id)
-                    .push_bind(wallet.tenant_id)
-                    .push_bind(wallet.account_id)
-                    .push_bind(wallet.family.as_str())
-                    .push_bind(wallet.address.as_slice())
-                    .push_bind(wallet.kind.as_str())
-                    .push_bind(&wallet.client_reference_id)
-                    .push_bind(&wallet.nickname)
-                    .push_bind(wallet.is_primary)
-                    .push_bind(now)
-                    .push_bind(now);
-            });
-            query.push(" RETURNING id, no");
-            query.build_query_as().fetch_all(c).await
-        })?;
-        numbers.extend(rows.into_iter().map(|(id, no)| (id, WalletNo(no))));
-    }
-    Ok(numbers)
+    let rows: Vec<(WalletId, i64)> = WALLET
+        .write_returning(conn, wallets, |row, wallet| {
+            row.push(wallet.id)?;
+            row.push(wallet.tenant_id)?;
+            row.push(wallet.account_id)?;
+            row.push(wallet.family.as_str())?;
+            row.push(wallet.address.as_slice())?;
+            row.push(wallet.kind.as_str())?;
+            row.push(&wallet.client_reference_id)?;
+            row.push(&wallet.nickname)?;
+            row.push(wallet.is_primary)?;
+            row.push(now)?;
+            row.push(now)
+        })
+        .await?;
+    Ok(rows.into_iter().map(|(id, no)| (id, WalletNo(no))).collect())
 }
+
+static WATCH: Table = Table::upsert(
+    "watch",
+    &[
+        "chain_no",
+        "address",
+        "wallet_no",
+        "tenant_no",
+        "status",
+        "from_block",
+        "history",
+        "created_at",
+        "updated_at",
+    ],
+    "ON CONFLICT DO NOTHING",
+);
 
 /// Asks for watches of wallets with these numbers; `false` if one of them is there already, and then the
 /// transaction is to be undone.
@@ -323,28 +347,19 @@ pub async fn insert_watches(
         let no = no.ok_or_else(|| StoreError::corrupt("a watch of a wallet that is not there"))?;
         rows.push((watch.key, *no, watch.from_block.map(number).transpose()?));
     }
-    let mut added = 0;
-    for run in runs(&rows) {
-        added += on!(conn, c => {
-            let mut query = QueryBuilder::new(
-                "INSERT INTO watch (chain_no, address, wallet_no, tenant_no, status, from_block, history,
-                                    created_at, updated_at) ",
-            );
-            query.push_values(run, |mut row, ((tenant, chain, address), wallet, from_block)| {
-                row.push_bind(chain.0)
-                    .push_bind(address.as_slice())
-                    .push_bind(wallet.0)
-                    .push_bind(tenant.0)
-                    .push_bind(code::watch_status(WatchStatus::Requested))
-                    .push_bind(*from_block)
-                    .push_bind(from_block.map(|_| HistoryStatus::Wanted.as_str()))
-                    .push_bind(now)
-                    .push_bind(now);
-            });
-            query.push(" ON CONFLICT DO NOTHING");
-            query.build().execute(c).await.map(|done| done.rows_affected())
-        })?;
-    }
+    let added = WATCH
+        .write(conn, &rows, |row, ((tenant, chain, address), wallet, from_block)| {
+            row.push(chain.0)?;
+            row.push(address.as_slice())?;
+            row.push(wallet.0)?;
+            row.push(tenant.0)?;
+            row.push(code::watch_status(WatchStatus::Requested))?;
+            row.push(*from_block)?;
+            row.push(from_block.map(|_| HistoryStatus::Wanted.as_str()))?;
+            row.push(now)?;
+            row.push(now)
+        })
+        .await?;
     Ok(usize::try_from(added) == Ok(watches.len()))
 }
 

@@ -8,6 +8,7 @@ use super::{
     Conn, StoreError,
     chain::number,
     on,
+    rows::Table,
     set::{Ints, runs, sets},
 };
 use crate::{
@@ -65,6 +66,12 @@ pub struct Enlisted {
     pub complete: u64,
 }
 
+static HISTORY_SCAN: Table = Table::upsert(
+    "history_scan",
+    &["chain_no", "tenant_no", "method", "next_number", "next_hash", "wallet_no"],
+    "ON CONFLICT DO NOTHING",
+);
+
 /// Lets histories that nobody looks for yet take part in scans from the blocks at which their watches opened:
 /// `limit` of them at most, oldest wallets first.
 ///
@@ -108,23 +115,16 @@ pub async fn enlist(
         })
         .collect();
     let scans: Vec<_> = scans.into_iter().collect();
-    for run in runs(&scans) {
-        on!(conn, c => {
-            let mut query = QueryBuilder::new(
-                "INSERT INTO history_scan (chain_no, tenant_no, method, next_number, next_hash, wallet_no) ",
-            );
-            query.push_values(run, |mut row, (tenant, number, hash, wallet)| {
-                row.push_bind(chain.0)
-                    .push_bind(*tenant)
-                    .push_bind(method.as_str())
-                    .push_bind(*number)
-                    .push_bind(*hash)
-                    .push_bind(*wallet);
-            });
-            query.push(" ON CONFLICT DO NOTHING");
-            query.build().execute(c).await.map(|_| ())
-        })?;
-    }
+    HISTORY_SCAN
+        .write(conn, &scans, |row, (tenant, number, hash, wallet)| {
+            row.push(chain.0)?;
+            row.push(*tenant)?;
+            row.push(method.as_str())?;
+            row.push(*number)?;
+            row.push(*hash)?;
+            row.push(*wallet)
+        })
+        .await?;
     let wallets = Ints::of(requests.iter().map(|request| request.wallet_no));
     let sql = sets(
         conn,

@@ -1,9 +1,9 @@
-//! Many values in one statement: lists to look up by, and rows to write.
+//! Lists to look up by, in one statement.
 //!
 //! A list is one bound value, so that a statement has one text however long the list is: PostgreSQL takes an
 //! array, SQLite a JSON array that it unpacks by itself. In a text, `IN ints($2)` and `IN blobs($2)` stand for
-//! what the engine needs. Rows go in by multi-row `VALUES`, in runs of a power of two, so that there are few
-//! texts to prepare.
+//! what the engine needs. Lists of several columns go in by multi-row `VALUES`, in runs of a power of two, so
+//! that there are few texts to prepare. [`super::rows`] adds rows.
 
 use std::fmt::Write as _;
 
