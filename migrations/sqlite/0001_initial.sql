@@ -157,6 +157,15 @@ CREATE INDEX watch_scan ON watch (scan_no, from_block) WHERE scan_no IS NOT NULL
 -- A tenant watches an address on a chain once. Also: which wallet that is.
 CREATE UNIQUE INDEX watch_once_per_tenant ON watch (tenant_no, chain_no, address) WHERE status IN (0, 1);
 
+-- How many addresses of a tenant are watched or asked to be on a chain (watch.status 0 and 1), raised and
+-- lowered in the transaction that changes that: counting takes seconds where they are millions.
+CREATE TABLE watch_count (
+    tenant_no INTEGER NOT NULL,
+    chain_no  INTEGER NOT NULL REFERENCES chain (no),
+    addresses INTEGER NOT NULL CONSTRAINT watch_count_not_negative CHECK (addresses >= 0),
+    CONSTRAINT watch_count_key PRIMARY KEY (tenant_no, chain_no)
+) STRICT, WITHOUT ROWID;
+
 -- Histories of one tenant that need the same block next, going down. However many they are, one row moves them
 -- all on.
 CREATE TABLE history_scan (

@@ -1,6 +1,6 @@
 //! `GET /v1/chains`: where each chain stands.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use axum::{Json, extract::State};
 use serde::Serialize;
@@ -15,9 +15,8 @@ use super::{
     page::Page,
 };
 use crate::{
-    chain::{ChainName, Family},
-    id::TenantId,
-    store::{chain, wallet},
+    chain::Family,
+    store::{chain, watch_count},
     view::BlockView,
 };
 
@@ -50,20 +49,8 @@ pub struct ChainView {
     pub lag_seconds: Option<f64>,
     /// Why the chain stands still until a person acts.
     pub halted: Option<String>,
-    /// How many addresses of yours are watched here; up to half a minute old.
+    /// How many addresses of yours are watched here.
     pub registered_addresses: i64,
-}
-
-async fn counts(app: &App, tenant: TenantId) -> Result<Arc<BTreeMap<ChainName, i64>>, Problem> {
-    let now = app.clock.now();
-    if let Some(counts) = app.counts.get(&tenant, now) {
-        return Ok(counts);
-    }
-    let mut session = app.db.read().await?;
-    let rows = wallet::watched_per_chain(&mut session.conn(), tenant).await?;
-    let counts = Arc::new(rows.into_iter().collect());
-    app.counts.put(tenant, Arc::clone(&counts), now);
-    Ok(counts)
 }
 
 /// Chains and where they stand
@@ -75,10 +62,10 @@ pub(super) async fn list(
     caller: Caller,
 ) -> Result<Json<Page<ChainView>>, Problem> {
     let tenant = caller.need(Scope::WalletsRead)?;
-    let counts = counts(&app, tenant).await?;
-    let cursors = {
+    let (counts, cursors) = {
         let mut session = app.db.read().await?;
-        chain::cursors(&mut session.conn()).await?
+        let conn = &mut session.conn();
+        (watch_count::per_chain(conn, tenant).await?, chain::cursors(conn).await?)
     };
     let view = |config: &crate::config::ChainConfig| {
         let cursor = cursors.iter().find(|cursor| cursor.chain == config.name);

@@ -27,7 +27,7 @@ mod transfer;
 pub mod wallet;
 mod write;
 
-use std::{collections::BTreeMap, convert::Infallible, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use axum::{Router, extract::DefaultBodyLimit, middleware, serve::ListenerExt as _};
 use tokio::net::TcpListener;
@@ -40,7 +40,7 @@ use crate::{
     chain::ChainName,
     clock::{Clock, Millis},
     config::{ChainConfig, Config},
-    id::{Ids, TenantId},
+    id::Ids,
     metrics::Metrics,
     random::Random,
     store::Db,
@@ -52,9 +52,6 @@ pub const KEY_LIFETIME: Duration = Duration::from_secs(5);
 const KEYS: usize = 10_000;
 /// Assets change when a daemon starts with another configuration.
 const ASSETS_LIFETIME: Duration = Duration::from_secs(10);
-/// Counting a tenant's watches reads an index range as long as they are many.
-const COUNTS_LIFETIME: Duration = Duration::from_secs(30);
-const COUNTS: usize = 10_000;
 /// How long a stop waits for requests under way; whoever has not sent a whole request by then is cut off.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -81,7 +78,6 @@ struct App {
     config: Arc<Config>,
     callers: Cache<[u8; 32], Caller>,
     assets: Cache<(), Arc<AssetIndex>>,
-    counts: Cache<TenantId, Arc<BTreeMap<ChainName, i64>>>,
     registrations: batch::Queue<wallet::Register>,
 }
 
@@ -168,7 +164,6 @@ impl Api {
             config: self.config,
             callers: Cache::new(KEYS, KEY_LIFETIME),
             assets: Cache::new(1, ASSETS_LIFETIME),
-            counts: Cache::new(COUNTS, COUNTS_LIFETIME),
             registrations,
         };
         (Arc::new(app), registering)

@@ -38,6 +38,7 @@ pub(crate) mod testing;
 pub mod transfer;
 pub mod wallet;
 pub mod watch;
+pub mod watch_count;
 pub mod watch_load;
 
 pub(crate) use engine::on;

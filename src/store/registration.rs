@@ -10,6 +10,7 @@ use super::{
     code, on,
     rows::Table,
     set::runs,
+    watch_count,
 };
 use crate::{
     chain::{Address, ChainName, Family},
@@ -360,7 +361,12 @@ pub async fn insert_watches(
             row.push(now)
         })
         .await?;
-    Ok(usize::try_from(added) == Ok(watches.len()))
+    if usize::try_from(added) != Ok(watches.len()) {
+        return Ok(false);
+    }
+    let counted = watches.iter().map(|NewWatch { key: (tenant, chain, _), .. }| (*tenant, *chain));
+    watch_count::add(conn, counted).await?;
+    Ok(true)
 }
 
 #[cfg(test)]

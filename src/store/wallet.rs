@@ -7,12 +7,14 @@ use sqlx::{AssertSqlSafe, FromRow};
 
 pub(in crate::store) use self::filter::bind_filter;
 pub use self::filter::{AccountFilter, WalletFilter};
-use super::{Conn, StoreError, code, on};
+use super::{Conn, StoreError, code, on, watch_count};
 use crate::{
     chain::{Address, ChainName, Family, HistoryMethod},
     clock::Millis,
     id::{AccountId, TenantId, WalletId},
-    model::{HistoryStatus, SafeFacts, Wallet, WalletChain, WalletKind, WalletNo},
+    model::{
+        ChainNo, HistoryStatus, SafeFacts, TenantNo, Wallet, WalletChain, WalletKind, WalletNo,
+    },
 };
 
 #[derive(FromRow)]
@@ -321,35 +323,21 @@ pub async fn delete(
     if changed != 1 {
         return Ok(false);
     }
-    on!(conn, c => sqlx::query(
+    let ended: Vec<(i64, i64)> = on!(conn, c => sqlx::query_as(
         "UPDATE watch
          SET status = CASE status WHEN 1 THEN 2 ELSE 3 END, updated_at = $2
-         WHERE wallet_no = (SELECT no FROM wallet WHERE id = $1) AND status IN (0, 1)",
+         WHERE wallet_no = (SELECT no FROM wallet WHERE id = $1) AND status IN (0, 1)
+         RETURNING tenant_no, chain_no",
     )
     .bind(id)
     .bind(now)
-    .execute(c)
-    .await
-    .map(|_| ()))?;
-    Ok(true)
-}
-
-/// How many addresses the tenant watches or asked to watch on each chain.
-///
-/// # Errors
-/// [`StoreError`] of the engine.
-pub async fn watched_per_chain(
-    conn: &mut Conn<'_>,
-    tenant: TenantId,
-) -> Result<Vec<(ChainName, i64)>, StoreError> {
-    let rows: Vec<(String, i64)> = on!(conn, c => sqlx::query_as(
-        "SELECT n.name, COUNT(*) FROM watch w JOIN chain n ON n.no = w.chain_no
-         WHERE w.tenant_no = (SELECT no FROM tenant WHERE id = $1) AND w.status IN (0, 1) GROUP BY n.name",
-    )
-    .bind(tenant)
     .fetch_all(c)
     .await)?;
-    Ok(rows.into_iter().map(|(chain, count)| (ChainName::new(&chain), count)).collect())
+    if let Some((tenant, _)) = ended.first() {
+        let chains: Vec<ChainNo> = ended.iter().map(|(_, chain)| ChainNo(*chain)).collect();
+        watch_count::withdraw(conn, TenantNo(*tenant), &chains).await?;
+    }
+    Ok(true)
 }
 
 /// What the chain's follower does when it opens a watch, as far as the API can see it.

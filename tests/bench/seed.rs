@@ -54,6 +54,11 @@ const TABLES: &[Table] = &[
     },
 ];
 
+/// What is counted of the watches.
+const COUNT: &str = "DELETE FROM watch_count;
+    INSERT INTO watch_count (tenant_no, chain_no, addresses)
+    SELECT tenant_no, chain_no, COUNT(*) FROM watch WHERE status IN (0, 1) GROUP BY tenant_no, chain_no";
+
 /// Adds the wallets `from` to `to` (not included), each a copy of one that is there. No daemon may run on the
 /// store meanwhile.
 pub async fn wallets(store: &Store, from: u64, to: u64) -> anyhow::Result<()> {
@@ -100,6 +105,7 @@ async fn sqlite(mut c: SqliteConnection, from: u64, to: u64) -> anyhow::Result<(
         }
         tx.commit().await?;
     }
+    c.execute(COUNT).await?;
     Ok(c.close().await?)
 }
 
@@ -150,6 +156,7 @@ async fn postgres(mut c: PgConnection, from: u64, to: u64) -> anyhow::Result<()>
         // As the server would by itself, a moment later.
         c.execute(AssertSqlSafe(format!("VACUUM ANALYZE {name}"))).await?;
     }
+    c.execute(COUNT).await?;
     c.execute("CHECKPOINT").await?;
     Ok(c.close().await?)
 }
