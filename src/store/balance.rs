@@ -202,7 +202,7 @@ impl RawHolding {
     }
 }
 
-/// The statement up to its conditions.
+/// The statement up to its conditions. `+ 0`: PostgreSQL would read the index of all open watches for one wallet's.
 macro_rules! select {
     ($wallets:literal, $rest:literal) => {
         concat!(
@@ -210,7 +210,7 @@ macro_rules! select {
                     c.head_time, c.settled_number, c.settled_hash, c.settled_time, b.asset_no, b.settled,
                     b.incoming, b.outgoing, b.held, b.frozen, b.updated_at
              FROM ", $wallets, " w
-             LEFT JOIN watch t ON t.wallet_no = w.no AND t.status = 1
+             LEFT JOIN watch t ON t.wallet_no = w.no AND t.status + 0 = 1
              LEFT JOIN chain n ON n.no = t.chain_no
              LEFT JOIN chain_cursor c ON c.chain_no = t.chain_no
              LEFT JOIN balance b ON b.wallet_no = w.no AND b.asset_no >= (t.chain_no << 32)
