@@ -9,7 +9,7 @@ use std::{
 
 use prometheus::HistogramVec;
 use sqlx::{
-    Connection as _, PgConnection, PgPool, SqliteConnection, SqlitePool,
+    PgConnection, PgPool, SqliteConnection, SqlitePool,
     migrate::{MigrateError, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
@@ -39,8 +39,6 @@ const POSTGRES_READERS: usize = 16;
 const POSTGRES_CONNECTIONS: u32 = 16;
 /// Texts whose plans a connection remembers; more than it ever sees.
 const STATEMENTS: usize = 256;
-/// A connection that rested longer is asked for a sign of life before it is used.
-const RESTED: Duration = Duration::from_secs(1);
 
 /// The store: SQLite in a file, or a PostgreSQL server. Cloning shares its connections.
 #[derive(Clone)]
@@ -193,7 +191,7 @@ impl Db {
     /// A database of its own on a PostgreSQL server.
     #[cfg(test)]
     pub async fn create_for_test(server: &str, name: &str, metrics: &Metrics) -> Self {
-        use sqlx::AssertSqlSafe;
+        use sqlx::{AssertSqlSafe, Connection as _};
         let mut admin = PgConnection::connect(server).await.expect("the test server");
         let sql = format!("CREATE DATABASE {name}");
         sqlx::query(AssertSqlSafe(sql)).execute(&mut admin).await.expect("a database");
@@ -204,7 +202,7 @@ impl Db {
     /// Ends what [`Db::create_for_test`] made, with its connections.
     #[cfg(test)]
     pub async fn drop_for_test(server: &str, name: &str) {
-        use sqlx::AssertSqlSafe;
+        use sqlx::{AssertSqlSafe, Connection as _};
         let mut admin = PgConnection::connect(server).await.expect("the test server");
         let sql = format!("DROP DATABASE {name} WITH (FORCE)");
         sqlx::query(AssertSqlSafe(sql)).execute(&mut admin).await.expect("it is dropped");
@@ -287,15 +285,6 @@ impl Engine {
         let pool = PgPoolOptions::new()
             .max_connections(POSTGRES_CONNECTIONS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
-            .test_before_acquire(false)
-            .before_acquire(|connection, about| {
-                Box::pin(async move {
-                    if about.idle_for > RESTED {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
             .connect_with(options.clone())
             .await?;
         let readers = Readers::new(options, POSTGRES_READERS, ACQUIRE_TIMEOUT);
