@@ -151,8 +151,11 @@ async fn filtered(ready: &Ready, filter: &str, most: u64) -> anyhow::Result<Vec<
         let asked = Instant::now();
         let answer = connection.get(&path, &daemon.key).await?;
         latencies.push(asked.elapsed());
-        let listed = answer.json::<Page<'_>>()?.data.len() as u64;
-        ensure!(listed == most, "{filter}: {listed} transfers instead of {most}");
+        let page: Page<'_> = answer.json()?;
+        let listed = page.data.len() as u64;
+        // A page looks at so many rows at most: a short one says where to go on.
+        let goes_on = listed < most && page.next_cursor.is_some();
+        ensure!(listed == most || goes_on, "{filter}: {listed} transfers instead of {most}");
     }
     Ok(latencies)
 }
