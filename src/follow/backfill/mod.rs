@@ -46,8 +46,8 @@ const FIRST_COMMIT: usize = 2_000;
 const RANGES_PER_TURN: u64 = 16;
 /// Blocks of a turn where only those that an index names are read.
 const BLOCKS_PER_SEARCH: u64 = 100_000;
-/// Histories that begin to be looked for in one transaction.
-const ENLISTED_AT_ONCE: i64 = 2_000;
+/// Histories that begin to be looked for in one transaction: in tests so few that some always fill it.
+const ENLISTED_AT_ONCE: i64 = if cfg!(test) { 2 } else { 2_000 };
 /// See [`Follower::in_flight`].
 const MAX_IN_FLIGHT: usize = 4;
 /// How often it is told how far a long history is.
@@ -265,6 +265,8 @@ impl Follower {
                 i64::try_from(new.len()).is_ok_and(|count| count >= ENLISTED_AT_ONCE);
             self.backfill.wanted.write().extend(new);
             if self.backfill.opened {
+                // Whether or not more of them follow, the scans are others than those that are known.
+                self.backfill.loaded = false;
                 self.wake_up.notify_one();
                 return Ok(false);
             }
