@@ -29,8 +29,6 @@ pub mod idempotency;
 pub mod key;
 pub mod ownership;
 pub mod participant;
-#[cfg(test)]
-mod plans;
 pub mod registration;
 pub mod retention;
 pub mod safe;

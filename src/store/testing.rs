@@ -75,7 +75,6 @@ impl TryFrom<RawStored> for StoredTransfer {
 impl TestStore {
     /// One store per engine that can be tested here.
     pub async fn all() -> Vec<Self> {
-        super::plans::record_if_asked();
         let folder = tempfile::tempdir().unwrap();
         let db = Db::open(&format!("sqlite://{}/t.db", folder.path().display()), &Metrics::new())
             .await
