@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The maps of a step. Their keys are chosen by strangers, so the hash has a seed of this process; the standard
-/// library's would cost a third of all deciding.
+/// library's hash is several times as slow.
 pub type HashMap<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
 /// As [`HashMap`].
 pub type HashSet<K> = std::collections::HashSet<K, foldhash::fast::RandomState>;

@@ -343,13 +343,16 @@ impl<'a> Posting<'a> {
         self.connected.sort_unstable();
         let transfers = &self.changes.transfers;
         let find = |no| transfers.iter().find(|transfer| transfer.no == no);
-        for pair in self.connected.windows(2) {
-            // Two movements can have one mark.
-            if (pair[0].0, pair[0].1) == (pair[1].0, pair[1].1)
-                && let (Some(first), Some(second)) = (find(pair[0].2), find(pair[1].2))
-                && same_movement(first, second)
-            {
-                return Err(refused(second, EntryKind::Connect, LedgerError::Inconsistent));
+        // Two movements can have one mark, so those that share it are compared with each other.
+        for alike in self.connected.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
+            for (index, (.., first)) in alike.iter().enumerate() {
+                for (.., second) in &alike[index + 1..] {
+                    if let (Some(first), Some(second)) = (find(*first), find(*second))
+                        && same_movement(first, second)
+                    {
+                        return Err(refused(second, EntryKind::Connect, LedgerError::Inconsistent));
+                    }
+                }
             }
         }
         let changed = self.balances.into_iter().filter_map(|working| {

@@ -12,7 +12,7 @@ use crate::{
     event::{NewEvent, Told},
     id::{EventId, TenantId, TransferId, WalletId},
     ledger::{
-        Changes, Decision, Known, Replay,
+        Changes, Decision, Known, Refused, Replay,
         changes::{AssetChange, TransferUpdate},
         connect::{self, Blocks},
         known::{Figures, HashMap, KnownDeployments, MatchedBlock, Watches},
@@ -161,6 +161,17 @@ impl Books {
     }
 
     pub fn connect(&mut self, blocks: &[MatchedBlock], settled: BlockPoint) {
+        match self.decide(blocks, settled).expect("an honest history is bookable") {
+            Decision::Commit(changes) => self.write(*changes),
+            Decision::Ask(short) => panic!("an honest history explains itself: {short:?}"),
+        }
+    }
+
+    pub fn decide(
+        &self,
+        blocks: &[MatchedBlock],
+        settled: BlockPoint,
+    ) -> Result<Decision, Refused> {
         let pending = if settled.at.number > self.cursor.settled.at.number {
             self.pending(0, settled.at.number)
         } else {
@@ -170,12 +181,7 @@ impl Books {
         let input = Blocks { blocks, settled, figures: &figures };
         let known = self.known();
         let safes = KnownDeployments::default();
-        let decision =
-            connect::connect(&self.chain, &self.cursor, &known, safes, pending, input, NOW);
-        match decision.expect("an honest history is bookable") {
-            Decision::Commit(changes) => self.write(*changes),
-            Decision::Ask(short) => panic!("an honest history explains itself: {short:?}"),
-        }
+        connect::connect(&self.chain, &self.cursor, &known, safes, pending, input, NOW)
     }
 
     pub fn settle(&mut self, settled: BlockPoint) {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::books::{Books, Payment, block, header};
 use crate::{
     chain::BlockRef,
-    ledger::known::MatchedBlock,
+    ledger::{LedgerError, known::MatchedBlock},
     model::{BlockPoint, Position, Status},
 };
 
@@ -207,4 +207,17 @@ proptest! {
         prop_assert!(books.standing().values().all(|(status, _)| *status != Status::Settled
             || settled > 0));
     }
+}
+
+#[test]
+fn a_movement_that_a_commit_holds_twice_is_refused_wherever_it_stands() {
+    let books = Books::new(WALLETS);
+    let genesis = books.cursor.settled;
+    let payment = |tx, to| Payment { tx, from: None, to, amount: 5 };
+    let first = block(header(genesis.at, 0), &[payment(1, 1), payment(2, 1), payment(1, 2)]);
+    let next = |payments: &[Payment]| block(header(first.header.at, 0), payments);
+    let decide = |block| books.decide(&[first.clone(), block], genesis);
+    assert!(decide(next(&[payment(3, 1), payment(4, 1)])).is_ok());
+    let error = decide(next(&[payment(3, 1), payment(1, 1)])).unwrap_err();
+    assert_eq!(error.error, LedgerError::Inconsistent);
 }
