@@ -58,8 +58,9 @@ struct Contents {
 
 impl TestStore {
     async fn contents(&self, tenant: TenantId, endpoint: EndpointId) -> Contents {
-        let mut session = self.db.read().await.unwrap();
-        let mut conn = session.conn();
+        // Of one state: the commit of a run that was dropped may still be under way.
+        let mut snapshot = self.db.snapshot().await.unwrap();
+        let mut conn = snapshot.conn();
         let positions = on!(&mut conn, c => sqlx::query_scalar(
             "SELECT position FROM event
              WHERE tenant_no = (SELECT no FROM tenant WHERE id = $1) ORDER BY position",
@@ -71,7 +72,7 @@ impl TestStore {
         )
         .bind(tenant).fetch_one(c).await)
         .unwrap();
-        drop(session);
+        drop(snapshot);
         let pending = self.count(endpoint, DeliveryStatus::Pending).await;
         let delivered = self.count(endpoint, DeliveryStatus::Delivered).await;
         let failed = self.count(endpoint, DeliveryStatus::Failed).await;
