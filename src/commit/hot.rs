@@ -2,7 +2,7 @@
 //!
 //! The chain's follower is the only one who changes its balances and watches, so what a commit has left is what the
 //! next one finds. What others may change (holds) raises a balance's version: the write is refused then, and
-//! everything is read anew. After any doubt nothing is kept.
+//! everything is read anew. Changes are taken over when they are decided; if they are not written, nothing is kept.
 
 use crate::{
     chain::{Address, AssetKey},
@@ -24,15 +24,20 @@ pub(super) struct Hot {
     pub known: Known,
     /// Wallets all of whose balances are known.
     wallets: HashSet<WalletNo>,
-    /// What the newest commit has left: whoever builds upon another cursor knows nothing.
+    /// What the newest changes leave: whoever builds upon another cursor knows nothing.
     cursor: Option<Cursor>,
 }
 
 impl Hot {
+    /// Whether what is known is what `cursor` builds upon, and stays when a step begins.
+    pub fn continues(&self, cursor: &Cursor) -> bool {
+        let full = self.known.watches.len() > MOST || self.wallets.len() > MOST;
+        !full && self.cursor.as_ref() == Some(cursor)
+    }
+
     /// Makes ready for a step that builds upon `cursor`.
     pub fn begin(&mut self, cursor: &Cursor) {
-        let full = self.known.watches.len() > MOST || self.wallets.len() > MOST;
-        if full || self.cursor.as_ref() != Some(cursor) {
+        if !self.continues(cursor) {
             *self = Self { cursor: Some(cursor.clone()), ..Self::default() };
         }
         self.known.unsettled = Unsettled::default();
@@ -81,8 +86,8 @@ impl Hot {
         self.known.assets.extend(assets.into_iter().map(|asset| (asset.key, asset)));
     }
 
-    /// Takes over what was written.
-    pub fn committed(&mut self, changes: &Changes) {
+    /// Takes over what was decided.
+    pub fn take_over(&mut self, changes: &Changes) {
         let watches = &changes.watches;
         let moved = !watches.opened.is_empty()
             || !watches.closed.is_empty()

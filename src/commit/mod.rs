@@ -5,6 +5,7 @@
 //! none. Loading and writing take a fixed number of statements each, however many rows. After any error the
 //! caller reads the cursor again: it never assumes.
 
+mod connect;
 mod hot;
 mod load;
 mod report;
@@ -12,6 +13,7 @@ mod write;
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
+pub use connect::Pipeline;
 use hot::Hot;
 use tokio::sync::Mutex;
 use write::Written;
@@ -22,12 +24,11 @@ use crate::{
     config::ChainConfig,
     id::Ids,
     ledger::{
-        Changes, Decision, Refused,
+        Changes, Refused,
         backfill::{self, Range, ScanMove},
         changes::HistoryEnd,
-        connect::{self, Blocks},
         deployments::{self, Examined},
-        known::{Figures, MatchedBlock, Shortage},
+        known::Shortage,
         opening::{self, Opening},
         reconcile, rollback, settle,
     },
@@ -177,44 +178,6 @@ impl Committer {
         Ok((tx, cursor))
     }
 
-    /// Connects `blocks` (each the child of the one before, the first of `cursor.head`) and settles up to
-    /// `settled`, one of them or the block that is settled already. What settles is compared with nothing:
-    /// that is [`Committer::settle`].
-    ///
-    /// `figures` holds the chain's own balances for shortages that an earlier try returned.
-    pub async fn connect(
-        &self,
-        cursor: &Cursor,
-        blocks: &[MatchedBlock],
-        settled: BlockPoint,
-        figures: &Figures,
-    ) -> Result<Committed, CommitError> {
-        let input = Blocks { blocks, settled, figures };
-        let mut tries = Tries::new("connect", "commit");
-        let committed = loop {
-            let mut hot = self.hot.lock().await;
-            let (safes, pending) = self.step().for_blocks(cursor, &input, &mut hot).await?;
-            tries.loaded(self);
-            let (info, now) = (&*self.chain, self.clock.now());
-            let decision = connect::connect(info, cursor, &hot.known, safes, pending, input, now)?;
-            tries.decided(self);
-            match decision {
-                Decision::Ask(short) => return Err(CommitError::Short(short)),
-                Decision::Commit(changes) => {
-                    if let Some(committed) = self.write_with(*changes, &mut tries, &mut hot).await?
-                    {
-                        break committed;
-                    }
-                }
-            }
-        };
-        self.metrics
-            .blocks_applied_total
-            .with_label_values(&[self.chain.name.as_str()])
-            .inc_by(blocks.len() as u64);
-        Ok(committed)
-    }
-
     /// Settles up to `settled`, a block at or below the cursor's head, and takes over what the chain itself
     /// says after exactly that block of the balances that settle.
     pub async fn settle(
@@ -232,7 +195,8 @@ impl Committer {
             let compared = settle::Compared { figures, proofs: &proofs };
             let (info, now) = (&*self.chain, self.clock.now());
             let changes = settle::settle(info, cursor, known, pending, settled, compared, now)?;
-            if let Some(committed) = self.write_with(changes, &mut tries, &mut hot).await? {
+            drop(hot);
+            if let Some(committed) = self.write(changes, &mut tries).await? {
                 return Ok(committed);
             }
         }
@@ -451,26 +415,25 @@ impl Committer {
         load::Step::new(&self.db, &self.chain)
     }
 
+    /// Writes what was decided. `None` if something that was read has changed meanwhile: load and decide again.
     async fn write(
         &self,
         changes: Changes,
         tries: &mut Tries,
     ) -> Result<Option<Committed>, CommitError> {
-        let mut hot = self.hot.lock().await;
-        self.write_with(changes, tries, &mut hot).await
+        self.hot.lock().await.take_over(&changes);
+        self.write_taken_over(changes, tries).await
     }
 
-    /// Writes what was decided. `None` if something that was read has changed meanwhile: load and decide again.
-    async fn write_with(
+    /// As [`Committer::write`], where later decisions count on these changes already.
+    async fn write_taken_over(
         &self,
         changes: Changes,
         tries: &mut Tries,
-        hot: &mut Hot,
     ) -> Result<Option<Committed>, CommitError> {
         let written = self.db.run_tx(tries.transaction, |tx| self.write_in(tx, &changes)).await;
-        match &written {
-            Ok(_) => hot.committed(&changes),
-            Err(_) => hot.forget(),
+        if written.is_err() {
+            self.hot.lock().await.forget();
         }
         match written {
             Err(CommitError::Store(StoreError::Stale(why))) if tries.left > 0 => {

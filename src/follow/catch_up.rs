@@ -1,4 +1,5 @@
-//! Far behind the head: ranges are fetched ahead, and committed in as large pieces as have come.
+//! Far behind the head: ranges are fetched ahead, and committed in as large pieces as have come, one written while
+//! the next is decided.
 
 use std::{
     sync::Arc,
@@ -10,14 +11,23 @@ use futures::FutureExt as _;
 use super::{Follower, TurnError, decide, prefetch::Prefetch, settle};
 use crate::{
     chain::{Block, Header, Settlement},
+    commit::{CommitError, Pipeline},
     ledger::known::MatchedBlock,
-    model::Cursor,
+    model::{BlockPoint, Cursor},
 };
 
 /// What one commit takes at most while catching up, if it has come already: movements that somebody watches, and
 /// blocks. More would be quicker still, and take memory.
 const MOST_MOVEMENTS: usize = 10_000;
 const MOST_BLOCKS: usize = 2_000;
+
+/// How catching up ended.
+enum End {
+    /// At the head that was aimed for, or where the node had no more.
+    Reached,
+    /// The next block is not the child of the newest one.
+    OtherBranch,
+}
 
 impl Follower {
     /// Fetches ahead and commits in batches up to `head`.
@@ -26,10 +36,30 @@ impl Follower {
         cursor: &Cursor,
         head: &Header,
     ) -> Result<(), TurnError> {
+        let mut pipeline = Pipeline::new(self.committer.clone());
+        let ended = self.catch_up_in(&mut pipeline, cursor, head).await;
+        // Whatever ended it: what is being written counts, and what was decided upon it only with it.
+        self.finish(&mut pipeline).await?;
+        match ended? {
+            End::Reached => Ok(()),
+            End::OtherBranch => {
+                let cursor = self.current()?;
+                self.reorganize(&cursor).await
+            }
+        }
+    }
+
+    async fn catch_up_in(
+        &mut self,
+        pipeline: &mut Pipeline,
+        cursor: &Cursor,
+        head: &Header,
+    ) -> Result<End, TurnError> {
         let said = match self.config.settlement {
             Settlement::Tag(tag) => self.source.settled(tag).await?.map(|header| header.at.number),
             Settlement::Confirmations(depth) => Some(head.at.number.saturating_sub(depth)),
         };
+        // What the commits so far will have left, with the one that is being written.
         let mut cursor = cursor.clone();
         let mut prefetch = Prefetch::new(
             Arc::clone(&self.source),
@@ -38,38 +68,38 @@ impl Follower {
             self.config.batch_blocks,
         );
         let begun = (cursor.head.at.number, Instant::now());
-        let mut reported = begun;
+        let mut reported = Instant::now();
         let mut waiting = None;
         loop {
             let blocks = match waiting.take() {
                 Some(blocks) => blocks,
                 None => match prefetch.next().await? {
                     Some(blocks) => blocks,
-                    None => return Ok(()),
+                    None => return Ok(End::Reached),
                 },
             };
             if let Err(index) =
                 decide::links(&cursor.head.at, blocks.iter().map(|block| &block.header))
             {
-                drop(prefetch);
                 if index == 0 {
-                    return self.reorganize(&cursor).await;
+                    return Ok(End::OtherBranch);
                 }
                 return Err(TurnError::Retry("the node changed branches while it was read".into()));
             }
             let mut matched = self.matched(blocks).await?;
             let more = self.take_more(&mut prefetch, &mut matched, head.at.number).await;
             let settled = settle::settled_in(&cursor, &matched, said, head.at.number);
-            self.connect(&cursor, &matched, settled).await?;
+            cursor = self.connect_in(pipeline, &cursor, Arc::new(matched), settled).await?;
             // What came of the rest counts only after what was good before it.
             waiting = more?;
             if self.wake_up.notified().now_or_never().is_some() {
+                self.finish(pipeline).await?;
                 let at = self.current()?;
                 self.registrations(&at).await?;
+                cursor = self.current()?;
             }
-            cursor = self.current()?;
             self.gauge_progress();
-            if reported.1.elapsed() > Duration::from_secs(10) {
+            if reported.elapsed() > Duration::from_secs(10) {
                 let (from, since) = begun;
                 let done = cursor.head.at.number - from;
                 tracing::info!(
@@ -79,9 +109,42 @@ impl Follower {
                     blocks_per_second = done / since.elapsed().as_secs().max(1),
                     "catching up"
                 );
-                reported = (cursor.head.at.number, Instant::now());
+                reported = Instant::now();
             }
         }
+    }
+
+    /// Begins to commit what continues `cursor`; gives the cursor that this will have left.
+    async fn connect_in(
+        &mut self,
+        pipeline: &mut Pipeline,
+        cursor: &Cursor,
+        matched: Arc<Vec<MatchedBlock>>,
+        settled: BlockPoint,
+    ) -> Result<Cursor, TurnError> {
+        match pipeline.connect(cursor, Arc::clone(&matched), settled).await {
+            Ok(next) => {
+                if let Some(written) = pipeline.written() {
+                    self.committed(&written);
+                }
+                Ok(next)
+            }
+            Err(CommitError::Short(_)) => {
+                // The chain is to be asked, block by block.
+                self.finish(pipeline).await?;
+                self.connect(cursor, &matched, settled).await?;
+                self.current()
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Waits until nothing is being written, and takes it over.
+    async fn finish(&mut self, pipeline: &mut Pipeline) -> Result<(), TurnError> {
+        if let Some(written) = pipeline.finish().await? {
+            self.committed(&written);
+        }
+        Ok(())
     }
 
     /// Adds ranges that have come already to what is committed next: the rows of one commit are written
