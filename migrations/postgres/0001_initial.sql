@@ -454,11 +454,11 @@ CREATE TABLE event (
     -- The transfer that it tells of, and how that stood, as in transfer.status.
     transfer_no   BIGINT,
     status        SMALLINT,
-    -- The balance after all of the transfer's block.
+    -- The balance after all of the transfer's block; null is zero.
     settled       NUMERIC(78,0),
     incoming      NUMERIC(78,0),
     outgoing      NUMERIC(78,0),
-    -- What of the balance could not be spent.
+    -- What of the balance could not be spent; null is zero.
     locked        NUMERIC(78,0),
     -- The newest applied block, from which confirmations are counted.
     head_number   BIGINT,

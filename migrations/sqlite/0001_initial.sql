@@ -454,11 +454,11 @@ CREATE TABLE event (
     -- The transfer that it tells of, and how that stood, as in transfer.status.
     transfer_no   INTEGER,
     status        INTEGER,
-    -- The balance after all of the transfer's block.
+    -- The balance after all of the transfer's block; null is zero.
     settled       BLOB,
     incoming      BLOB,
     outgoing      BLOB,
-    -- What of the balance could not be spent.
+    -- What of the balance could not be spent; null is zero.
     locked        BLOB,
     -- The newest applied block, from which confirmations are counted.
     head_number   INTEGER,

@@ -198,7 +198,7 @@ impl Write for Test {
         let event_id = *test.ids().first().ok_or_else(missing)?;
         event::append(conn, &app.ids, now, &[test]).await?;
         let event = feed::event(conn, tenant, event_id).await?.ok_or_else(missing)?.event;
-        let deliveries = [NewDelivery { endpoint: self.0, event }];
+        let deliveries = [NewDelivery::new(self.0, &event)];
         let made = delivery::insert(conn, &app.ids, now, tenant, &deliveries).await?;
         let delivery_id = *made.first().ok_or_else(missing)?;
         Answer::new(StatusCode::ACCEPTED, &TestView { event_id, delivery_id })
@@ -334,7 +334,7 @@ impl Write for Replay {
             )));
         }
         let deliveries: Vec<NewDelivery> =
-            events.into_iter().map(|event| NewDelivery { endpoint: self.id, event }).collect();
+            events.iter().map(|event| NewDelivery::new(self.id, event)).collect();
         delivery::insert(conn, &app.ids, now, tenant, &deliveries).await?;
         Answer::new(StatusCode::ACCEPTED, &ReplayView { deliveries: deliveries.len() })
     }

@@ -39,7 +39,7 @@ impl Committer {
         asset::write(conn, chain, &changes.assets, now).await?;
         transfer::insert(conn, chain, &changes.transfers).await?;
         transfer::update(conn, &changes.updates, now).await?;
-        transfer::insert_entries(conn, &changes.entries, now).await?;
+        transfer::insert_entries(conn, &changes.entries, &changes.transfers, now).await?;
         balance::write(conn, &changes.balances, now).await?;
         let histories = watch::write(conn, chain, &cursor.head.at, &changes.watches, now).await?;
         let numbers = registration::insert_wallets(conn, &changes.wallets, now).await?;

@@ -226,7 +226,7 @@ async fn an_event_that_is_replayed_while_its_feed_is_cut_is_kept() {
         let mut conn = tx.conn();
         key::lock_tenant(&mut conn, tenant).await.unwrap();
         let event = feed::bodies(&mut conn, tenant, &[2]).await.unwrap()[&2].event;
-        let again = NewDelivery { endpoint, event };
+        let again = NewDelivery::new(endpoint, &event);
         delivery::insert(&mut conn, &store.ids, now(), tenant, &[again]).await.unwrap();
         let retention = retention(&store, 10, a_day());
         let (result, ()) = tokio::join!(retention.run_once(), async {
@@ -322,7 +322,7 @@ async fn a_delivery_is_listed_as_long_as_its_event_is_kept() {
         let mut conn = tx.conn();
         let old = feed::bodies(&mut conn, tenant, &[1, 2]).await.unwrap();
         let again: Vec<NewDelivery> =
-            old.into_values().map(|row| NewDelivery { endpoint, event: row.event }).collect();
+            old.values().map(|row| NewDelivery::new(endpoint, &row.event)).collect();
         delivery::insert(&mut conn, &store.ids, now(), tenant, &again).await.unwrap();
         tx.commit().await.unwrap();
         store.attempt(endpoint, DeliveryOutcome::Delivered, &[1, 2]).await;

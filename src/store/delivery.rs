@@ -17,6 +17,7 @@ use crate::{
     clock::Millis,
     delivery::{Attempt, DeliveryOutcome, DeliveryStatus},
     id::{DeliveryId, EndpointId, EventId, Ids, LeaseToken, TenantId},
+    model::WalletNo,
 };
 
 mod list;
@@ -86,7 +87,17 @@ pub struct Backlog {
 #[derive(Clone, Copy, Debug)]
 pub struct NewDelivery {
     pub endpoint: EndpointId,
-    pub event: EventRef,
+    /// The event's place in its tenant's feed.
+    pub position: i64,
+    /// Whose event it is, for endpoints that take a wallet's events in order.
+    pub wallet: Option<WalletNo>,
+}
+
+impl NewDelivery {
+    #[must_use]
+    pub fn new(endpoint: EndpointId, event: &EventRef) -> Self {
+        Self { endpoint, position: event.position, wallet: event.wallet }
+    }
 }
 
 static DELIVERY: Table = Table::new(
@@ -117,12 +128,12 @@ pub async fn insert(
     let rows: Vec<(DeliveryId, &NewDelivery)> =
         deliveries.iter().map(|delivery| (ids.next(), delivery)).collect();
     DELIVERY
-        .write(conn, &rows, |row, (id, NewDelivery { endpoint, event })| {
+        .write(conn, &rows, |row, (id, NewDelivery { endpoint, position, wallet })| {
             row.push(*id)?;
             row.push(*endpoint)?;
             row.push(tenant)?;
-            row.push(event.position)?;
-            row.push(event.wallet.map(|wallet| wallet.0))?;
+            row.push(*position)?;
+            row.push(wallet.map(|wallet| wallet.0))?;
             row.push(DeliveryStatus::Pending.as_str())?;
             row.push(now)?;
             row.push(now)

@@ -7,19 +7,20 @@ use sqlx::FromRow;
 use super::{
     Conn, StoreError, code,
     delivery::{self, NewDelivery},
-    feed::EventRef,
     on,
     rows::Table,
     set::{Blobs, sets},
 };
 use crate::{
+    amount::Amount,
     clock::Millis,
     event::{self, EventType, EventWallet, NewEvent, Told},
     id::{EndpointId, Ids, TenantId, WalletId},
     model::{TenantNo, WalletNo},
 };
 
-static EVENT: Table = Table::new(
+/// `sequence` is given as how many of the wallet's events are appended with it and before it.
+static EVENT: Table = Table::computed(
     "event",
     &[
         "tenant_no",
@@ -41,20 +42,22 @@ static EVENT: Table = Table::new(
         "data",
         "created_at",
     ],
+    "sequence",
+    "sequence + COALESCE((SELECT s.sequence FROM wallet_sequence s WHERE s.wallet_no = added.wallet_no), 0)",
 );
 
 static WALLET_SEQUENCE: Table = Table::upsert(
     "wallet_sequence",
     &["wallet_no", "sequence"],
-    "ON CONFLICT (wallet_no) DO UPDATE SET sequence = wallet_sequence.sequence + excluded.sequence
-     RETURNING wallet_no, sequence",
+    "ON CONFLICT (wallet_no) DO UPDATE SET sequence = wallet_sequence.sequence + excluded.sequence",
 );
 
 /// A row of the table `event`.
 struct NewRow<'a> {
-    /// Of its last event, like the sequence.
+    /// Of its last event.
     position: i64,
-    sequence: Option<i64>,
+    /// How many events of its wallet are appended with it and before it.
+    nth: Option<i64>,
     wallet: Option<WalletNo>,
     events: i16,
     event: &'a NewEvent,
@@ -109,27 +112,22 @@ pub async fn append(
             None => None,
         };
         let mut counts: BTreeMap<WalletNo, i64> = BTreeMap::new();
-        for event in &events {
-            if let Some(wallet) = wallet_of(event) {
-                *counts.entry(wallet).or_default() += i64::from(told(event));
-            }
-        }
-        let mut sequences = advance_sequences(conn, counts).await?;
         let rows: Vec<NewRow<'_>> = events
             .into_iter()
             .map(|event| {
                 let events = told(event);
                 position += i64::from(events);
                 let wallet = wallet_of(event);
-                let sequence = wallet.and_then(|wallet| {
-                    let next = sequences.get_mut(&wallet)?;
-                    *next += i64::from(events);
-                    Some(*next)
+                let nth = wallet.map(|wallet| {
+                    let count = counts.entry(wallet).or_default();
+                    *count += i64::from(events);
+                    *count
                 });
-                NewRow { position, sequence, wallet, events, event }
+                NewRow { position, nth, wallet, events, event }
             })
             .collect();
         insert_events(conn, tenant, now, &rows).await?;
+        advance_sequences(conn, counts).await?;
         let deliveries = deliveries(conn, tenant_id, &rows).await?;
         delivery::insert(conn, ids, now, tenant_id, &deliveries).await?;
     }
@@ -199,14 +197,14 @@ async fn insert_events(
             row.push(new.events)?;
             row.push(kind.code())?;
             row.push(new.wallet.map(|wallet| wallet.0))?;
-            row.push(new.sequence)?;
+            row.push(new.nth)?;
             row.push(new.event.time)?;
             row.push(transfer.map(|told| told.transfer.0))?;
             row.push(transfer.map(|told| code::status(told.status)))?;
-            row.push(transfer.map(|told| told.position.settled))?;
-            row.push(transfer.map(|told| told.position.incoming))?;
-            row.push(transfer.map(|told| told.position.outgoing))?;
-            row.push(transfer.map(|told| told.locked))?;
+            row.push(transfer.and_then(|told| above_zero(told.position.settled)))?;
+            row.push(transfer.and_then(|told| above_zero(told.position.incoming)))?;
+            row.push(transfer.and_then(|told| above_zero(told.position.outgoing)))?;
+            row.push(transfer.and_then(|told| above_zero(told.locked)))?;
             row.push(transfer.map(|told| told.head.cast_signed()))?;
             row.push(transfer.map(|told| told.asset_version))?;
             row.push(data.map(|(id, _)| id))?;
@@ -215,6 +213,11 @@ async fn insert_events(
         })
         .await?;
     Ok(())
+}
+
+/// Zero is left out: of the four amounts of most events, that is three.
+fn above_zero(amount: Amount) -> Option<Amount> {
+    (!amount.is_zero()).then_some(amount)
 }
 
 async fn advance_feed(
@@ -232,27 +235,19 @@ async fn advance_feed(
     .ok_or_else(|| StoreError::corrupt(format!("an event for the unknown tenant no. {}", tenant.0)))
 }
 
-/// Takes the sequences that the wallets' events need; gives the last one taken before each.
+/// Counts the events that the wallets got.
 async fn advance_sequences(
     conn: &mut Conn<'_>,
     counts: BTreeMap<WalletNo, i64>,
-) -> Result<HashMap<WalletNo, i64>, StoreError> {
+) -> Result<(), StoreError> {
     let counts: Vec<(WalletNo, i64)> = counts.into_iter().collect();
-    let mut before = HashMap::with_capacity(counts.len());
-    let rows: Vec<(i64, i64)> = WALLET_SEQUENCE
-        .write_returning(conn, &counts, |row, (wallet, count)| {
+    WALLET_SEQUENCE
+        .write(conn, &counts, |row, (wallet, count)| {
             row.push(wallet.0)?;
             row.push(*count)
         })
         .await?;
-    before.extend(rows.into_iter().map(|(wallet, last)| (WalletNo(wallet), last)));
-    for (wallet, count) in counts {
-        let last = before.get_mut(&wallet).ok_or_else(|| {
-            StoreError::corrupt(format!("no sequence of wallet no. {}", wallet.0))
-        })?;
-        *last -= count;
-    }
-    Ok(before)
+    Ok(())
 }
 
 async fn subscriptions(
@@ -286,21 +281,18 @@ async fn deliveries(
     for row in rows {
         // The first of two events stands one place before the row's own.
         let last = i64::from(row.events) - 1;
-        let told = row.event.kinds().zip(row.event.ids()).zip((0..=last).rev());
-        for ((kind, id), back) in told.filter(|((kind, _), _)| *kind != EventType::Test) {
-            let event = EventRef {
-                id,
-                kind,
-                position: row.position - back,
-                wallet: row.wallet,
-                sequence: row.sequence.map(|sequence| sequence - back),
-            };
+        let kinds = row.event.kinds().zip((0..=last).rev());
+        for (kind, back) in kinds.filter(|(kind, _)| *kind != EventType::Test) {
+            let (position, wallet) = (row.position - back, row.wallet);
             let takes = |patterns: &Vec<String>| {
                 patterns.iter().any(|pattern| event::matches(pattern, kind))
             };
             let subscribed = subscriptions.iter().filter(|(_, patterns)| takes(patterns));
-            deliveries
-                .extend(subscribed.map(|(endpoint, _)| NewDelivery { endpoint: *endpoint, event }));
+            deliveries.extend(subscribed.map(|(endpoint, _)| NewDelivery {
+                endpoint: *endpoint,
+                position,
+                wallet,
+            }));
         }
     }
     Ok(deliveries)

@@ -208,9 +208,9 @@ impl RawEvent {
             facts.past_assets.get(&(asset.no, version)).ok_or_else(gone)?
         };
         let first = Position {
-            settled: self.settled.ok_or_else(gone)?,
-            incoming: self.incoming.ok_or_else(gone)?,
-            outgoing: self.outgoing.ok_or_else(gone)?,
+            settled: self.settled.unwrap_or_default(),
+            incoming: self.incoming.unwrap_or_default(),
+            outgoing: self.outgoing.unwrap_or_default(),
         };
         let (status, position) = if settled {
             (Status::Settled, Position::of(first.total().map_err(StoreError::corrupt)?))
@@ -245,7 +245,7 @@ impl RawEvent {
             wallet: &wallet,
             asset,
             position,
-            locked: self.locked.ok_or_else(gone)?,
+            locked: self.locked.unwrap_or_default(),
             head: self.head_number.and_then(|head| u64::try_from(head).ok()).ok_or_else(gone)?,
         };
         let data = facts.data().map_err(StoreError::corrupt)?;

@@ -28,6 +28,8 @@ const LENGTHS: usize = MOST_ROWS.ilog2() as usize + 1;
 pub(super) struct Table {
     name: &'static str,
     columns: &'static [&'static str],
+    /// A column that is not written as it is given, and the expression for it, over the rows `added`.
+    computed: Option<(&'static str, &'static str)>,
     tail: &'static str,
     /// The statements for runs of 1, 2, 4, … rows.
     sqlite: [OnceLock<Arc<str>>; LENGTHS],
@@ -147,6 +149,19 @@ impl Table {
         Self::upsert(name, columns, "")
     }
 
+    /// A table whose rows are only added, with `column` as `expression` makes it of the row, which is called
+    /// `added`, and of other tables.
+    pub const fn computed(
+        name: &'static str,
+        columns: &'static [&'static str],
+        column: &'static str,
+        expression: &'static str,
+    ) -> Self {
+        let mut table = Self::new(name, columns);
+        table.computed = Some((column, expression));
+        table
+    }
+
     /// A table whose rows are added or changed, as `tail` says (`ON CONFLICT …`).
     pub const fn upsert(
         name: &'static str,
@@ -156,6 +171,7 @@ impl Table {
         Self {
             name,
             columns,
+            computed: None,
             tail,
             sqlite: [const { OnceLock::new() }; LENGTHS],
             postgres: OnceLock::new(),
@@ -173,28 +189,24 @@ impl Table {
         fill: impl Fn(&mut Row<'_>, &T) -> Result<(), BoxDynError> + Send + Sync,
     ) -> Result<u64, StoreError> {
         let mut written = 0;
+        // The same for both engines, whose types have no common trait for it.
+        macro_rules! run_all {
+            ($c:expr, $runs:expr) => {{
+                let mut runs = $runs;
+                let mut next = runs.next().transpose()?;
+                while let Some((sql, arguments)) = next {
+                    let query = sqlx::query_with(AssertSqlSafe(sql), arguments);
+                    let (done, ready) =
+                        join(query.execute(&mut **$c), async { runs.next().transpose() }).await;
+                    written += done?.rows_affected();
+                    next = ready?;
+                }
+            }};
+        }
         match conn {
-            Conn::Sqlite(c) => {
-                let mut runs = runs(rows).map(|run| self.sqlite(run, &fill));
-                let mut next = runs.next().transpose()?;
-                while let Some((sql, arguments)) = next {
-                    let query = sqlx::query_with(AssertSqlSafe(sql), arguments);
-                    let (done, ready) =
-                        join(query.execute(&mut **c), async { runs.next().transpose() }).await;
-                    written += done?.rows_affected();
-                    next = ready?;
-                }
-            }
+            Conn::Sqlite(c) => run_all!(c, runs(rows).map(|run| self.sqlite(run, &fill))),
             Conn::Postgres(c) => {
-                let mut runs = rows.chunks(ROWS_OF_ARRAYS).map(|run| self.postgres(run, &fill));
-                let mut next = runs.next().transpose()?;
-                while let Some((sql, arguments)) = next {
-                    let query = sqlx::query_with(AssertSqlSafe(sql), arguments);
-                    let (done, ready) =
-                        join(query.execute(&mut **c), async { runs.next().transpose() }).await;
-                    written += done?.rows_affected();
-                    next = ready?;
-                }
+                run_all!(c, rows.chunks(ROWS_OF_ARRAYS).map(|run| self.postgres(run, &fill)));
             }
         }
         Ok(written)
@@ -233,6 +245,13 @@ impl Table {
         Ok(returned)
     }
 
+    /// What is selected of the rows `added`, if not all of it as it is.
+    fn select(&self) -> Option<String> {
+        let (computed, expression) = self.computed?;
+        let column = |column: &&'static str| if *column == computed { expression } else { column };
+        Some(self.columns.iter().map(column).collect::<Vec<_>>().join(", "))
+    }
+
     fn sqlite<T>(
         &self,
         run: &[T],
@@ -251,7 +270,14 @@ impl Table {
             let row = format!("({})", vec!["?"; self.columns.len()].join(","));
             let rows = vec![row; run.len()].join(",");
             let (name, columns, tail) = (self.name, self.columns.join(", "), self.tail);
-            format!("{insert} INTO {name} ({columns}) VALUES {rows} {tail}").into()
+            match self.select() {
+                None => format!("{insert} INTO {name} ({columns}) VALUES {rows} {tail}").into(),
+                Some(select) => format!(
+                    "WITH added ({columns}) AS (VALUES {rows})
+                     {insert} INTO {name} ({columns}) SELECT {select} FROM added"
+                )
+                .into(),
+            }
         });
         Ok((Arc::clone(text), arguments))
     }
@@ -276,8 +302,13 @@ impl Table {
             let places: Vec<String> =
                 (1..=self.columns.len()).map(|number| format!("${number}")).collect();
             let (name, columns, tail) = (self.name, self.columns.join(", "), self.tail);
-            let places = places.join(", ");
-            format!("INSERT INTO {name} ({columns}) SELECT * FROM unnest({places}) {tail}").into()
+            let (places, select) = (places.join(", "), self.select());
+            let select = select.as_deref().unwrap_or("*");
+            format!(
+                "INSERT INTO {name} ({columns})
+                 SELECT {select} FROM unnest({places}) AS added ({columns}) {tail}"
+            )
+            .into()
         });
         Ok((Arc::clone(text), arguments))
     }

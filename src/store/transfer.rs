@@ -18,8 +18,8 @@ use crate::{
     id::{TransferId, WalletId},
     ledger::changes::TransferUpdate,
     model::{
-        AssetNo, BalanceRef, ChainNo, Entry, Reason, Status, TenantNo, Transfer, TransferNo,
-        WalletNo, ordinal_bytes, read_ordinal,
+        AssetNo, BalanceRef, ChainNo, Entry, EntryKind, Reason, Status, TenantNo, Transfer,
+        TransferNo, WalletNo, ordinal_bytes, read_ordinal,
     },
 };
 
@@ -500,17 +500,56 @@ fn all_changed(changed: u64, expected: usize) -> Result<(), StoreError> {
     Err(StoreError::corrupt(format!("{changed} of {expected} transfers stand as they were read")))
 }
 
-/// Adds entries to the ledger.
+/// Adds entries to the ledger, `added` being the transfers that were inserted with them. What a new transfer's
+/// entry says stands in its row already, so these are made of the rows.
 ///
 /// # Errors
-/// [`StoreError::Constraint`] if one of them is booked already.
+/// [`StoreError::Constraint`] if one of them is booked already; [`StoreError::Corrupt`] if the rows of the
+/// new transfers say otherwise.
 pub async fn insert_entries(
     conn: &mut Conn<'_>,
     entries: &[Entry],
+    added: &[Transfer],
     now: Millis,
 ) -> Result<(), StoreError> {
+    let numbers = || added.iter().map(|transfer| transfer.no);
+    let (first, last) = (numbers().min(), numbers().max());
+    let is_new = |entry: &&Entry| {
+        let connects = matches!(entry.kind, EntryKind::Connect | EntryKind::ConnectSettled);
+        connects && Some(entry.transfer) >= first && Some(entry.transfer) <= last
+    };
+    let (new, old): (Vec<&Entry>, Vec<&Entry>) = match first {
+        Some(_) => entries.iter().partition(is_new),
+        None => (Vec::new(), entries.iter().collect()),
+    };
+    for (kind, status) in
+        [(EntryKind::ConnectSettled, Status::Settled), (EntryKind::Connect, Status::Pending)]
+    {
+        let expected = new.iter().filter(|entry| entry.kind == kind).count();
+        if expected == 0 {
+            continue;
+        }
+        let made = on!(conn, c => sqlx::query(
+            "INSERT INTO entry (transfer_no, kind, amount, created_at)
+             SELECT no, $3, amount, $4 FROM transfer
+             WHERE no >= $1 AND no <= $2 AND counted AND status = $5",
+        )
+        .bind(first.map(|no| no.0))
+        .bind(last.map(|no| no.0))
+        .bind(kind.code())
+        .bind(now)
+        .bind(code::status(status))
+        .execute(c)
+        .await
+        .map(|done| done.rows_affected()))?;
+        if usize::try_from(made) != Ok(expected) {
+            return Err(StoreError::corrupt(format!(
+                "{made} {kind} entries of {expected} transfers"
+            )));
+        }
+    }
     ENTRY
-        .write(conn, entries, |row, entry| {
+        .write(conn, &old, |row, entry| {
             row.push(entry.transfer.0)?;
             row.push(entry.kind.code())?;
             row.push(entry.amount)?;
