@@ -77,6 +77,8 @@ pub struct Follower {
     sweep: Sweep,
     /// How often in a row the balances of a settlement could not be read.
     unproven: u32,
+    /// The balances that the next settlement waits for.
+    reading: Option<settle::Reading>,
     contradictions: u32,
     contradicted_at: Option<Instant>,
     contradiction_pause: Duration,
@@ -125,11 +127,12 @@ enum Turn {
     More,
 }
 
-/// The next announcement; without end where nothing is announced.
+/// Waits for an announcement, and leaves it to be taken; without end where nothing is announced.
 async fn announcement(announced: &mut watch::Receiver<Option<Announced>>) {
     if announced.changed().await.is_err() {
         std::future::pending::<()>().await;
     }
+    announced.mark_changed();
 }
 
 impl Follower {
@@ -163,6 +166,7 @@ impl Follower {
             assets_ready: false,
             backfill: backfill::Backfill::new(),
             unproven: 0,
+            reading: None,
             contradictions: 0,
             contradicted_at: None,
             contradiction_pause: CONTRADICTION_PAUSE,
@@ -204,6 +208,8 @@ impl Follower {
                     self.config.poll_interval
                 }
                 Err(error) => {
+                    // What was announced meanwhile is not to shorten the pause; the next one is.
+                    announced.mark_unchanged();
                     // After a failed commit nothing is assumed: the cursor is read again.
                     if !matches!(error, TurnError::Source(_)) {
                         self.cursor = None;
@@ -309,7 +315,9 @@ impl Follower {
         let cursor = self.current()?;
         self.registrations(&cursor).await?;
         let cursor = self.current()?;
-        self.settle(&cursor).await?;
+        if self.settle(&cursor, announced).await? == Turn::More {
+            turn = Turn::More;
+        }
         let cursor = self.current()?;
         self.backfill(&cursor).await?;
         if turn == Turn::Idle && !announced.has_changed().unwrap_or(false) {
@@ -342,6 +350,7 @@ impl Follower {
             return Err(TurnError::Halted(reason.clone()));
         }
         self.gauge_halted(0);
+        self.reading = None;
         self.backfill.forget();
         watched_addresses(&self.committer.db, cursor.no, |some| self.watchlist.insert_packed(some))
             .await?;

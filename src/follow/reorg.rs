@@ -71,6 +71,7 @@ impl Follower {
         fork: BlockPoint,
     ) -> Result<(), TurnError> {
         let depth = cursor.head.at.number - fork.at.number;
+        self.reading = None;
         let committed = self.committer.rollback(cursor, fork).await?;
         tracing::warn!(
             chain = %self.config.name,

@@ -1,12 +1,17 @@
 //! What has become irreversible, by the chain's policy, and whether the chain itself says the same of it.
 
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+
 use super::{
-    Follower, TurnError,
+    Follower, Turn, TurnError, announcement,
     decide::{self, SettleStep},
     figures,
 };
 use crate::{
-    chain::{ChainBalance, Settlement},
+    chain::{Announced, ChainBalance, Settlement, SourceError},
     ledger::known::MatchedBlock,
     model::{BalanceRef, BlockPoint, Cursor},
     store::{chain as chain_store, transfer},
@@ -17,57 +22,130 @@ const PROVEN_AT_ONCE: i64 = 5_000;
 /// How often a settlement waits for a node that does not tell its balances.
 const PROOF_TRIES: u32 = 5;
 
+/// The chain's own balances for what settles next, on their way from the node. The head is followed meanwhile.
+pub(super) struct Reading {
+    /// What settles with them.
+    point: BlockPoint,
+    /// What had settled before.
+    since: BlockPoint,
+    task: AbortOnDropHandle<Result<Option<Vec<Figure>>, SourceError>>,
+}
+
+type Figure = (BalanceRef, ChainBalance);
+
 impl Follower {
-    /// Settles what the chain's policy calls irreversible by now.
-    pub(super) async fn settle(&mut self, cursor: &Cursor) -> Result<(), TurnError> {
+    /// Settles what the chain's policy calls irreversible by now. [`Turn::More`] if something came before the
+    /// balances that it waits for: the next turn waits on.
+    pub(super) async fn settle(
+        &mut self,
+        cursor: &Cursor,
+        announced: &mut watch::Receiver<Option<Announced>>,
+    ) -> Result<Turn, TurnError> {
         if cursor.settled.at == cursor.head.at {
-            return Ok(());
+            return Ok(Turn::Idle);
         }
+        if self.reading.as_ref().is_some_and(|reading| reading.since != cursor.settled) {
+            self.reading = None;
+        }
+        if self.reading.is_none() {
+            let Some(point) = self.settles_next(cursor).await? else { return Ok(Turn::Idle) };
+            let balances = self.settling(cursor, point).await?;
+            if balances.is_empty() {
+                self.settle_at(cursor, point, &[]).await?;
+                return Ok(Turn::Idle);
+            }
+            let source = Arc::clone(&self.source);
+            let task = AbortOnDropHandle::new(tokio::spawn(async move {
+                figures::read(source.as_ref(), point.at, &balances).await
+            }));
+            self.reading = Some(Reading { point, since: cursor.settled, task });
+        }
+        let Some(reading) = self.reading.as_mut() else { return Ok(Turn::Idle) };
+        let point = reading.point;
+        let read = tokio::select! {
+            biased;
+            read = &mut reading.task => read,
+            () = announcement(announced) => return Ok(Turn::More),
+            () = self.wake_up.notified() => return Ok(Turn::More),
+            () = tokio::time::sleep(self.config.poll_interval) => return Ok(Turn::More),
+        };
+        self.reading = None;
+        let read = read.unwrap_or_else(|error| {
+            let detail = format!("the task that reads balances ended: {error}");
+            Err(SourceError::Unavailable { detail, retry_after: None })
+        });
+        let figures = self.believed(point, read)?;
+        if self.applied_at(cursor, point.at.number).await? == Some(point) {
+            self.settle_at(cursor, point, &figures).await?;
+        }
+        Ok(Turn::Idle)
+    }
+
+    /// The newest of our blocks that is irreversible, if it has not settled yet.
+    async fn settles_next(&mut self, cursor: &Cursor) -> Result<Option<BlockPoint>, TurnError> {
         let said: BlockPoint = match self.config.settlement {
             Settlement::Tag(tag) => match self.source.settled(tag).await? {
                 Some(header) => (&header).into(),
-                None => return Ok(()),
+                None => return Ok(None),
             },
             Settlement::Confirmations(depth) => {
                 let target = cursor.head.at.number.saturating_sub(depth);
                 match self.applied_at(cursor, target).await? {
                     Some(block) => block,
-                    None => return Ok(()),
+                    None => return Ok(None),
                 }
             }
         };
         let ours = self.applied_at(cursor, said.at.number).await?;
         match decide::settle_step(&cursor.settled, &cursor.head, &said, ours.as_ref()) {
-            SettleStep::Stay => Ok(()),
+            SettleStep::Stay => Ok(None),
             SettleStep::Advance(point) => {
                 self.contradictions = 0;
-                let figures = self.figures(cursor, point).await?;
-                let committed = self.committer.settle(cursor, point, &figures).await?;
-                self.committed(&committed);
-                Ok(())
+                Ok(Some(point))
             }
-            SettleStep::OtherBranch => self.reorganize(cursor).await,
-            SettleStep::Contradiction { number } => self.contradicted(format!(
-                "the node calls another block {number} settled than the one that was settled here"
-            )),
+            SettleStep::OtherBranch => {
+                self.reorganize(cursor).await?;
+                Ok(None)
+            }
+            SettleStep::Contradiction { number } => {
+                self.contradicted(format!(
+                    "the node calls another block {number} settled than the one that was settled here"
+                ))?;
+                Ok(None)
+            }
         }
+    }
+
+    async fn settle_at(
+        &mut self,
+        cursor: &Cursor,
+        point: BlockPoint,
+        figures: &[Figure],
+    ) -> Result<(), TurnError> {
+        let committed = self.committer.settle(cursor, point, figures).await?;
+        self.committed(&committed);
+        Ok(())
+    }
+
+    /// The balances that settle with a block.
+    async fn settling(
+        &self,
+        cursor: &Cursor,
+        point: BlockPoint,
+    ) -> Result<Vec<BalanceRef>, TurnError> {
+        let mut session = self.committer.db.read().await?;
+        let conn = &mut session.conn();
+        Ok(transfer::settling(conn, cursor.no, point.at.number, PROVEN_AT_ONCE).await?)
     }
 
     /// What the chain has of the balances that settle with a block, after exactly that block. Nothing where
     /// the node no longer has that state, or tells no balances at all: money must not stay pending for that.
-    async fn figures(
+    fn believed(
         &mut self,
-        cursor: &Cursor,
         point: BlockPoint,
-    ) -> Result<Vec<(BalanceRef, ChainBalance)>, TurnError> {
-        let mut session = self.committer.db.read().await?;
-        let conn = &mut session.conn();
-        let balances = transfer::settling(conn, cursor.no, point.at.number, PROVEN_AT_ONCE).await?;
-        drop(session);
-        if balances.is_empty() {
-            return Ok(Vec::new());
-        }
-        match figures::read(self.source.as_ref(), point.at, &balances).await {
+        read: Result<Option<Vec<Figure>>, SourceError>,
+    ) -> Result<Vec<Figure>, TurnError> {
+        match read {
             Ok(Some(figures)) => {
                 self.unproven = 0;
                 Ok(figures)

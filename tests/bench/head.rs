@@ -35,8 +35,10 @@ const PAUSE: Duration = Duration::from_millis(25);
 const GAS: u64 = 100_000;
 /// `finalized` is twice as many blocks below the head.
 const EPOCH: u64 = 2;
+const MULTICALL3: &str = "0xcA11bde05977b3631167028862bE2a173976CA11";
+const CODE: &str = include_str!("../../src/chain/evm/tests/multicall3.hex");
 
-/// A real node with the demo token.
+/// A real node with the demo token and Multicall3.
 struct Node {
     anvil: Anvil,
     bank: Address,
@@ -54,6 +56,8 @@ impl Node {
         .await?;
         let bank = *anvil.rpc.accounts().await?.first().context("an account")?;
         let token = contracts::deploy_demo_token(&anvil.rpc, bank).await?;
+        // Nearly every chain has it, at this address.
+        let _: Value = anvil.rpc.call("anvil_setCode", json!([MULTICALL3, CODE.trim()])).await?;
         Ok(Self { anvil, bank, token })
     }
 

@@ -115,6 +115,59 @@ async fn nothing_is_adjusted_where_the_figures_agree_and_each_is_asked_for_once(
 }
 
 #[tokio::test]
+async fn blocks_are_followed_while_the_balances_that_settle_are_still_being_read() {
+    for store in TestStore::all().await {
+        let mut rig = Rig::new(&store);
+        let (_, wallet) = one_wallet(&store, &mut rig).await;
+        rig.chain.mine(&[pay(1, None, who(9), 50)]);
+        rig.follow().await.unwrap();
+        rig.chain.settle(1);
+        rig.chain.hold_balances(true);
+        let mut announced = rig.chain.announced();
+        for (number, sum) in [(2, 51), (3, 52)] {
+            rig.chain.mine(&[pay(number, None, who(9), 1)]);
+            rig.chain.announce();
+            assert_eq!(rig.follower.turn(&mut announced).await.unwrap(), Turn::More);
+            let position = store.position(wallet, &chain_name(), AssetKey::Native).await;
+            assert_eq!((position.settled, position.incoming), (0.into(), sum.into()));
+        }
+        rig.chain.hold_balances(false);
+        rig.follow().await.unwrap();
+        let position = store.position(wallet, &chain_name(), AssetKey::Native).await;
+        assert_eq!((position.settled, position.incoming), (50.into(), 2.into()));
+        assert_eq!(compared(&rig), (1, 0), "it was read once");
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_reading_of_a_branch_that_is_gone_settles_nothing() {
+    for store in TestStore::all().await {
+        let mut rig = Rig::with(&store, Arc::new(Scripted::new()), Settlement::Confirmations(1));
+        let (_, wallet) = one_wallet(&store, &mut rig).await;
+        rig.chain.mine(&[pay(1, None, who(9), 50)]);
+        rig.follow().await.unwrap();
+        rig.chain.hold_balances(true);
+        let mut announced = rig.chain.announced();
+        rig.chain.mine(&[]);
+        assert_eq!(rig.follower.turn(&mut announced).await.unwrap(), Turn::More);
+        // The block that was about to settle never was.
+        rig.chain.cut(0);
+        rig.chain.mine(&[pay(1, None, who(9), 30)]);
+        rig.chain.hold_balances(false);
+        rig.follow().await.unwrap();
+        let position = store.position(wallet, &chain_name(), AssetKey::Native).await;
+        assert_eq!((position.settled, position.incoming), (0.into(), 30.into()));
+        rig.chain.mine(&[]);
+        rig.follow().await.unwrap();
+        assert_exact(&store, &rig, &BTreeMap::from([(who(9), wallet)])).await;
+        let position = store.position(wallet, &chain_name(), AssetKey::Native).await;
+        assert_eq!((position.settled, position.incoming), (30.into(), 0.into()));
+        store.close().await;
+    }
+}
+
+#[tokio::test]
 async fn two_wallets_of_one_address_are_each_adjusted() {
     for store in TestStore::all().await {
         let mut rig = Rig::new(&store);

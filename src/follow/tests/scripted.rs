@@ -31,6 +31,8 @@ pub(super) struct Payment {
 pub(super) struct Scripted {
     state: Mutex<State>,
     announced: watch::Sender<Option<Announced>>,
+    /// Answers about balances are held back.
+    held: watch::Sender<bool>,
     salt: AtomicU64,
 }
 
@@ -69,6 +71,7 @@ impl Scripted {
         let scripted = Self {
             state: Mutex::default(),
             announced: watch::channel(None).0,
+            held: watch::channel(false).0,
             salt: AtomicU64::new(1),
         };
         scripted.mine(&[]);
@@ -142,6 +145,11 @@ impl Scripted {
     /// No question about balances is answered.
     pub fn mute(&self, mute: bool) {
         self.state.lock().mute = mute;
+    }
+
+    /// Every question about balances waits for its answer until this is over.
+    pub fn hold_balances(&self, held: bool) {
+        self.held.send_replace(held);
     }
 
     pub fn freeze(&self, address: Address, asset: AssetKey, amount: u64) {
@@ -344,6 +352,7 @@ impl Source for Scripted {
         at: BlockRef,
         queries: &[BalanceQuery],
     ) -> Result<Vec<ChainBalance>, SourceError> {
+        let _ = self.held.subscribe().wait_for(|held| !held).await;
         let mut state = self.call()?;
         state.asked.push(queries.to_vec());
         if state.mute {
