@@ -25,6 +25,7 @@ use crate::{
         audit::{self as audit_store, Replayed},
         balance as balance_store, chain as chain_store, transfer as transfer_store,
         watch::{self as watch_store, Watched},
+        watch_count::{self, Miscount},
     },
 };
 
@@ -49,13 +50,13 @@ pub struct AuditArgs {
 /// What the audit found is its exit code.
 #[derive(Debug, thiserror::Error)]
 pub enum Finding {
-    #[error("{0} balances are not what they should be")]
+    #[error("{0} figures are not what they should be")]
     Drift(u64),
-    #[error("no balance is wrong, but {0} could not be compared with the chain")]
+    #[error("no figure is wrong, but {0} balances could not be compared with the chain")]
     Unproven(u64),
 }
 
-/// Where a wallet's books are not what they should be.
+/// Where the books are not what they should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Difference {
     /// The balance is not the sum of its entries.
@@ -66,6 +67,8 @@ pub(crate) enum Difference {
     Altered { wallet: Watched, entries: u64 },
     /// So many movements stand more than once.
     Doubled { wallet: Watched, movements: u64 },
+    /// The kept number of a tenant's addresses is not that of its watches.
+    Miscounted(Miscount),
 }
 
 /// What was audited of one chain.
@@ -219,12 +222,17 @@ impl Audit<'_> {
         Ok(self.limit.map_or(open, |limit| limit.min(open)))
     }
 
-    /// Walks over all open watches; after each page, `tell` gets the sums so far and what was found.
+    /// Counts the watches, then walks over all open ones; after each page, `tell` gets the sums so far and what
+    /// was found.
     pub(crate) async fn run(
         &self,
         tell: &mut (dyn FnMut(&Summary, &[Difference]) + Send),
     ) -> anyhow::Result<Summary> {
         let mut summary = Summary::default();
+        let miscounts = self.miscounts().await?;
+        summary.differences = count(miscounts.len());
+        let miscounts: Vec<_> = miscounts.into_iter().map(Difference::Miscounted).collect();
+        tell(&summary, &miscounts);
         let mut after: Option<Watched> = None;
         loop {
             let left = self.limit.map_or(PAGE, |limit| PAGE.min(limit - summary.wallets));
@@ -234,6 +242,11 @@ impl Audit<'_> {
             tell(&summary, &found);
         }
         Ok(summary)
+    }
+
+    async fn miscounts(&self) -> anyhow::Result<Vec<Miscount>> {
+        let mut session = self.db.read().await?;
+        Ok(watch_count::wrong(&mut session.conn(), &self.chain.name).await?)
     }
 
     /// The next page; `None` where the chain was never followed, or nothing more is to be read.
@@ -384,7 +397,7 @@ impl Audit<'_> {
         Ok(transfer_store::unfinished(conn, page.chain, &wallets, number).await?)
     }
 
-    /// One line per difference: chain, wallet, address, asset, and both figures.
+    /// One line per difference: chain, whose it is (wallet and address, or tenant), and both figures.
     fn text(&self, difference: &Difference) -> String {
         let sums = |at: &Position| {
             format!("settled {} incoming {} outgoing {}", at.settled, at.incoming, at.outgoing)
@@ -408,6 +421,12 @@ impl Audit<'_> {
             }
             Difference::Doubled { wallet, movements } => {
                 (wallet, format!("{movements} movements stand more than once"))
+            }
+            Difference::Miscounted(Miscount { tenant, kept, watches }) => {
+                let chain = &self.chain.name;
+                return format!(
+                    "{chain} {tenant} {kept} watched addresses counted, {watches} watches"
+                );
             }
         };
         let address = self.chain.family.format_address(&wallet.address);

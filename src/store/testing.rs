@@ -271,6 +271,18 @@ impl TestStore {
         tx.commit().await.unwrap();
     }
 
+    /// Changes the kept number of a tenant's addresses behind its watches' back.
+    pub async fn miscount(&self, tenant: TenantId, by: i64) {
+        let mut tx = self.db.begin().await.unwrap();
+        on!(&mut tx.conn(), c => sqlx::query(
+            "UPDATE watch_count SET addresses = addresses + $2
+             WHERE tenant_no = (SELECT no FROM tenant WHERE id = $1)",
+        )
+        .bind(tenant).bind(by).execute(c).await.map(|_| ()))
+        .unwrap();
+        tx.commit().await.unwrap();
+    }
+
     /// A wallet's transfers, in a stable order.
     pub async fn transfers(&self, wallet: WalletId) -> Vec<StoredTransfer> {
         let mut session = self.db.read().await.unwrap();

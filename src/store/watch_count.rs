@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use sqlx::FromRow;
+
 use super::{
     Conn, StoreError, on,
     rows::Table,
@@ -89,6 +91,36 @@ pub async fn per_chain(
     .fetch_all(c)
     .await)?;
     Ok(rows.into_iter().map(|(chain, count)| (ChainName::new(&chain), count)).collect())
+}
+
+/// A kept number that is not that of the watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromRow)]
+pub struct Miscount {
+    pub tenant: TenantId,
+    pub kept: i64,
+    pub watches: i64,
+}
+
+/// Counts the watches of a chain, open and requested, and gives the tenants whose kept number is another. Reads
+/// them all: only for the audit.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn wrong(conn: &mut Conn<'_>, chain: &ChainName) -> Result<Vec<Miscount>, StoreError> {
+    Ok(on!(conn, c => sqlx::query_as(
+        "SELECT t.id AS tenant, CAST(SUM(b.kept) AS BIGINT) AS kept, CAST(SUM(b.watches) AS BIGINT) AS watches
+         FROM (SELECT tenant_no, addresses AS kept, 0 AS watches FROM watch_count
+               WHERE chain_no = (SELECT no FROM chain WHERE name = $1)
+               UNION ALL
+               SELECT tenant_no, 0, COUNT(*) FROM watch
+               WHERE chain_no = (SELECT no FROM chain WHERE name = $1) AND status IN (0, 1)
+               GROUP BY tenant_no) b
+         JOIN tenant t ON t.no = b.tenant_no
+         GROUP BY t.id HAVING SUM(b.kept) <> SUM(b.watches) ORDER BY t.id",
+    )
+    .bind(chain.as_str())
+    .fetch_all(c)
+    .await)?)
 }
 
 #[cfg(test)]

@@ -1,9 +1,12 @@
 //! An audit finds what the daemon could have wrong, and changes nothing.
 
 use super::*;
-use crate::cli::{
-    audit::{Audit, Difference, Summary, finding},
-    exit_code,
+use crate::{
+    cli::{
+        audit::{Audit, Difference, Summary, finding},
+        exit_code,
+    },
+    store::watch_count::Miscount,
 };
 
 /// What an audit of the rig's chain says: its sums, its differences, and the exit code.
@@ -122,6 +125,24 @@ async fn an_audit_finds_a_drift_from_the_chain_books_nothing_and_exits_with_1() 
             }
         }
         assert_eq!(store.transfers(second).await, before);
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn an_audit_finds_a_tenant_whose_addresses_are_miscounted_and_exits_with_1() {
+    for store in TestStore::all().await {
+        let mut rig = Rig::new(&store);
+        let (tenant, ..) = lived(&store, &mut rig).await;
+        let (other, _) = one_wallet(&store, &mut rig).await;
+        for (of, by, kept, watches) in [(tenant, 1, 3, 2), (other, -1, 0, 1)] {
+            store.miscount(of, by).await;
+            let (summary, found, code) = audited(&store, &rig, None).await;
+            assert_eq!(found, [Difference::Miscounted(Miscount { tenant: of, kept, watches })]);
+            assert_eq!((summary.differences, code), (1, 1));
+            store.miscount(of, -by).await;
+            assert_eq!(audited(&store, &rig, None).await.2, 0);
+        }
         store.close().await;
     }
 }
