@@ -100,6 +100,8 @@ metrics! {
     balance_drift_total: IntCounterVec ["chain"];
     /// Histories asked for with a registration, by how they ended (complete, incomplete).
     histories_total: IntCounterVec ["chain", "status"];
+    /// Scans for histories that wait after a failure, until they are tried again with success.
+    history_scans_backing_off: IntGaugeVec ["chain"];
     /// Old blocks that were read for histories.
     history_blocks_total: IntCounterVec ["chain"];
     /// Balances compared with the chain's own figure.

@@ -41,6 +41,14 @@ impl Follower {
             .set(seconds(self.clock.now()));
     }
 
+    /// So many scans for histories wait after a failure.
+    pub(super) fn gauge_backing_off(&self, scans: usize) {
+        self.metrics
+            .history_scans_backing_off
+            .with_label_values(&[self.config.name.as_str()])
+            .set(i64::try_from(scans).unwrap_or(i64::MAX));
+    }
+
     pub(super) fn gauge_halted(&self, halted: i64) {
         self.metrics.chain_halted.with_label_values(&[self.config.name.as_str()]).set(halted);
     }

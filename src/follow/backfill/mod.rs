@@ -136,6 +136,12 @@ impl Backfill {
 impl Follower {
     /// Commits what was read of the past, one batch at most, and goes on reading.
     pub(super) async fn backfill(&mut self, cursor: &Cursor) -> Result<(), TurnError> {
+        let done = self.backfill_step(cursor).await;
+        self.gauge_backing_off(self.backfill.plan.backing_off());
+        done
+    }
+
+    async fn backfill_step(&mut self, cursor: &Cursor) -> Result<(), TurnError> {
         if self.prove_ends(cursor).await?
             || self.book_lookups(cursor).await?
             || self.book_reading(cursor).await?

@@ -88,6 +88,8 @@ pub struct Plan<L> {
     lanes: BTreeMap<L, Lane>,
     /// Every lane once, the next one first.
     turns: VecDeque<L>,
+    /// How many scans could not be read when they were last tried.
+    backing_off: usize,
 }
 
 #[derive(Debug, Default)]
@@ -119,7 +121,7 @@ impl State {
 
 impl<L> Default for Plan<L> {
     fn default() -> Self {
-        Self { lanes: BTreeMap::new(), turns: VecDeque::new() }
+        Self { lanes: BTreeMap::new(), turns: VecDeque::new(), backing_off: 0 }
     }
 }
 
@@ -134,6 +136,17 @@ impl<L: Copy + Ord> Plan<L> {
         }
         let mut known: BTreeSet<L> = BTreeSet::new();
         self.turns.retain(|lane| self.lanes.contains_key(lane) && known.insert(*lane));
+        self.count_backing_off();
+    }
+
+    /// How many scans could not be read when they were last tried.
+    pub const fn backing_off(&self) -> usize {
+        self.backing_off
+    }
+
+    fn count_backing_off(&mut self) {
+        let scans = self.lanes.values().flat_map(|lane| lane.scans.values());
+        self.backing_off = scans.filter(|state| state.rest.is_some()).count();
     }
 
     fn put(&mut self, lane: L, state: State, new: impl FnOnce() -> Lane) {
@@ -221,6 +234,9 @@ impl<L: Copy + Ord> Plan<L> {
             self.lanes.remove(lane);
             self.turns.retain(|turn| turn != lane);
         }
+        if self.backing_off > 0 {
+            self.count_backing_off();
+        }
     }
 
     /// Leaves a scan alone for a while: what it needs could not be had.
@@ -232,6 +248,7 @@ impl<L: Copy + Ord> Plan<L> {
             let until = now + pause.min(LONGEST_REST);
             state.rest = Some(Rest { until, failures: failures.saturating_add(1) });
         }
+        self.count_backing_off();
     }
 }
 

@@ -320,8 +320,11 @@ async fn a_history_that_was_interrupted_goes_on_where_it_was() {
         let tenant = store.tenant().await;
         let long = store.register_since(tenant, &chain_name(), who(2), Some(2)).await;
         let short = store.register_since(tenant, &chain_name(), who(3), Some(41)).await;
+        let backing_off = |rig: &Rig| {
+            rig.follower.metrics.history_scans_backing_off.with_label_values(&["scripted"]).get()
+        };
         // Ranges end at 60, 57, 54 and so on.
-        while covered_from(&store, tenant, long).await != Some(22) {
+        while covered_from(&store, tenant, long).await != Some(22) || backing_off(&rig) == 0 {
             rig.follow().await.unwrap();
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
@@ -339,6 +342,7 @@ async fn a_history_that_was_interrupted_goes_on_where_it_was() {
         until_decided(&store, &mut rig).await;
         let highest = rig.chain.read().into_iter().map(|(_, to)| to).max();
         assert_eq!(highest, Some(21), "what was found is not read again");
+        assert_eq!(backing_off(&rig), 0);
         rig.chain.settle(61);
         rig.follow().await.unwrap();
         assert_explained(&store, &rig, long, who(2), 2).await;

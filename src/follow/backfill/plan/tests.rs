@@ -287,6 +287,26 @@ fn a_scan_that_fails_again_rests_longer_and_is_forgiven_when_it_advances() {
 }
 
 #[test]
+fn scans_that_fail_are_counted_until_they_move_on_or_are_gone() {
+    let now = Instant::now();
+    let mut plan = Plan::default();
+    for lane in 0..3 {
+        plan.insert(lane, scan(100, 1));
+        plan.rest(lane, &scan(100, 1), now);
+    }
+    plan.insert(0, scan(50, 1));
+    assert_eq!(plan.backing_off(), 3);
+    plan.rest(0, &scan(100, 1), now);
+    plan.rest(0, &scan(70, 1), now);
+    assert_eq!(plan.backing_off(), 3, "one that fails again, and one that is not there");
+    let advances = plan.advances(91, 100, at(90), |lane, _| lane == 0);
+    plan.advanced(&advances[0], at(90), false);
+    assert_eq!(plan.backing_off(), 2);
+    plan.reload([(0, scan(90, 1)), (1, scan(100, 1))]);
+    assert_eq!(plan.backing_off(), 1);
+}
+
+#[test]
 fn what_the_store_says_replaces_the_scans_and_keeps_turns_and_rests() {
     let now = Instant::now();
     let mut plan = Plan::default();
