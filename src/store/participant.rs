@@ -72,12 +72,14 @@ impl TryFrom<(RawParticipant, u64)> for Participant {
 }
 
 macro_rules! select_participant {
-    ($seen:literal, $rest:literal) => {
+    ($seen:literal, $watches:literal, $rest:literal) => {
         concat!(
             "SELECT w.wallet_no, w.tenant_no, v.id AS wallet_id, v.tenant_id, w.address, v.kind, w.activated,
                     w.from_block, w.opened_number, w.opened_hash, ",
             $seen,
-            " AS seen FROM watch w JOIN wallet v ON v.no = w.wallet_no ",
+            " AS seen FROM ",
+            $watches,
+            " w JOIN wallet v ON v.no = w.wallet_no ",
             $rest
         )
     };
@@ -104,6 +106,7 @@ pub async fn participants(
         conn,
         select_participant!(
             "w.scan_no",
+            "watch",
             "WHERE w.chain_no = $1 AND w.address IN blobs($2) AND w.status = 1
              ORDER BY w.address, w.wallet_no"
         ),
@@ -149,11 +152,13 @@ pub async fn unproven(
     after: WalletNo,
     limit: i64,
 ) -> Result<Vec<Participant>, StoreError> {
+    // Limited before wallets are looked up: joined first, PostgreSQL would walk all wallets before the first one.
     let rows: Vec<RawParticipant> = on!(conn, c => sqlx::query_as(select_participant!(
         "w.covered_from",
-        "WHERE w.chain_no = $1 AND w.history = 'wanted' AND w.scan_no IS NULL AND w.status = 1
-           AND w.covered_from IS NOT NULL AND w.wallet_no > $2
-         ORDER BY w.wallet_no LIMIT $3"
+        "(SELECT * FROM watch WHERE chain_no = $1 AND history = 'wanted' AND scan_no IS NULL AND status = 1
+            AND covered_from IS NOT NULL AND wallet_no > $2
+          ORDER BY wallet_no LIMIT $3)",
+        "ORDER BY w.wallet_no"
     ))
     .bind(chain.0)
     .bind(after.0)

@@ -43,6 +43,11 @@ impl RawWatch {
             client_reference_id: self.client_reference_id.clone(),
         }
     }
+
+    fn with_wallet(self, family: Family) -> (Watch, WalletRef) {
+        let shown = self.shown(family);
+        (self.into(), shown)
+    }
 }
 
 impl From<RawWatch> for Watch {
@@ -82,19 +87,19 @@ pub async fn to_do(
     status: WatchStatus,
     limit: i64,
 ) -> Result<Vec<(Watch, WalletRef)>, StoreError> {
+    // In the order of `watch_to_do` and of nothing else. By the wallet alone, PostgreSQL would walk all wallets
+    // before the first one that it looks for. For the same reason the status is a range: what must be equal to
+    // one value is left out of an order.
     let rows: Vec<RawWatch> = on!(conn, c => sqlx::query_as(select_watch!(
-        "WHERE w.chain_no = $1 AND w.status = $2 AND w.status IN (0, 2) ORDER BY w.wallet_no LIMIT $3"
+        "WHERE w.chain_no = $1 AND w.status BETWEEN $2 AND $2 AND w.status IN (0, 2)
+         ORDER BY w.status, w.wallet_no LIMIT $3"
     ))
     .bind(chain.0)
     .bind(code::watch_status(status))
     .bind(limit)
     .fetch_all(c)
     .await)?;
-    let watch = |row: RawWatch| {
-        let shown = row.shown(family);
-        (row.into(), shown)
-    };
-    Ok(rows.into_iter().map(watch).collect())
+    Ok(rows.into_iter().map(|row| row.with_wallet(family)).collect())
 }
 
 /// The open watches of some addresses.
@@ -141,11 +146,7 @@ pub async fn all_open(
     .bind(chain.0)
     .fetch_all(c)
     .await)?;
-    let watch = |row: RawWatch| {
-        let shown = row.shown(family);
-        (row.into(), shown)
-    };
-    Ok(rows.into_iter().map(watch).collect())
+    Ok(rows.into_iter().map(|row| row.with_wallet(family)).collect())
 }
 
 /// Which of some addresses somebody still watches.
