@@ -29,6 +29,8 @@ pub mod idempotency;
 pub mod key;
 pub mod ownership;
 pub mod participant;
+#[cfg(test)]
+mod plans;
 pub mod registration;
 pub mod retention;
 pub mod safe;

@@ -24,7 +24,7 @@ use crate::{chain::PackedAddresses, model::ChainNo};
 ///
 /// Packs the lowest addresses, one behind the other. SQLite's `string_agg` takes the bytes of a blob as they
 /// are, zeros too, and calls the result a text.
-const LOWEST: &str = "
+pub(super) const LOWEST: &str = "
     SELECT count(*), string_agg(address, $5) FROM (
         SELECT address FROM watch
         WHERE chain_no = $1 AND status IN (1, 2) AND address >= $2 AND address < $3

@@ -1,0 +1,157 @@
+//! `EXPLAIN QUERY PLAN`, see <https://www.sqlite.org/eqp.html>. Without statistics, as in every store of ours,
+//! SQLite plans by the text alone.
+//!
+//! Which statements ran is told by sqlx's log: each connection has a thread of its own, and this one's has a
+//! name. The thread has ended when all that it logged is read.
+
+use std::{collections::BTreeSet, path::Path, sync::OnceLock, thread};
+
+use parking_lot::Mutex;
+use sqlx::{
+    AssertSqlSafe, ConnectOptions as _, Connection as _, SqliteConnection,
+    sqlite::SqliteConnectOptions,
+};
+use tracing::{
+    Event, Metadata, Subscriber,
+    field::{Field, Visit},
+    subscriber,
+};
+use tracing_subscriber::{
+    layer::{Context, Layer, SubscriberExt as _},
+    registry::Registry,
+};
+
+use super::{Access, BIG, Plan, calls, source::single_spaced};
+use crate::store::Conn;
+
+const THREAD: &str = "statements to explain";
+
+static RECORDED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+struct Recorder;
+
+/// What sqlx logs of a statement: its first words, and all of it if that is more.
+#[derive(Default)]
+struct Logged {
+    summary: String,
+    statement: String,
+}
+
+impl Visit for Logged {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "summary" => value.clone_into(&mut self.summary),
+            "db.statement" => value.clone_into(&mut self.statement),
+            _ => {}
+        }
+    }
+
+    fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
+}
+
+impl<S: Subscriber> Layer<S> for Recorder {
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        metadata.target() == "sqlx::query"
+    }
+
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        if thread::current().name() == Some(THREAD) {
+            let mut logged = Logged::default();
+            event.record(&mut logged);
+            let Logged { summary, statement } = logged;
+            let text = single_spaced(if statement.is_empty() { &summary } else { &statement });
+            if !["BEGIN", "SAVEPOINT", "ROLLBACK"].iter().any(|word| text.starts_with(word)) {
+                RECORDED.lock().insert(text);
+            }
+        }
+    }
+}
+
+/// The rows in this engine's words.
+fn rows() -> String {
+    let mut sql = super::ROWS.replace("OVERRIDING SYSTEM VALUE", "");
+    for function in ["u(", "b(", "m("] {
+        while let Some(at) = sql.find(function) {
+            let begin = at + function.len();
+            let mut depth = 1;
+            let end = begin
+                + sql[begin..]
+                    .find(|c| {
+                        depth += i32::from(c == '(') - i32::from(c == ')');
+                        depth == 0
+                    })
+                    .unwrap();
+            let (value, length) = match function {
+                "b(" => sql[begin..end].rsplit_once(", ").unwrap(),
+                "m(" => (&sql[begin..end], "32"),
+                _ => (&sql[begin..end], "16"),
+            };
+            let digits = 2 * length.parse::<u8>().unwrap();
+            let bytes = format!("unhex(printf('%0{digits}x', {value}))");
+            sql.replace_range(at..=end, &bytes);
+        }
+    }
+    sql
+}
+
+/// The plans of all statements of the store.
+pub(super) async fn plans(path: &Path) -> Vec<Plan> {
+    static ONCE: OnceLock<()> = OnceLock::new();
+    ONCE.get_or_init(|| {
+        subscriber::set_global_default(Registry::default().with(Recorder)).unwrap();
+    });
+    let options = SqliteConnectOptions::new().filename(path).foreign_keys(true);
+    let mut conn = options.clone().thread_name(|_| THREAD.to_owned()).connect().await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(rows())).execute(&mut conn).await.unwrap();
+    RECORDED.lock().clear();
+    calls::run(&mut Conn::Sqlite(&mut conn)).await;
+    conn.close().await.unwrap();
+    let recorded = std::mem::take(&mut *RECORDED.lock());
+
+    let mut conn = options.connect().await.unwrap();
+    let mut plans = Vec::new();
+    for text in recorded {
+        let accesses = explain(&mut conn, &text).await;
+        plans.push(Plan { text, accesses });
+    }
+    conn.close().await.unwrap();
+    plans
+}
+
+async fn explain(conn: &mut SqliteConnection, text: &str) -> Vec<Access> {
+    // Parameters that are not bound are NULL, which changes no plan.
+    let sql = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {text}"));
+    let rows: Vec<(i64, i64, i64, String)> =
+        sqlx::query_as(sql).fetch_all(conn).await.unwrap_or_else(|error| panic!("{error}: {text}"));
+    // What a subquery gave is read from end to end, under its own name.
+    let made: BTreeSet<&str> = rows
+        .iter()
+        .filter_map(|(_, _, _, detail)| {
+            detail.strip_prefix("CO-ROUTINE ").or(detail.strip_prefix("MATERIALIZE "))
+        })
+        .collect();
+    rows.iter()
+        .filter(|(_, _, _, detail)| !made.contains(detail.trim_start_matches("SCAN ")))
+        .filter_map(|(_, _, _, detail)| access(detail, text))
+        .collect()
+}
+
+/// Reads `SEARCH w USING COVERING INDEX name (…)` and `SCAN w`.
+fn access(detail: &str, text: &str) -> Option<Access> {
+    let words: Vec<&str> = detail.split(' ').collect();
+    let ["SCAN" | "SEARCH", name, ..] = words[..] else { return None };
+    let index = words.iter().position(|word| *word == "INDEX").and_then(|at| words.get(at + 1));
+    Some(Access {
+        table: table(name, text),
+        index: index.map(|index| (*index).to_owned()),
+        whole: words[0] == "SCAN",
+    })
+}
+
+/// The table behind a name in a plan, which may be an alias.
+fn table(name: &str, text: &str) -> String {
+    let words: Vec<&str> =
+        text.split([' ', ',', '(', ')']).filter(|word| !word.is_empty() && *word != "AS").collect();
+    let named = words.windows(2).find(|two| BIG.contains(&two[0]) && two[1] == name);
+    named.map_or(name, |two| two[0]).to_owned()
+}
