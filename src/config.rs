@@ -13,6 +13,8 @@ mod load;
 mod raw;
 mod retention;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::{

@@ -25,15 +25,9 @@ use super::{
     key::{self, Scope},
 };
 use crate::{
-    chain::{
-        Address, AssetKey, BlockHash, BlockRef, ChainName, Family, HistoryMethod, Settlement,
-        SettlementTag,
-    },
+    chain::{Address, AssetKey, BlockHash, BlockRef, ChainName, Family},
     clock::{Clock, Millis},
-    config::{
-        ChainConfig, Config, NativeCoin, RetentionConfig, Secret, ServerConfig, Verification,
-        WebhookConfig,
-    },
+    config::{ChainConfig, Config, RetentionConfig, Secret, ServerConfig, WebhookConfig, testing},
     id::Ids,
     ledger::changes::AssetChange,
     metrics::Metrics,
@@ -84,31 +78,9 @@ async fn test_db(metrics: &Metrics) -> TestDb {
 }
 
 fn chain(name: &str, chain_id: u64, family: Family) -> (ChainName, ChainConfig) {
-    let name = ChainName::new(name);
-    let config = ChainConfig {
-        name: name.clone(),
-        family,
-        caip2: format!("eip155:{chain_id}"),
-        chain_id,
-        native: NativeCoin {
-            symbol: "ETH".to_owned(),
-            name: "Ether".to_owned(),
-            decimals: 18,
-            slip44: 60,
-        },
-        settlement: Settlement::Tag(SettlementTag::Finalized),
-        endpoints: Vec::new(),
-        tokens: Vec::new(),
-        verification: Verification::Full,
-        history: HistoryMethod::Blocks,
-        poll_interval: Duration::from_secs(1),
-        lag_limit: Duration::from_mins(1),
-        batch_blocks: 10,
-        start_block: None,
-        dropped_after: Duration::from_hours(1),
-        sweep_per_minute: 0,
-    };
-    (name, config)
+    let caip2 = format!("eip155:{chain_id}");
+    let config = ChainConfig { family, caip2, chain_id, ..testing::chain(name) };
+    (config.name.clone(), config)
 }
 
 fn config() -> Config {

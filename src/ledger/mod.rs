@@ -29,6 +29,8 @@ pub mod reconcile;
 pub mod rollback;
 pub mod settle;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 
 pub use changes::{Changes, Decision, Refused};

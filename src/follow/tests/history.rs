@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    chain::Kind,
+    chain::{HistoryMethod, Kind},
     follow::backfill::budget::Budget,
     model::{HistoryStatus, Status, WalletChain},
     store::{transfer, wallet},

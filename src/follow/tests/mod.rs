@@ -20,8 +20,8 @@ use futures::FutureExt as _;
 use super::*;
 use crate::{
     amount::Amount,
-    chain::{Address, AssetKey, ChainName, Family, HistoryMethod, Kind, SettlementTag},
-    config::{NativeCoin, TokenConfig, Verification},
+    chain::{Address, AssetKey, ChainName, Kind, SettlementTag},
+    config::{TokenConfig, testing::chain},
     id::{TenantId, WalletId},
     model::ChainInfo,
     registry::Registry,
@@ -43,27 +43,14 @@ fn chain_name() -> ChainName {
 
 fn config(settlement: Settlement) -> ChainConfig {
     ChainConfig {
-        name: chain_name(),
-        family: Family::Evm,
-        caip2: "eip155:1".into(),
-        chain_id: 1,
-        native: NativeCoin { symbol: "ETH".into(), name: "Ether".into(), decimals: 18, slip44: 60 },
         settlement,
-        endpoints: Vec::new(),
         tokens: vec![TokenConfig {
             contract: Address::from([0xee; 20]),
             symbol: "USD".into(),
             name: "Dollar".into(),
             decimals: 6,
         }],
-        verification: Verification::Full,
-        history: HistoryMethod::Blocks,
-        poll_interval: Duration::from_millis(10),
-        lag_limit: Duration::from_mins(1),
-        batch_blocks: 3,
-        start_block: None,
-        dropped_after: Duration::from_hours(1),
-        sweep_per_minute: 0,
+        ..chain("scripted")
     }
 }
 
@@ -82,12 +69,7 @@ impl Rig {
     fn with(store: &TestStore, chain: Arc<Scripted>, settlement: Settlement) -> Self {
         let metrics = Metrics::new();
         let clock = Clock::System;
-        let info = ChainInfo {
-            name: chain_name(),
-            family: Family::Evm,
-            caip2: "eip155:1".into(),
-            slip44: 60,
-        };
+        let info = ChainInfo::from(&config(settlement));
         let wake = Wake::new([chain_name()]);
         let committer = Committer::new(
             store.db.clone(),

@@ -20,6 +20,7 @@ use crate::{
             },
         },
     },
+    config::testing::endpoint,
     follow::backfill::budget::Budget,
     model::Status,
 };
@@ -42,7 +43,7 @@ struct World {
 }
 
 fn follower(store: &TestStore, node: &Node) -> Follower {
-    let mut config = tests::config(vec![tests::endpoint("one", &node.url, 1)]);
+    let mut config = tests::config(vec![endpoint("one", &node.url, 1)]);
     config.tokens.push(TokenConfig {
         contract: Address::from(USD),
         symbol: "USD".into(),

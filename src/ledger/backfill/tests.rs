@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
-use uuid::Uuid;
 
 use super::*;
 use crate::{
-    chain::{BlockHash, ChainName, Family, Kind, Ordinal, TxId},
-    id::{TenantId, WalletId},
-    ledger::Replay,
-    model::{Asset, Balance, ChainNo, Position, TenantNo, TransferNo, WalletNo},
+    chain::{BlockHash, Kind, Ordinal, TxId},
+    ledger::{
+        Replay,
+        testing::{asset, chain, cursor, watch, who},
+    },
+    model::{Balance, Position, TransferNo, WalletNo},
 };
 
 fn assets() -> [AssetKey; 2] {
@@ -24,10 +25,6 @@ struct Payment {
     to: u8,
     asset: usize,
     amount: u64,
-}
-
-fn who(n: u8) -> Address {
-    Address::from([n; 20])
 }
 
 fn at(number: u64) -> BlockRef {
@@ -113,51 +110,14 @@ impl World {
     /// Wallets 1 to 3 that opened at the chain's head, asking for their past since some block.
     fn opened(pasts: &[Vec<Payment>], since: [u64; 3]) -> Self {
         let head = pasts.len() as u64;
-        let name = ChainName::new("scripted");
-        let chain = ChainInfo {
-            name: name.clone(),
-            family: Family::Evm,
-            caip2: "eip155:1".to_owned(),
-            slip44: 60,
-        };
-        let no = ChainNo(1);
-        let mut cursor = Cursor {
-            no,
-            chain: name.clone(),
-            family: Family::Evm,
-            caip2: chain.caip2.clone(),
-            head: point(head),
-            settled: point(head),
-            halted: None,
-            epoch: 0,
-            transfers: 0,
-            assets: 2,
-        };
-        let asset = |(n, key): (u64, AssetKey)| Asset {
-            no: AssetNo::nth(no, n).unwrap(),
-            chain: name.clone(),
-            key,
-            caip19: chain.caip19(&key),
-            symbol: None,
-            name: None,
-            decimals: Some(18),
-            verified: true,
-            version: 0,
-        };
-        let by_key = (0..).zip(assets()).map(|pair| (pair.1, asset(pair))).collect();
+        let chain = chain();
+        let mut cursor = cursor(&chain, point(head), 2);
+        let by_key = (0..).zip(assets()).map(|(n, key)| (key, asset(&chain, n, key))).collect();
         let mut known = Known { assets: by_key, ..Known::default() };
         let (mut transfers, mut entries) = (BTreeMap::new(), Vec::new());
         let mut participants = Vec::new();
         for (wallet, from_block) in (1..=3_u8).zip(since) {
-            let watch = Watch {
-                wallet: WalletNo(i64::from(wallet)),
-                tenant: TenantNo(1),
-                wallet_id: WalletId(Uuid::from_u128(u128::from(wallet))),
-                tenant_id: TenantId(Uuid::nil()),
-                address: who(wallet),
-                is_eoa: true,
-                activated: true,
-            };
+            let watch = watch(wallet);
             for (index, key) in assets().into_iter().enumerate() {
                 let amount = held(pasts, head, wallet, index);
                 if amount.is_zero() {

@@ -4,13 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     amount::Amount,
-    chain::{
-        Address, AssetKey, BlockHash, BlockRef, ChainName, Family, Header, Kind, Movement, Ordinal,
-        TxId,
-    },
+    chain::{AssetKey, BlockHash, BlockRef, Header, Kind, Movement, Ordinal, TxId},
     clock::Millis,
     event::{NewEvent, Told},
-    id::{EventId, TenantId, TransferId, WalletId},
+    id::{EventId, TransferId},
     ledger::{
         Changes, Decision, Known, Refused, Replay,
         changes::{AssetChange, TransferUpdate},
@@ -18,10 +15,11 @@ use crate::{
         known::{Figures, HashMap, KnownDeployments, MatchedBlock, Watches},
         rollback::{self, Gone},
         settle::{self, Compared},
+        testing::{asset, chain, cursor, watch, who},
     },
     model::{
-        Asset, AssetNo, Balance, BlockPoint, ChainInfo, ChainNo, Cursor, Direction, Entry,
-        EntryKind, Position, Status, TenantNo, Transfer, TransferNo, WalletNo, Watch,
+        Asset, AssetNo, Balance, BlockPoint, ChainInfo, Cursor, Direction, Entry, EntryKind,
+        Position, Status, Transfer, TransferNo, WalletNo,
     },
 };
 
@@ -34,10 +32,6 @@ pub(super) struct Payment {
     pub from: Option<u8>,
     pub to: u8,
     pub amount: u64,
-}
-
-pub(super) fn who(n: u8) -> Address {
-    Address::from([n; 20])
 }
 
 /// A block of some branch: its hash knows its height, its branch and its parent.
@@ -86,48 +80,13 @@ pub(super) struct Books {
 impl Books {
     /// Nothing yet: the wallets `1` to `wallets` begin with nothing at the block 0.
     pub fn new(wallets: u8) -> Self {
-        let chain = ChainInfo {
-            name: ChainName::new("books"),
-            family: Family::Evm,
-            caip2: "eip155:1".into(),
-            slip44: 60,
-        };
+        let chain = chain();
         let genesis = BlockPoint {
             at: BlockRef { number: 0, hash: BlockHash([0; 32]) },
             time: Millis::from_seconds(1_768_000_000),
         };
-        let cursor = Cursor {
-            no: ChainNo(1),
-            chain: chain.name.clone(),
-            family: chain.family,
-            caip2: chain.caip2.clone(),
-            head: genesis,
-            settled: genesis,
-            halted: None,
-            epoch: 0,
-            transfers: 0,
-            assets: 1,
-        };
-        let native = Asset {
-            no: AssetNo::nth(cursor.no, 0).unwrap(),
-            chain: chain.name.clone(),
-            key: AssetKey::Native,
-            caip19: chain.caip19(&AssetKey::Native),
-            symbol: None,
-            name: None,
-            decimals: Some(18),
-            verified: true,
-            version: 0,
-        };
-        let watch = |n: u8| Watch {
-            wallet: WalletNo(n.into()),
-            tenant: TenantNo(1),
-            wallet_id: WalletId(uuid::Uuid::from_u128(n.into())),
-            tenant_id: TenantId(uuid::Uuid::from_u128(1)),
-            address: who(n),
-            is_eoa: true,
-            activated: true,
-        };
+        let cursor = cursor(&chain, genesis, 1);
+        let native = asset(&chain, 0, AssetKey::Native);
         Self {
             chain,
             cursor,

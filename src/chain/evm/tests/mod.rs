@@ -13,7 +13,7 @@ mod safes;
 mod verification;
 mod websocket;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -22,8 +22,11 @@ use super::{
     verify::{Checker, FullBlock},
 };
 use crate::{
-    chain::{Block, ChainName, Family, HistoryMethod, Settlement, SettlementTag, rpc::Failure},
-    config::{ChainConfig, EndpointConfig, NativeCoin, Secret, Verification},
+    chain::{Block, ChainName, rpc::Failure},
+    config::{
+        ChainConfig, EndpointConfig, Verification,
+        testing::{chain, endpoint},
+    },
     metrics::Metrics,
 };
 
@@ -51,43 +54,13 @@ fn read(checker: &Checker, block: &Value, receipts: &Value) -> Result<Block, Fai
     super::fetch::checked(checker, &block, &receipts)
 }
 
-fn endpoint(name: &str, url: &str, weight: u32) -> EndpointConfig {
-    EndpointConfig {
-        name: name.to_owned(),
-        url: Secret::new(url),
-        ws: None,
-        weight,
-        max_requests_per_second: None,
-        headers: BTreeMap::new(),
-        connect_timeout: Duration::from_secs(1),
-        request_timeout: Duration::from_secs(2),
-        max_response_bytes: 1 << 20,
-        max_batch: 100,
-    }
-}
-
 fn config(endpoints: Vec<EndpointConfig>) -> ChainConfig {
     ChainConfig {
-        name: ChainName::new("anvil"),
-        family: Family::Evm,
         caip2: "eip155:31337".to_owned(),
         chain_id: 31337,
-        native: NativeCoin {
-            symbol: "ETH".to_owned(),
-            name: "Ether".to_owned(),
-            decimals: 18,
-            slip44: 60,
-        },
-        settlement: Settlement::Tag(SettlementTag::Finalized),
         endpoints,
-        tokens: Vec::new(),
-        verification: Verification::Full,
-        history: HistoryMethod::Blocks,
         poll_interval: Duration::from_secs(1),
-        lag_limit: Duration::from_mins(1),
         batch_blocks: 100,
-        start_block: None,
-        dropped_after: Duration::from_hours(1),
-        sweep_per_minute: 0,
+        ..chain("anvil")
     }
 }
