@@ -7,12 +7,12 @@ use sqlx::FromRow;
 use super::{
     Conn, StoreError, on,
     set::{Blobs, sets},
+    watch::{RawWatch, watch_columns},
 };
 use crate::{
     chain::{Address, BlockHash, BlockRef},
-    id::{TenantId, WalletId},
     ledger::backfill::Participant,
-    model::{ChainNo, ScanNo, TenantNo, WalletNo, Watch},
+    model::{ChainNo, ScanNo, WalletNo},
 };
 
 /// The addresses whose histories are looked for on a chain.
@@ -31,14 +31,8 @@ pub async fn addresses(conn: &mut Conn<'_>, chain: ChainNo) -> Result<Vec<Addres
 
 #[derive(FromRow)]
 struct RawParticipant {
-    wallet_no: i64,
-    tenant_no: i64,
-    wallet_id: WalletId,
-    tenant_id: TenantId,
-    #[sqlx(try_from = "Vec<u8>")]
-    address: Address,
-    kind: String,
-    activated: bool,
+    #[sqlx(flatten)]
+    watch: RawWatch,
     from_block: Option<i64>,
     #[sqlx(try_from = "i64")]
     opened_number: u64,
@@ -54,15 +48,7 @@ impl TryFrom<(RawParticipant, u64)> for Participant {
     fn try_from((row, seen): (RawParticipant, u64)) -> Result<Self, StoreError> {
         let from = row.from_block.ok_or_else(|| StoreError::corrupt("a history from nowhere"))?;
         Ok(Self {
-            watch: Watch {
-                wallet: WalletNo(row.wallet_no),
-                tenant: TenantNo(row.tenant_no),
-                wallet_id: row.wallet_id,
-                tenant_id: row.tenant_id,
-                address: row.address,
-                is_eoa: row.kind == "eoa",
-                activated: row.activated,
-            },
+            watch: row.watch.into(),
             seen,
             opened: BlockRef { number: row.opened_number, hash: row.opened_hash },
             from_block: u64::try_from(from).map_err(StoreError::corrupt)?,
@@ -74,8 +60,9 @@ impl TryFrom<(RawParticipant, u64)> for Participant {
 macro_rules! select_participant {
     ($seen:literal, $watches:literal, $rest:literal) => {
         concat!(
-            "SELECT w.wallet_no, w.tenant_no, v.id AS wallet_id, v.tenant_id, w.address, v.kind, w.activated,
-                    w.from_block, w.opened_number, w.opened_hash, ",
+            "SELECT ",
+            watch_columns!(),
+            ", w.from_block, w.opened_number, w.opened_hash, ",
             $seen,
             " AS seen FROM ",
             $watches,

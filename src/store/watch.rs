@@ -19,8 +19,16 @@ use crate::{
     model::{Asset, BalanceRef, ChainNo, TenantNo, WalletNo, WalletRef, Watch, WatchStatus},
 };
 
+/// The columns of a watch `w` and its wallet `v` that make a [`Watch`].
+macro_rules! watch_columns {
+    () => {
+        "w.wallet_no, w.tenant_no, v.id AS wallet_id, v.tenant_id, w.address, v.kind, w.activated"
+    };
+}
+pub(super) use watch_columns;
+
 #[derive(FromRow)]
-struct RawWatch {
+pub(super) struct RawWatch {
     wallet_no: i64,
     tenant_no: i64,
     wallet_id: WalletId,
@@ -29,16 +37,23 @@ struct RawWatch {
     address: Address,
     kind: String,
     activated: bool,
+}
+
+/// With what events show of the wallet.
+#[derive(FromRow)]
+struct RawShown {
+    #[sqlx(flatten)]
+    watch: RawWatch,
     account_id: Option<AccountId>,
     client_reference_id: Option<String>,
 }
 
-impl RawWatch {
+impl RawShown {
     fn shown(&self, family: Family) -> WalletRef {
         WalletRef {
-            id: self.wallet_id,
+            id: self.watch.wallet_id,
             family,
-            address: self.address,
+            address: self.watch.address,
             account_id: self.account_id,
             client_reference_id: self.client_reference_id.clone(),
         }
@@ -46,7 +61,7 @@ impl RawWatch {
 
     fn with_wallet(self, family: Family) -> (Watch, WalletRef) {
         let shown = self.shown(family);
-        (self.into(), shown)
+        (self.watch.into(), shown)
     }
 }
 
@@ -67,9 +82,9 @@ impl From<RawWatch> for Watch {
 macro_rules! select_watch {
     ($rest:literal) => {
         concat!(
-            "SELECT w.wallet_no, w.tenant_no, v.id AS wallet_id, v.tenant_id, w.address, v.kind, w.activated,
-                    v.account_id, v.client_reference_id
-             FROM watch w JOIN wallet v ON v.no = w.wallet_no ",
+            "SELECT ",
+            watch_columns!(),
+            ", v.account_id, v.client_reference_id FROM watch w JOIN wallet v ON v.no = w.wallet_no ",
             $rest
         )
     };
@@ -90,7 +105,7 @@ pub async fn to_do(
     // In the order of `watch_to_do` and of nothing else. By the wallet alone, PostgreSQL would walk all wallets
     // before the first one that it looks for. For the same reason the status is a range: what must be equal to
     // one value is left out of an order.
-    let rows: Vec<RawWatch> = on!(conn, c => sqlx::query_as(select_watch!(
+    let rows: Vec<RawShown> = on!(conn, c => sqlx::query_as(select_watch!(
         "WHERE w.chain_no = $1 AND w.status BETWEEN $2 AND $2 AND w.status IN (0, 2)
          ORDER BY w.status, w.wallet_no LIMIT $3"
     ))
@@ -122,10 +137,10 @@ pub async fn open_by_address(
              ORDER BY w.address, w.wallet_no"
         ),
     );
-    let rows: Vec<RawWatch> =
+    let rows: Vec<RawShown> =
         on!(conn, c => sqlx::query_as(sql).bind(chain.0).bind(&addresses).fetch_all(c).await)?;
     let mut found = Watches::default();
-    for watch in rows.into_iter().map(Watch::from) {
+    for watch in rows.into_iter().map(|row| Watch::from(row.watch)) {
         found.entry(watch.address).or_default().push(watch);
     }
     Ok(found)
@@ -140,7 +155,7 @@ pub async fn all_open(
     chain: ChainNo,
     family: Family,
 ) -> Result<Vec<(Watch, WalletRef)>, StoreError> {
-    let rows: Vec<RawWatch> = on!(conn, c => sqlx::query_as(select_watch!(
+    let rows: Vec<RawShown> = on!(conn, c => sqlx::query_as(select_watch!(
         "WHERE w.chain_no = $1 AND w.status = 1 ORDER BY w.wallet_no"
     ))
     .bind(chain.0)
@@ -434,9 +449,9 @@ pub async fn watching(
         conn,
         select_watch!("WHERE w.chain_no = $1 AND w.address IN blobs($2) AND w.status IN (0, 1)"),
     );
-    let rows: Vec<RawWatch> =
+    let rows: Vec<RawShown> =
         on!(conn, c => sqlx::query_as(sql).bind(chain.0).bind(&addresses).fetch_all(c).await)?;
-    let row = |row: RawWatch| (TenantNo(row.tenant_no), row.address, row.shown(family));
+    let row = |row: RawShown| (TenantNo(row.watch.tenant_no), row.watch.address, row.shown(family));
     Ok(rows.into_iter().map(row).collect())
 }
 

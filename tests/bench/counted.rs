@@ -13,8 +13,9 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::post,
 };
-use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
+
+use crate::serve::serve;
 
 /// The methods that ask about the chain's state.
 const ABOUT_STATE: &[&str] = &["eth_call", "eth_getBalance", "eth_getProof", "eth_getStorageAt"];
@@ -37,14 +38,9 @@ impl Proxy {
         let client = reqwest::Client::builder().no_proxy().build()?;
         let about_state = AtomicU64::new(0);
         let door = Arc::new(Door { client, node: node.to_owned(), about_state });
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let url = format!("http://{}", listener.local_addr()?);
         let router = Router::new().route("/", post(pass)).with_state(Arc::clone(&door));
-        let task = tokio::spawn(async move {
-            // It ends with the measurement.
-            let _ = axum::serve(listener, router).await;
-        });
-        Ok(Self { url, door, _task: AbortOnDropHandle::new(task) })
+        let (url, task) = serve(router).await?;
+        Ok(Self { url, door, _task: task })
     }
 
     /// HTTP requests with at least one call about the chain's state in them.

@@ -9,6 +9,7 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use serde::Deserialize;
 
 use super::{
+    answer::{Balances, Raw},
     daemon::Daemon,
     http::{self, Answer, get_request},
     recorded::{Chain, Moved, OPENING, Transfer, address, token},
@@ -170,29 +171,6 @@ impl Expected {
         let available = sure.saturating_sub(outgoing);
         Self { available, pending: total - available, total }
     }
-}
-
-#[derive(Deserialize)]
-struct Balances {
-    balances: Vec<Balance>,
-}
-
-#[derive(Deserialize)]
-struct Balance {
-    asset: Asset,
-    available: Raw,
-    pending: Raw,
-    total: Raw,
-}
-
-#[derive(Deserialize)]
-struct Asset {
-    native: bool,
-}
-
-#[derive(Deserialize)]
-struct Raw {
-    raw: String,
 }
 
 /// The balance of the configured token in an answer.

@@ -7,6 +7,7 @@
 
 mod addresses;
 mod announced;
+mod answer;
 mod backfill;
 mod catch_up;
 mod client;
@@ -23,6 +24,7 @@ mod recorded;
 mod register;
 mod registrations;
 mod seed;
+mod serve;
 mod solana;
 mod store;
 mod wallet;

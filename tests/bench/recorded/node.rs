@@ -23,11 +23,10 @@ use futures::stream;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Block, Chain, OPENING_WEI, json::tx_hash, token};
-use crate::daemon::CHAIN_ID;
+use crate::{daemon::CHAIN_ID, serve::serve};
 
 /// The selector of `balanceOf(address)`.
 const BALANCE_OF: &str = "0x70a08231";
@@ -85,14 +84,9 @@ impl Node {
             has_state: AtomicBool::new(manner.has_state),
             begun: Mutex::default(),
         });
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let url = format!("http://{}", listener.local_addr()?);
         let router = Router::new().route("/", post(answer)).with_state(Arc::clone(&serving));
-        let task = tokio::spawn(async move {
-            // It ends with the measurement.
-            let _ = axum::serve(listener, router).await;
-        });
-        Ok(Self { url, serving, _task: AbortOnDropHandle::new(task) })
+        let (url, task) = serve(router).await?;
+        Ok(Self { url, serving, _task: task })
     }
 
     /// Makes this the newest block.

@@ -11,10 +11,10 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context as _, ensure};
 use maker::{Cluster, MINTS, OWNERS};
 use node::{BASE, GENESIS, Node};
-use serde::Deserialize;
 
 use super::{
     Bench,
+    answer::Balances,
     daemon::{CHAIN, Daemon, Installation},
     figure::{Figure, float, megabytes, per_second},
     http::{self, get_request},
@@ -80,27 +80,6 @@ endpoints = [{{ name = "node", url = "{url}" }}]
         );
     }
     text
-}
-
-#[derive(Deserialize)]
-struct Balances {
-    balances: Vec<Balance>,
-}
-
-#[derive(Deserialize)]
-struct Balance {
-    asset: Asset,
-    total: Raw,
-}
-
-#[derive(Deserialize)]
-struct Asset {
-    native: bool,
-}
-
-#[derive(Deserialize)]
-struct Raw {
-    raw: String,
 }
 
 /// Fails unless every active owner has what the cluster says after the last block.

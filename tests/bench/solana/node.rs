@@ -15,10 +15,10 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 use tidemark::chain::solana::TOKEN;
-use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::maker::{self, Cluster};
+use crate::serve::serve;
 
 pub const GENESIS: &str = "EtWTRABZaYq6iMfeYKouRu166VU2xqa1wcaWoxPkrZBG";
 /// The slot of the first block, which is empty; every slot after it has a block.
@@ -58,14 +58,9 @@ impl Node {
             shown: AtomicU64::new(BASE),
             begun: Mutex::default(),
         });
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let url = format!("http://{}", listener.local_addr()?);
         let router = Router::new().route("/", post(answer)).with_state(Arc::clone(&serving));
-        let task = tokio::spawn(async move {
-            // It ends with the measurement.
-            let _ = axum::serve(listener, router).await;
-        });
-        Ok(Self { url, serving, _task: AbortOnDropHandle::new(task) })
+        let (url, task) = serve(router).await?;
+        Ok(Self { url, serving, _task: task })
     }
 
     /// Makes this the newest slot.
