@@ -1,10 +1,15 @@
 //! A wallet's history: pages of its transfers, by block time, however deep they lie.
 
+mod row;
+
 use sqlx::AssertSqlSafe;
 
+use self::row::{Listed, select_listed};
 use super::{
-    Conn, StoreError, code, on,
-    transfer::{RawTransfer, select_transfer},
+    Conn, StoreError,
+    code::{self, REPLACED},
+    on,
+    set::{Ints, sets},
 };
 use crate::{
     chain::Kind,
@@ -13,8 +18,8 @@ use crate::{
     model::{AssetNo, ChainNo, Direction, Status, Transfer, WalletNo},
 };
 
-/// Rows of a wallet looked at for one page. A filter that few of them pass ends the page early, with the place
-/// to go on from: a page never costs more, however long the history.
+/// Rows of a wallet looked at for one page, about. A filter that few of them pass ends the page early, with the
+/// place to go on from: a page never costs more, however long the history.
 const LOOKED_AT: i64 = 2_000;
 
 /// Which transfers of a wallet; every condition that is set must hold.
@@ -45,18 +50,6 @@ pub struct HistoryPage {
 }
 
 impl TransferFilter {
-    fn takes(&self, transfer: &Transfer) -> bool {
-        let is = |asset: &Vec<AssetNo>| asset.contains(&transfer.asset);
-        self.assets.as_ref().is_none_or(is)
-            && self.chain.is_none_or(|chain| transfer.no.chain() == chain)
-            && self.status.is_none_or(|status| transfer.status == status)
-            && self.direction.is_none_or(|direction| transfer.direction == direction)
-            && self.kind.is_none_or(|kind| transfer.kind == kind)
-            && self.from.is_none_or(|from| transfer.block_time >= from)
-            && self.to.is_none_or(|to| transfer.block_time < to)
-            && (self.uncounted || transfer.counted)
-    }
-
     /// Whether nearly all transfers of a wallet pass.
     fn is_wide(&self) -> bool {
         let Self { assets, chain, status, direction, kind, from, to, .. } = self;
@@ -68,9 +61,54 @@ impl TransferFilter {
             && from.is_none()
             && to.is_none()
     }
+
+    /// What a transfer must fulfil. Words stand in the text as their numbers: with a bound one SQLite would
+    /// prepare the statement anew each time, to see whether an index holds just those rows. `+`: no other index
+    /// than the wallet's own is wanted.
+    fn conditions(&self, sql: &mut String) {
+        let mut and = |condition: &str| {
+            sql.push_str(" AND ");
+            sql.push_str(condition);
+        };
+        match self.status {
+            Some(status) => and(&format!("status = {}", code::status(status))),
+            None => and(&format!("status <> {REPLACED}")),
+        }
+        if let Some(direction) = self.direction {
+            and(&format!("direction = {}", code::direction(direction)));
+        }
+        if let Some(kind) = self.kind {
+            and(&format!("kind = {}", code::kind(kind)));
+        }
+        if self.assets.is_some() {
+            and("asset_no IN ints($5)");
+        }
+        if self.chain.is_some() {
+            and("+chain_no = $6");
+        }
+        if self.from.is_some() {
+            and("block_time >= $7");
+        }
+        if self.to.is_some() {
+            and("block_time < $8");
+        }
+        if !self.uncounted {
+            and("counted");
+        }
+    }
+
+    /// What the wallet's indexes walk through, newest first: everything, or the few transfers that are not settled.
+    fn walk(&self, sql: &mut String, before: Option<TransferId>) {
+        if matches!(self.status, Some(Status::Pending | Status::Orphaned)) {
+            sql.push_str(" AND status <> 0");
+        }
+        if before.is_some() {
+            sql.push_str(" AND id < $2");
+        }
+    }
 }
 
-/// A page of a wallet's transfers, the newest blocks first.
+/// A page of a wallet's transfers, the newest blocks first. `conn` is in a transaction.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
@@ -80,62 +118,91 @@ pub async fn page(
     filter: &TransferFilter,
     limit: i64,
 ) -> Result<HistoryPage, StoreError> {
+    let mut page = HistoryPage { transfers: Vec::new(), next: filter.before };
     let wanted = usize::try_from(limit).unwrap_or(0);
     if filter.assets.as_ref().is_some_and(Vec::is_empty) || wanted == 0 {
-        return Ok(HistoryPage { transfers: Vec::new(), next: None });
+        return Ok(HistoryPage { next: None, ..page });
     }
-    let mut page = HistoryPage { transfers: Vec::new(), next: filter.before };
-    let mut looked_at = 0;
-    // A wide filter needs little more than a page; a narrow one looks at more rows at once.
-    let mut batch = if filter.is_wide() { limit + 1 } else { 4 * limit };
-    while looked_at < LOOKED_AT {
-        batch = batch.min(LOOKED_AT - looked_at);
-        let rows = read(conn, wallet, filter, page.next, batch).await?;
-        let full = i64::try_from(rows.len()).is_ok_and(|count| count == batch);
-        for row in rows {
-            looked_at += 1;
-            let transfer = Transfer::try_from(row)?;
-            let id = transfer.id;
-            if filter.takes(&transfer) {
-                if page.transfers.len() == wanted {
-                    return Ok(page);
-                }
-                page.transfers.push(transfer);
-            }
-            page.next = Some(id);
+    keep_order(conn).await?;
+    // Where nearly all transfers pass, as many as the page shows are enough, and one to know whether it goes on.
+    let mut rows = if filter.is_wide() { limit + 1 } else { LOOKED_AT };
+    loop {
+        let before = page.next;
+        page.next = last_of(conn, wallet, filter, before, rows).await?;
+        let missing = limit + 1 - i64::try_from(page.transfers.len()).unwrap_or(limit);
+        let found = taken(conn, wallet, filter, before, page.next, missing).await?;
+        page.transfers.extend(found);
+        if page.transfers.len() > wanted {
+            page.transfers.truncate(wanted);
+            let next = page.transfers.last().map(|transfer| transfer.id);
+            return Ok(HistoryPage { next, ..page });
         }
-        if !full {
-            return Ok(HistoryPage { next: None, ..page });
+        if page.next.is_none() || rows == LOOKED_AT {
+            return Ok(page);
         }
-        batch *= 4;
+        rows = LOOKED_AT;
     }
-    Ok(page)
 }
 
-async fn read(
+/// By what wallets have on average, PostgreSQL would fetch and sort all transfers of one that has far more, for
+/// every page. The indexes have the order.
+async fn keep_order(conn: &mut Conn<'_>) -> Result<(), StoreError> {
+    if let Conn::Postgres(c) = conn {
+        sqlx::raw_sql("SET LOCAL enable_sort = off").execute(&mut **c).await?;
+    }
+    Ok(())
+}
+
+/// The id of the last one of so many rows; `None` if the history ends before.
+async fn last_of(
     conn: &mut Conn<'_>,
     wallet: WalletNo,
     filter: &TransferFilter,
     before: Option<TransferId>,
-    limit: i64,
-) -> Result<Vec<RawTransfer>, StoreError> {
-    let mut sql = select_transfer!("WHERE wallet_no = $1").to_owned();
-    // These have an index of their own: few transfers stand so.
-    match filter.status {
-        Some(Status::Pending | Status::Orphaned) => {
-            sql.push_str(" AND status <> 0 AND status = $4");
-        }
-        Some(Status::Settled) | None => sql.push_str(" AND status <> 3"),
-    }
-    if before.is_some() {
-        sql.push_str(" AND id < $2");
-    }
-    sql.push_str(" ORDER BY id DESC LIMIT $3");
-    Ok(on!(conn, c => sqlx::query_as(AssertSqlSafe(sql))
+    rows: i64,
+) -> Result<Option<TransferId>, StoreError> {
+    let mut sql = "SELECT id FROM transfer WHERE wallet_no = $1".to_owned();
+    filter.walk(&mut sql, before);
+    sql.push_str(" ORDER BY id DESC LIMIT 1 OFFSET $3 - 1");
+    Ok(on!(conn, c => sqlx::query_scalar(AssertSqlSafe(sql))
         .bind(wallet.0)
         .bind(before)
-        .bind(limit)
-        .bind(filter.status.map(code::status))
-        .fetch_all(c)
+        .bind(rows)
+        .fetch_optional(c)
         .await)?)
 }
+
+/// The first transfers that the filter takes, down to the row `last`.
+async fn taken(
+    conn: &mut Conn<'_>,
+    wallet: WalletNo,
+    filter: &TransferFilter,
+    before: Option<TransferId>,
+    last: Option<TransferId>,
+    limit: i64,
+) -> Result<Vec<Transfer>, StoreError> {
+    let mut sql = select_listed!("WHERE wallet_no = $1").to_owned();
+    filter.walk(&mut sql, before);
+    if last.is_some() {
+        sql.push_str(" AND id >= $3");
+    }
+    filter.conditions(&mut sql);
+    sql.push_str(" ORDER BY id DESC LIMIT $4 + 0");
+    let sql = sets(conn, &sql);
+    let assets = Ints::of(filter.assets.iter().flatten().map(|asset| asset.0));
+    let rows: Vec<Listed> = on!(conn, c => sqlx::query_as(sql)
+        .bind(wallet.0)
+        .bind(before)
+        .bind(last)
+        .bind(limit)
+        .bind(&assets)
+        .bind(filter.chain.map(|chain| chain.0))
+        .bind(filter.from)
+        .bind(filter.to)
+        .fetch_all(c)
+        .await)?;
+    rows.into_iter().map(|row| row.transfer(wallet)).collect()
+}
+
+#[cfg(test)]
+mod tests;
