@@ -37,6 +37,8 @@ const SNAPSHOTS: u32 = 2;
 const POSTGRES_READERS: usize = 16;
 /// For transactions.
 const POSTGRES_CONNECTIONS: u32 = 16;
+/// Rows that a connection of SQLite reads ahead of who takes them: its thread is not waited for at every few.
+const ROWS: usize = 1024;
 /// Texts whose plans a connection remembers; more than it ever sees.
 const STATEMENTS: usize = 256;
 
@@ -238,6 +240,7 @@ impl Engine {
             .foreign_keys(true)
             .busy_timeout(SQLITE_BUSY)
             .statement_cache_capacity(STATEMENTS)
+            .row_buffer_size(ROWS)
             .pragma("cache_size", WRITER_CACHE)
             .pragma("wal_autocheckpoint", "4000");
         let open = |error: sqlx::Error| match error {
