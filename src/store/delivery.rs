@@ -164,7 +164,7 @@ macro_rules! claim_sql {
                  SELECT d.id FROM delivery d JOIN webhook_endpoint e ON e.id = d.endpoint_id
                  WHERE d.endpoint_id = $2 AND ",
             claimable!(),
-            " ORDER BY d.next_attempt_at, d.id LIMIT $5 ",
+            " ORDER BY d.next_attempt_at, d.id LIMIT $5 + 0 ",
             $lock,
             ")
              UPDATE delivery SET lease_token = $3, lease_until = $4
@@ -189,7 +189,7 @@ pub async fn due_endpoints(
         "SELECT e.id, e.failing_since FROM webhook_endpoint e
          WHERE e.id > $2
            AND EXISTS (SELECT 1 FROM delivery d WHERE d.endpoint_id = e.id AND ", claimable!(), ")
-         ORDER BY e.id LIMIT $3",
+         ORDER BY e.id LIMIT $3 + 0",
     ))
     .bind(now)
     .bind(after.unwrap_or(EndpointId(Uuid::nil())))
@@ -373,7 +373,7 @@ pub async fn closed_with_pending(
          WHERE (e.disabled_at IS NOT NULL OR e.deleted_at IS NOT NULL)
            AND EXISTS (SELECT 1 FROM delivery d WHERE d.endpoint_id = e.id AND d.status = 'pending'
                        AND (d.lease_until IS NULL OR d.lease_until <= $1))
-         ORDER BY e.id LIMIT $2",
+         ORDER BY e.id LIMIT $2 + 0",
     )
     .bind(now)
     .bind(limit)

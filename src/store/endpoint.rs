@@ -164,7 +164,7 @@ pub async fn list(
                 disabled_reason, created_at, updated_at
          FROM webhook_endpoint
          WHERE tenant_id = $1 AND deleted_at IS NULL AND ($2 IS NULL OR id < $2)
-         ORDER BY id DESC LIMIT $3",
+         ORDER BY id DESC LIMIT $3 + 0",
     )
     .bind(tenant)
     .bind(before)

@@ -368,7 +368,7 @@ pub async fn after(
         format!("AND (kind IN ({firsts}) OR (events = 2 AND kind IN ({seconds})))")
     };
     let sql = format!(
-        "{} {of_types} ORDER BY position LIMIT $3",
+        "{} {of_types} ORDER BY position LIMIT $3 + 0",
         select_event!("WHERE tenant_no = (SELECT no FROM tenant WHERE id = $1) AND position > $2")
     );
     let rows: Vec<RawEvent> = on!(conn, c => sqlx::query_as(AssertSqlSafe(sql))
@@ -399,7 +399,7 @@ pub async fn between(
 ) -> Result<Vec<EventRef>, StoreError> {
     let (firsts, seconds) = type_list(types);
     let sql = format!(
-        "{} AND (kind IN ({firsts}) OR (events = 2 AND kind IN ({seconds}))) ORDER BY position LIMIT $4",
+        "{} AND (kind IN ({firsts}) OR (events = 2 AND kind IN ({seconds}))) ORDER BY position LIMIT $4 + 0",
         select_event!(
             "WHERE tenant_no = (SELECT no FROM tenant WHERE id = $1) AND created_at >= $2 AND created_at < $3"
         )

@@ -3,6 +3,9 @@
 //! One SQL text serves SQLite and PostgreSQL: `$1` placeholders, `ON CONFLICT`, `RETURNING`, and no
 //! arithmetic on amounts (that is the ledger's work). What must differ stands in `engine`.
 //!
+//! A bound limit is written `LIMIT $3 + 0`: SQLite looks at the value of a bare one when it plans, so it would
+//! prepare the statement anew each time it is run.
+//!
 //! Store functions borrow a [`Conn`] and never begin or commit: [`Db::run_tx`] does. Not found is `Ok(None)`; an update of one
 //! row that changes no row is an error or a `false`, never ignored.
 

@@ -144,7 +144,7 @@ pub async fn unproven(
         "w.covered_from",
         "(SELECT * FROM watch WHERE chain_no = $1 AND history = 'wanted' AND scan_no IS NULL AND status = 1
             AND covered_from IS NOT NULL AND wallet_no > $2
-          ORDER BY wallet_no LIMIT $3)",
+          ORDER BY wallet_no LIMIT $3 + 0)",
         "ORDER BY w.wallet_no"
     ))
     .bind(chain.0)

@@ -70,7 +70,7 @@ pub async fn delete_attempts(
         conn,
         "SELECT delivery_id FROM (
              SELECT delivery_id FROM delivery_attempt WHERE delivery_id > $1 AND delivery_id < $2
-             ORDER BY delivery_id LIMIT $3) a
+             ORDER BY delivery_id LIMIT $3 + 0) a
          ORDER BY delivery_id DESC LIMIT 1",
         after,
         first_id(before),
@@ -105,7 +105,7 @@ pub async fn delete_deliveries(
 ) -> Result<Batch<DeliveryId>, StoreError> {
     let last: Option<DeliveryId> = last_key!(
         conn,
-        "SELECT id FROM (SELECT id FROM delivery WHERE id > $1 AND id < $2 ORDER BY id LIMIT $3) d
+        "SELECT id FROM (SELECT id FROM delivery WHERE id > $1 AND id < $2 ORDER BY id LIMIT $3 + 0) d
          ORDER BY id DESC LIMIT 1",
         after,
         first_id(before),
@@ -175,7 +175,7 @@ pub async fn delete_expired(
     let sql = format!(
         "SELECT {time} FROM (
              SELECT {time} FROM {table} WHERE {condition} AND {time} > $1 AND {time} < $2
-             ORDER BY {time} LIMIT $3) r
+             ORDER BY {time} LIMIT $3 + 0) r
          ORDER BY {time} DESC LIMIT 1"
     );
     let last: Option<Millis> = last_key!(conn, AssertSqlSafe(sql), after, before, limit);
@@ -206,7 +206,7 @@ pub async fn tenants_with_events(
            AND EXISTS (SELECT 1 FROM event e WHERE e.tenant_no = tenant.no
                        AND e.position > tenant.feed_floor AND e.position <= tenant.feed_floor + 2
                        AND e.created_at < $2)
-         ORDER BY id LIMIT $3",
+         ORDER BY id LIMIT $3 + 0",
     )
     .bind(after)
     .bind(before)
@@ -244,7 +244,7 @@ pub async fn feed_page(
     let events = on!(conn, c => sqlx::query_as(
         "SELECT position, created_at FROM event
          WHERE tenant_no = (SELECT no FROM tenant WHERE id = $1) AND position > $2
-         ORDER BY position LIMIT $3",
+         ORDER BY position LIMIT $3 + 0",
     )
     .bind(tenant)
     .bind(floor)

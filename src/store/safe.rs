@@ -244,7 +244,7 @@ pub async fn list(
     if before.is_some() {
         sql.push_str(" AND d.id < $4");
     }
-    sql.push_str(" ORDER BY d.id DESC LIMIT $5");
+    sql.push_str(" ORDER BY d.id DESC LIMIT $5 + 0");
     let rows: Vec<Raw> = on!(conn, c => sqlx::query_as(AssertSqlSafe(sql))
         .bind(tenant)
         .bind(chain.map(ChainName::as_str))

@@ -100,7 +100,7 @@ pub async fn enlist(
         "SELECT wallet_no, tenant_no, address, opened_number, opened_hash FROM watch
          WHERE chain_no = $1 AND history = 'wanted' AND scan_no IS NULL AND covered_from IS NULL
            AND status = 1
-         ORDER BY wallet_no LIMIT $2",
+         ORDER BY wallet_no LIMIT $2 + 0",
     )
     .bind(chain.0)
     .bind(limit)

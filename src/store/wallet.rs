@@ -157,7 +157,7 @@ async fn read(
                     SELECT d.status FROM safe_deployment d
                     WHERE d.wallet_id = w.id AND d.chain_no = t.chain_no
                     ORDER BY d.id DESC LIMIT 1) END AS deployment
-         FROM (SELECT * FROM wallet w WHERE {} ORDER BY {order} LIMIT $12) w
+         FROM (SELECT * FROM wallet w WHERE {} ORDER BY {order} LIMIT $12 + 0) w
          LEFT JOIN watch t ON t.wallet_no = w.no
          LEFT JOIN chain n ON n.no = t.chain_no
          LEFT JOIN chain_cursor c ON c.chain_no = t.chain_no

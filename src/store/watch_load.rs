@@ -28,7 +28,7 @@ pub(super) const LOWEST: &str = "
     SELECT count(*), string_agg(address, $5) FROM (
         SELECT address FROM watch
         WHERE chain_no = $1 AND status IN (1, 2) AND address >= $2 AND address < $3
-        ORDER BY address LIMIT $4) AS lowest";
+        ORDER BY address LIMIT $4 + 0) AS lowest";
 
 /// Addresses in one answer: 330 kB of EVM's, 520 kB of Solana's.
 const AT_ONCE: i64 = 1 << 14;

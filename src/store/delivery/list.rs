@@ -65,7 +65,7 @@ pub async fn list(
          FROM (SELECT * FROM delivery
                WHERE tenant_id = $1 AND endpoint_id = $2
                  AND event_position > (SELECT feed_floor FROM tenant WHERE id = $1) {} {}
-               ORDER BY id DESC LIMIT $5) d
+               ORDER BY id DESC LIMIT $5 + 0) d
          LEFT JOIN wallet w ON w.no = d.wallet_no
          LEFT JOIN delivery_attempt a ON a.delivery_id = d.id
          ORDER BY d.id DESC, a.attempt",
