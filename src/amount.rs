@@ -55,13 +55,27 @@ impl Amount {
     /// 1500000 at 6 decimals is `1.5`.
     #[must_use]
     pub fn to_units(self, decimals: u8) -> String {
-        let digits = self.0.to_string();
-        let decimals = usize::from(decimals);
-        let padded = format!("{digits:0>width$}", width = decimals + 1);
-        let (whole, fraction) = padded.split_at(padded.len() - decimals);
-        let fraction = fraction.trim_end_matches('0');
-        if fraction.is_empty() { whole.to_owned() } else { format!("{whole}.{fraction}") }
+        in_units(&self.to_string(), decimals)
     }
+}
+
+/// [`Amount::to_units`] of the amount's digits.
+#[must_use]
+pub fn in_units(digits: &str, decimals: u8) -> String {
+    let decimals = usize::from(decimals);
+    let (whole, fraction) = digits.split_at(digits.len().saturating_sub(decimals));
+    let zeros = decimals - fraction.len();
+    let fraction = fraction.trim_end_matches('0');
+    let whole = if whole.is_empty() { "0" } else { whole };
+    if fraction.is_empty() {
+        return whole.to_owned();
+    }
+    let mut out = String::with_capacity(whole.len() + 1 + zeros + fraction.len());
+    out.push_str(whole);
+    out.push('.');
+    out.extend(std::iter::repeat_n('0', zeros));
+    out.push_str(fraction);
+    out
 }
 
 impl From<u64> for Amount {
@@ -73,7 +87,11 @@ impl From<u64> for Amount {
 /// Decimal digits of the base units.
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
+        match u128::try_from(self.0) {
+            // Nearly all amounts; a machine's own numbers are written much faster.
+            Ok(small) => fmt::Display::fmt(&small, f),
+            Err(_) => fmt::Display::fmt(&self.0, f),
+        }
     }
 }
 

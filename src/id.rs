@@ -15,15 +15,22 @@ use crate::clock::{Clock, Millis};
 /// In ASCII order, so that the text sorts as the id does.
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const LENGTH: usize = 22;
+/// So many digits fit in 64 bits, in which division is ten times as fast.
+const CHUNK: usize = 10;
+const CHUNK_VALUE: u128 = 62u128.pow(10);
 
-fn encode(value: u128) -> String {
+fn encode(value: u128) -> [u8; LENGTH] {
     let mut out = [b'0'; LENGTH];
     let mut rest = value;
-    for slot in out.iter_mut().rev() {
-        *slot = DIGITS[usize::try_from(rest % 62).unwrap_or(0)];
-        rest /= 62;
+    for chunk in out.rchunks_mut(CHUNK) {
+        let mut digits = u64::try_from(rest % CHUNK_VALUE).unwrap_or(0);
+        rest /= CHUNK_VALUE;
+        for slot in chunk.iter_mut().rev() {
+            *slot = DIGITS[usize::try_from(digits % 62).unwrap_or(0)];
+            digits /= 62;
+        }
     }
-    out.iter().map(|&digit| char::from(digit)).collect()
+    out
 }
 
 fn decode(text: &str) -> Option<u128> {
@@ -146,7 +153,9 @@ macro_rules! ids {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, concat!($prefix, "_{}"), encode(self.0.as_u128()))
+                let digits = encode(self.0.as_u128());
+                f.write_str(concat!($prefix, "_"))?;
+                f.write_str(str::from_utf8(&digits).unwrap_or_default())
             }
         }
 

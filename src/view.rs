@@ -7,8 +7,8 @@ use utoipa::ToSchema;
 pub use wallet::{SafeChainView, SafeView, WalletChainView, WalletData, WalletView};
 
 use crate::{
-    amount::Amount,
-    chain::{Address, AssetKey, Family},
+    amount::{Amount, in_units},
+    chain::{AssetKey, Family},
     clock::Millis,
     id::WalletId,
     model::{Asset, Buckets, Deployment, Direction, Reason, Status, Transfer, WalletRef},
@@ -30,11 +30,9 @@ pub struct AmountView {
 impl AmountView {
     #[must_use]
     pub fn new(amount: Amount, asset: &Asset) -> Self {
-        Self {
-            raw: amount.to_string(),
-            amount: asset.decimals.map(|decimals| amount.to_units(decimals)),
-            usd: None,
-        }
+        let raw = amount.to_string();
+        let units = asset.decimals.map(|decimals| in_units(&raw, decimals));
+        Self { raw, amount: units, usd: None }
     }
 }
 
@@ -138,14 +136,9 @@ pub struct TransferView {
 #[derive(Clone, Copy, Debug)]
 pub struct Seen<'a> {
     pub wallet: WalletId,
-    pub address: &'a Address,
+    /// As the family writes it: once for all transfers, a checksum costs a hash.
+    pub address: &'a str,
     pub family: Family,
-}
-
-impl<'a> From<&'a WalletRef> for Seen<'a> {
-    fn from(wallet: &'a WalletRef) -> Self {
-        Self { wallet: wallet.id, address: &wallet.address, family: wallet.family }
-    }
 }
 
 impl TransferView {
@@ -159,7 +152,7 @@ impl TransferView {
             }
         };
         let Seen { wallet, address, family } = by;
-        let own = Some(family.format_address(address));
+        let own = Some(address.to_owned());
         let other = row.counterparty.as_ref().map(|address| family.format_address(address));
         let (from, to) = match row.direction {
             Direction::In => (other, own),

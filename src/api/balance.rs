@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use axum::{Json, extract::State};
+use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
     App,
+    answer::Json,
     asset::{AssetIndex, unknown_token},
     auth::Caller,
     error::{Failures, Problem},

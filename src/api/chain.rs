@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State};
+use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
     App,
+    answer::Json,
     auth::Caller,
     balance::block_view,
     error::{Failures, Problem},

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State};
+use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
     App,
+    answer::Json,
     auth::Caller,
     error::{Code, Failures, Problem},
     key::Scope,

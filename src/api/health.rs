@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Json,
     extract::State,
     http::{StatusCode, header},
     response::IntoResponse,
@@ -11,7 +10,7 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::App;
+use super::{App, answer::Json};
 use crate::{clock::Millis, config::ChainConfig, model::Cursor, store::chain};
 
 pub(super) const READY: &str = "/readyz";

@@ -2,6 +2,7 @@
 //! shares one with others of its kind (`batch`). Everything here is filtered by the caller's tenant, and nothing
 //! here knows a chain family.
 
+mod answer;
 mod asset;
 mod auth;
 mod balance;

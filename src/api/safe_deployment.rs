@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State, http::StatusCode, response::Response};
+use axum::{extract::State, http::StatusCode, response::Response};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
     App,
+    answer::Json,
     auth::Caller,
     error::{Code, Failures, Problem},
     key::Scope,

@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use axum::{Json, extract::State};
+use axum::extract::State;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{
     App,
+    answer::Json,
     asset::{AssetIndex, unknown_token},
     auth::Caller,
     error::{Failures, Problem},
@@ -154,7 +155,8 @@ pub(super) async fn list(
     }
     let page = history::page(&mut conn, wallet.no, &filter, window.limit()).await?;
     let unlisted = unlisted(&mut conn, &index, &page.transfers).await?;
-    let seen = Seen { wallet: wallet.id, address: &wallet.address, family: wallet.family };
+    let address = wallet.family.format_address(&wallet.address);
+    let seen = Seen { wallet: wallet.id, address: &address, family: wallet.family };
     let view = |row: &Transfer| {
         let asset = index.by_no(row.asset).or_else(|| unlisted.get(&row.asset));
         let asset = asset.ok_or_else(|| StoreError::corrupt("a transfer without its asset"))?;

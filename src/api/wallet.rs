@@ -4,7 +4,7 @@ mod register;
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State, http::StatusCode, response::Response};
+use axum::{extract::State, http::StatusCode, response::Response};
 use serde::{Deserialize, Deserializer};
 use utoipa::{IntoParams, ToSchema};
 
@@ -12,6 +12,7 @@ pub(super) use self::register::{__path_create, Register, create};
 pub use self::register::{AccountBody, WalletBody};
 use super::{
     App,
+    answer::Json,
     auth::Caller,
     error::{Code, Failures, Problem},
     key::Scope,

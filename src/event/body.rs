@@ -11,7 +11,7 @@ use crate::{
     id::EventId,
     ledger::LedgerError,
     model::{Asset, Position, Transfer, WalletRef},
-    view::{BucketsView, TransferView, WalletRefView},
+    view::{BucketsView, Seen, TransferView, WalletRefView},
 };
 
 /// The whole body, with whatever data.
@@ -61,9 +61,11 @@ impl TransferFacts<'_> {
     pub fn data(&self) -> Result<impl Serialize + use<>, LedgerError> {
         let Self { transfer, wallet, asset, .. } = *self;
         let buckets = self.position.buckets(self.locked)?;
+        let view = WalletRefView::from(wallet);
+        let seen = Seen { wallet: wallet.id, address: &view.address, family: wallet.family };
         Ok(TransferData {
-            wallet: wallet.into(),
-            transfer: TransferView::new(transfer, wallet.into(), asset, self.head),
+            transfer: TransferView::new(transfer, seen, asset, self.head),
+            wallet: view,
             balance: BucketsView::new(&buckets, asset),
         })
     }

@@ -53,7 +53,7 @@ impl Rules for Evm {
     }
 
     fn format_tx(&self, tx: &TxId) -> String {
-        format!("{tx:?}")
+        alloy::hex::encode_prefixed(tx.as_slice())
     }
 
     fn parse_block_hash(&self, text: &str) -> Option<BlockHash> {
@@ -61,7 +61,7 @@ impl Rules for Evm {
     }
 
     fn format_block_hash(&self, hash: &BlockHash) -> String {
-        format!("{hash:?}")
+        alloy::hex::encode_prefixed(hash.0)
     }
 
     fn identity(&self) -> Identity {
