@@ -18,9 +18,9 @@ use crate::{
     model::{AssetNo, ChainNo, Direction, Status, Transfer, WalletNo},
 };
 
-/// Rows of a wallet looked at for one page, about. A filter that few of them pass ends the page early, with the
+/// Rows of a wallet looked at for one page. A filter that few of them pass ends the page early, with the
 /// place to go on from: a page never costs more, however long the history.
-const LOOKED_AT: i64 = 2_000;
+const LOOKED_AT: i64 = 1_000;
 
 /// Which transfers of a wallet; every condition that is set must hold.
 #[derive(Clone, Debug, Default)]
@@ -124,9 +124,12 @@ pub async fn page(
         return Ok(HistoryPage { next: None, ..page });
     }
     keep_order(conn).await?;
-    // Where nearly all transfers pass, as many as the page shows are enough, and one to know whether it goes on.
-    let mut rows = if filter.is_wide() { limit + 1 } else { LOOKED_AT };
+    // Most filters pass many: little more than the page shows is looked at first. Where nearly all pass, one row
+    // more, to know whether the history goes on.
+    let mut rows = if filter.is_wide() { limit + 1 } else { 2 * limit }.min(LOOKED_AT);
+    let mut left = LOOKED_AT;
     loop {
+        left -= rows;
         let before = page.next;
         page.next = last_of(conn, wallet, filter, before, rows).await?;
         let missing = limit + 1 - i64::try_from(page.transfers.len()).unwrap_or(limit);
@@ -137,10 +140,10 @@ pub async fn page(
             let next = page.transfers.last().map(|transfer| transfer.id);
             return Ok(HistoryPage { next, ..page });
         }
-        if page.next.is_none() || rows == LOOKED_AT {
+        if page.next.is_none() || left == 0 {
             return Ok(page);
         }
-        rows = LOOKED_AT;
+        rows = left;
     }
 }
 

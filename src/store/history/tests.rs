@@ -141,7 +141,7 @@ async fn the_pages_of_any_filter_hold_just_what_it_takes_the_newest_first() {
                 // No more pages than are full, and one for each part that was looked at.
                 let limit = usize::try_from(limit).unwrap();
                 assert!(pages.iter().all(|page| page.transfers.len() <= limit), "{filter:?}");
-                assert!(pages.len() <= expected.len() / limit + 3, "{filter:?}: {}", pages.len());
+                assert!(pages.len() <= expected.len() / limit + 5, "{filter:?}: {}", pages.len());
             }
         }
         store.close().await;
@@ -157,8 +157,8 @@ async fn a_page_whose_filter_few_pass_ends_early_and_says_where_it_goes_on() {
             TransferFilter { kind: Some(Kind::Fee), uncounted: true, ..TransferFilter::default() };
         let pages = pages(&store.db, &rare, 200).await;
         let listed: Vec<usize> = pages.iter().map(|page| page.transfers.len()).collect();
-        // 2,000 rows are looked at for each page.
-        assert_eq!(listed, [0, 0, 3]);
+        // 1,000 rows are looked at for each page.
+        assert_eq!(listed, [0, 0, 0, 0, 3]);
         store.close().await;
     }
 }
