@@ -117,6 +117,13 @@ impl Window {
         }
     }
 
+    /// Answers wait to be taken: as many at once are not needed, and each takes memory.
+    pub fn unneeded(&mut self) {
+        if self.size > 2 {
+            self.size -= 1;
+        }
+    }
+
     /// A request failed.
     pub fn failed(&mut self) {
         self.size = (self.size / 2).max(1);
@@ -181,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn the_window_grows_while_latency_holds_and_halves_on_trouble() {
+    fn the_window_grows_while_latency_holds_shrinks_when_answers_wait_and_halves_on_trouble() {
         let mut window = Window::new(8);
         for _ in 0..20 {
             window.answered(Duration::from_millis(10));
@@ -189,6 +196,15 @@ mod tests {
         assert_eq!(window.size(), 8);
         window.answered(Duration::from_millis(100));
         assert_eq!(window.size(), 7);
+        for _ in 0..20 {
+            window.unneeded();
+        }
+        assert_eq!(window.size(), 2);
+        for _ in 0..20 {
+            window.answered(Duration::from_millis(10));
+        }
+        assert_eq!(window.size(), 8);
+        window.answered(Duration::from_millis(100));
         window.failed();
         assert_eq!(window.size(), 3);
         for _ in 0..5 {

@@ -45,7 +45,12 @@ impl Prefetch {
             })?;
             match result {
                 Ok(blocks) => {
-                    self.window.answered(took);
+                    if self.in_flight.iter().filter(|(_, handle)| handle.is_finished()).count() > 1
+                    {
+                        self.window.unneeded();
+                    } else {
+                        self.window.answered(took);
+                    }
                     let short = blocks.last().is_none_or(|block| block.header.at.number < to);
                     if short && !self.source.family().skips_heights() {
                         // The chain ends here, as far as this node knows.
