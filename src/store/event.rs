@@ -19,7 +19,7 @@ use crate::{
     model::{TenantNo, WalletNo},
 };
 
-/// `sequence` is given as how many of the wallet's events are appended with it and before it.
+/// SQLite adds what the wallet's sequence was before, see [`sequences`].
 static EVENT: Table = Table::computed(
     "event",
     &[
@@ -52,12 +52,18 @@ static WALLET_SEQUENCE: Table = Table::upsert(
     "ON CONFLICT (wallet_no) DO UPDATE SET sequence = wallet_sequence.sequence + excluded.sequence",
 );
 
+static TAKEN_SEQUENCE: Table = Table::upsert(
+    "wallet_sequence",
+    &["wallet_no", "sequence"],
+    "ON CONFLICT (wallet_no) DO UPDATE SET sequence = wallet_sequence.sequence + excluded.sequence
+     RETURNING wallet_no, sequence",
+);
+
 /// A row of the table `event`.
 struct NewRow<'a> {
-    /// Of its last event.
+    /// Of its last event, like the sequence.
     position: i64,
-    /// How many events of its wallet are appended with it and before it.
-    nth: Option<i64>,
+    sequence: Option<i64>,
     wallet: Option<WalletNo>,
     events: i16,
     event: &'a NewEvent,
@@ -112,22 +118,30 @@ pub async fn append(
             None => None,
         };
         let mut counts: BTreeMap<WalletNo, i64> = BTreeMap::new();
+        for event in &events {
+            if let Some(wallet) = wallet_of(event) {
+                *counts.entry(wallet).or_default() += i64::from(told(event));
+            }
+        }
+        let mut sequences = sequences(conn, &counts).await?;
         let rows: Vec<NewRow<'_>> = events
             .into_iter()
             .map(|event| {
                 let events = told(event);
                 position += i64::from(events);
                 let wallet = wallet_of(event);
-                let nth = wallet.map(|wallet| {
-                    let count = counts.entry(wallet).or_default();
-                    *count += i64::from(events);
-                    *count
+                let sequence = wallet.map(|wallet| {
+                    let last = sequences.entry(wallet).or_default();
+                    *last += i64::from(events);
+                    *last
                 });
-                NewRow { position, nth, wallet, events, event }
+                NewRow { position, sequence, wallet, events, event }
             })
             .collect();
         insert_events(conn, tenant, now, &rows).await?;
-        advance_sequences(conn, counts).await?;
+        if matches!(conn, Conn::Sqlite(_)) {
+            advance_sequences(conn, &counts).await?;
+        }
         let deliveries = deliveries(conn, tenant_id, &rows).await?;
         delivery::insert(conn, ids, now, tenant_id, &deliveries).await?;
     }
@@ -197,7 +211,7 @@ async fn insert_events(
             row.push(new.events)?;
             row.push(kind.code())?;
             row.push(new.wallet.map(|wallet| wallet.0))?;
-            row.push(new.nth)?;
+            row.push(new.sequence)?;
             row.push(new.event.time)?;
             row.push(transfer.map(|told| told.transfer.0))?;
             row.push(transfer.map(|told| code::status(told.status)))?;
@@ -235,16 +249,43 @@ async fn advance_feed(
     .ok_or_else(|| StoreError::corrupt(format!("an event for the unknown tenant no. {}", tenant.0)))
 }
 
+/// The sequences of wallets from which these events go on. PostgreSQL takes as many as are needed and tells the
+/// last before them. To SQLite's driver a row that comes back is dear, and a look-up is cheap: there all go on
+/// from 0, [`EVENT`] adds what was before, and [`advance_sequences`] comes after.
+async fn sequences(
+    conn: &mut Conn<'_>,
+    counts: &BTreeMap<WalletNo, i64>,
+) -> Result<HashMap<WalletNo, i64>, StoreError> {
+    if matches!(conn, Conn::Sqlite(_)) {
+        return Ok(HashMap::with_capacity(counts.len()));
+    }
+    let rows: Vec<(&WalletNo, &i64)> = counts.iter().collect();
+    let taken: Vec<(i64, i64)> = TAKEN_SEQUENCE
+        .write_returning(conn, &rows, |row, (wallet, count)| {
+            row.push(wallet.0)?;
+            row.push(**count)
+        })
+        .await?;
+    if taken.len() != counts.len() {
+        return Err(StoreError::corrupt("a wallet got no sequence"));
+    }
+    let before = |(wallet, last)| {
+        let wallet = WalletNo(wallet);
+        (wallet, last - counts.get(&wallet).copied().unwrap_or_default())
+    };
+    Ok(taken.into_iter().map(before).collect())
+}
+
 /// Counts the events that the wallets got.
 async fn advance_sequences(
     conn: &mut Conn<'_>,
-    counts: BTreeMap<WalletNo, i64>,
+    counts: &BTreeMap<WalletNo, i64>,
 ) -> Result<(), StoreError> {
-    let counts: Vec<(WalletNo, i64)> = counts.into_iter().collect();
+    let rows: Vec<(&WalletNo, &i64)> = counts.iter().collect();
     WALLET_SEQUENCE
-        .write(conn, &counts, |row, (wallet, count)| {
+        .write(conn, &rows, |row, (wallet, count)| {
             row.push(wallet.0)?;
-            row.push(*count)
+            row.push(**count)
         })
         .await?;
     Ok(())

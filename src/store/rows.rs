@@ -28,7 +28,7 @@ const LENGTHS: usize = MOST_ROWS.ilog2() as usize + 1;
 pub(super) struct Table {
     name: &'static str,
     columns: &'static [&'static str],
-    /// A column that is not written as it is given, and the expression for it, over the rows `added`.
+    /// A column that SQLite does not write as it is given, and the expression for it, over the rows `added`.
     computed: Option<(&'static str, &'static str)>,
     tail: &'static str,
     /// The statements for runs of 1, 2, 4, … rows.
@@ -149,8 +149,8 @@ impl Table {
         Self::upsert(name, columns, "")
     }
 
-    /// A table whose rows are only added, with `column` as `expression` makes it of the row, which is called
-    /// `added`, and of other tables.
+    /// A table whose rows are only added, on SQLite with `column` as `expression` makes it of the row, which is
+    /// called `added`, and of other tables.
     pub const fn computed(
         name: &'static str,
         columns: &'static [&'static str],
@@ -302,13 +302,8 @@ impl Table {
             let places: Vec<String> =
                 (1..=self.columns.len()).map(|number| format!("${number}")).collect();
             let (name, columns, tail) = (self.name, self.columns.join(", "), self.tail);
-            let (places, select) = (places.join(", "), self.select());
-            let select = select.as_deref().unwrap_or("*");
-            format!(
-                "INSERT INTO {name} ({columns})
-                 SELECT {select} FROM unnest({places}) AS added ({columns}) {tail}"
-            )
-            .into()
+            let places = places.join(", ");
+            format!("INSERT INTO {name} ({columns}) SELECT * FROM unnest({places}) {tail}").into()
         });
         Ok((Arc::clone(text), arguments))
     }

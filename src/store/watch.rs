@@ -107,7 +107,7 @@ pub async fn to_do(
     // one value is left out of an order.
     let rows: Vec<RawShown> = on!(conn, c => sqlx::query_as(select_watch!(
         "WHERE w.chain_no = $1 AND w.status BETWEEN $2 AND $2 AND w.status IN (0, 2)
-         ORDER BY w.status, w.wallet_no LIMIT $3"
+         ORDER BY w.status, w.wallet_no LIMIT $3 + 0"
     ))
     .bind(chain.0)
     .bind(code::watch_status(status))
@@ -376,7 +376,7 @@ pub async fn watched_after(
          FROM watch w JOIN wallet v ON v.no = w.wallet_no
          WHERE w.chain_no = $1 AND (w.address, w.wallet_no) > ($2, $3)
            AND w.status = 1 AND w.opened_number <= $4
-         ORDER BY w.address, w.wallet_no LIMIT $5",
+         ORDER BY w.address, w.wallet_no LIMIT $5 + 0",
     )
     .bind(chain.0)
     .bind(address)
