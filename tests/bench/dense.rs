@@ -112,8 +112,8 @@ impl Dense {
         let mut expected = Vec::new();
         for &(block, Transfer { from, to, value, .. }) in &self.transfers {
             let sides = [(from, false), (to, true)].into_iter();
-            let his = sides.filter(|(side, _)| *side == who && value > 0);
-            expected.extend(his.map(|(_, is_in)| (block, is_in, value)));
+            let own = sides.filter(|(side, _)| *side == who && value > 0);
+            expected.extend(own.map(|(_, is_in)| (block, is_in, value)));
         }
         found.sort_unstable();
         expected.sort_unstable();

@@ -91,6 +91,20 @@ impl Node {
         Ok(())
     }
 
+    /// How long the newest block with its transactions and receipts takes when nobody else asks.
+    async fn answers_in(&self) -> anyhow::Result<Duration> {
+        let call = |method: &str, params: Value| json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        let calls = json!([
+            call("eth_getBlockByNumber", json!(["latest", true])),
+            call("eth_getBlockReceipts", json!(["latest"])),
+        ]);
+        let host = self.rpc().url().trim_start_matches("http://");
+        let mut connection = Connection::open(host).await?;
+        let begun = Instant::now();
+        connection.post("/", "", &calls.to_string()).await?;
+        Ok(begun.elapsed())
+    }
+
     async fn height(&self) -> anyhow::Result<u64> {
         Ok(self.rpc().head().await?.number.to())
     }
@@ -113,13 +127,13 @@ async fn daemon(node: &Node, url: &str, wallets: u64) -> anyhow::Result<(Install
 }
 
 pub async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
-    let latencies = latencies(1, BLOCKS).await?;
+    let (latencies, _) = latencies(1, BLOCKS).await?;
     let what = |which| format!("head: announced → readable, {which} of {BLOCKS} blocks, SQLite");
     bench.figures([
         Figure::new(what("p50"), percentile(latencies.clone(), 50), "ms"),
         Figure::new(what("p99"), percentile(latencies, 99), "ms").at_most(15.0),
     ]);
-    let latencies = self::latencies(TRANSFERS, FULL_BLOCKS).await?;
+    let (latencies, node) = self::latencies(TRANSFERS, FULL_BLOCKS).await?;
     let what = |which| {
         format!(
             "head: {TRANSFERS} watched transfers in the block, {which} of {FULL_BLOCKS}, SQLite"
@@ -128,6 +142,11 @@ pub async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     bench.figures([
         Figure::new(what("p50"), percentile(latencies.clone(), 50), "ms"),
         Figure::new(what("p99"), percentile(latencies, 99), "ms").at_most(50.0),
+        Figure::new(
+            "head: the node alone, for such a block and its receipts",
+            percentile(node, 50),
+            "ms",
+        ),
     ]);
     let requests = settling().await?;
     let what = format!("head: requests to settle {TRANSFERS} touched balances");
@@ -135,8 +154,9 @@ pub async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How long after its announcement each of `blocks` blocks with `transfers` watched transfers is readable.
-async fn latencies(transfers: u64, blocks: u64) -> anyhow::Result<Vec<Duration>> {
+/// How long after its announcement each of `blocks` blocks with `transfers` watched transfers is readable, and how
+/// long the node takes to hand out the last one, a few times.
+async fn latencies(transfers: u64, blocks: u64) -> anyhow::Result<(Vec<Duration>, Vec<Duration>)> {
     let node = Node::start().await?;
     let (_installation, daemon) = daemon(&node, node.rpc().url(), transfers).await?;
     let mut heads = Heads::subscribe(&node.rpc().ws_url()).await?;
@@ -164,8 +184,13 @@ async fn latencies(transfers: u64, blocks: u64) -> anyhow::Result<Vec<Duration>>
             latencies.push(took);
         }
     }
+    drop(daemon);
+    let mut alone = Vec::new();
+    for _ in 0..9 {
+        alone.push(node.answers_in().await?);
+    }
     node.anvil.stop().await?;
-    Ok(latencies)
+    Ok((latencies, alone))
 }
 
 /// How many requests about the chain's state the node gets while a block that touched so many balances settles.

@@ -115,7 +115,7 @@ impl Solana {
         key
     }
 
-    /// New tokens for an owner, in his associated account, which is opened for him if it must be.
+    /// New tokens for an owner, in the associated account, which is opened if it must be.
     pub async fn issue(&self, mint: &Mint, owner: &Pubkey, amount: u64) -> Landed {
         let bank = self.rpc.bank();
         let issue = mint.issue(&bank.pubkey(), &mint.account_of(owner), amount);

@@ -62,7 +62,7 @@ on_both_stores! {
         assert_eq!(deposit[0]["memo"], "for the flat");
         assert_eq!(deposit[0]["block"]["number"], to_extra.slot);
         assert_eq!(of(&issued.signature, "DUSD")[0]["amount"]["raw"], "700");
-        assert!(of(&moved.signature, "DUSD").is_empty(), "from one account to another of his");
+        assert!(of(&moved.signature, "DUSD").is_empty(), "from one of its accounts to another");
         assert_eq!(of(&moved.signature, "SOL").len(), 2, "the fee, and the SOL less the rent that came back");
 
         // The seam: what comes now counts once, beside what came before.

@@ -113,7 +113,7 @@ on_both_stores! {
             assert_eq!(event["data"]["transfer"]["amount"]["raw"], received.to_string());
             assert_eq!(event["data"]["balance"]["total"]["raw"], (received + 5).to_string(), "{symbol}");
 
-            // From one of his accounts to another: nothing comes and nothing goes, but what is withheld.
+            // From one account of an owner to another: nothing comes and nothing goes, but what is withheld.
             let inside = mint.transfer(&wallet, &extra.pubkey(), &mint.account_of(&wallet), 100);
             chain.rpc.run(&[inside], &[&key]).await.unwrap();
 
