@@ -85,7 +85,8 @@ impl Committer {
 pub struct Pipeline {
     committer: Committer,
     writing: Option<Writing>,
-    written: Option<Committed>,
+    /// In order, until they are taken.
+    written: Vec<Committed>,
 }
 
 struct Writing {
@@ -97,7 +98,7 @@ struct Writing {
 impl Pipeline {
     #[must_use]
     pub fn new(committer: Committer) -> Self {
-        Self { committer, writing: None, written: None }
+        Self { committer, writing: None, written: Vec::new() }
     }
 
     /// Decides as [`Committer::connect`], upon the cursor that the last call gave, and begins to write. Gives
@@ -105,7 +106,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// As [`Committer::connect`], of these blocks or of those before. These are not written then; of those
-    /// before, [`Pipeline::finish`] tells.
+    /// before, [`Pipeline::written`] tells.
     pub async fn connect(
         &mut self,
         cursor: &Cursor,
@@ -113,7 +114,7 @@ impl Pipeline {
         settled: BlockPoint,
     ) -> Result<Cursor, CommitError> {
         if self.writing.as_ref().is_some_and(|writing| !writing.independent) {
-            self.wait().await?;
+            self.finish().await?;
         }
         let committer = self.committer.clone();
         let mut tries = Tries::new("connect", "commit");
@@ -121,16 +122,18 @@ impl Pipeline {
         if self.writing.is_some() && !hot.continues(cursor) {
             // What is being written is not in memory any more: it has to be read.
             drop(hot);
-            self.wait().await?;
+            self.finish().await?;
             hot = committer.hot.lock().await;
         }
         let figures = Figures::new();
         let input = Blocks { blocks: &blocks, settled, figures: &figures };
         let changes = committer.decide(cursor, input, &mut hot, &mut tries).await?;
         drop(hot);
-        self.wait().await?;
+        self.finish().await?;
         let next = changes.cursor.clone();
         let independent = is_independent(&changes);
+        // A wallet that was found is watched before the next blocks are looked at.
+        let finds_wallets = !changes.wallets.is_empty();
         let (committer, from) = (self.committer.clone(), cursor.clone());
         let task = tokio::spawn(async move {
             let figures = Figures::new();
@@ -138,31 +141,29 @@ impl Pipeline {
             committer.write_connected(&from, input, changes, tries).await
         });
         self.writing = Some(Writing { task, independent });
+        if finds_wallets {
+            self.finish().await?;
+        }
         Ok(next)
     }
 
-    /// What was written since the last time, if it is known by now.
-    pub fn written(&mut self) -> Option<Committed> {
-        self.written.take()
+    /// What is known to be written since the last time.
+    pub fn written(&mut self) -> Vec<Committed> {
+        std::mem::take(&mut self.written)
     }
 
-    /// Waits until nothing is being written, and gives what was since the last time.
+    /// Waits until nothing is being written.
     ///
     /// # Errors
-    /// Why it was not written.
-    pub async fn finish(&mut self) -> Result<Option<Committed>, CommitError> {
-        self.wait().await?;
-        Ok(self.written())
-    }
-
-    async fn wait(&mut self) -> Result<(), CommitError> {
+    /// Why the last one was not written; those before it are told by [`Pipeline::written`].
+    pub async fn finish(&mut self) -> Result<(), CommitError> {
         let Some(writing) = self.writing.as_mut() else { return Ok(()) };
         let done = (&mut writing.task).await;
         self.writing = None;
         let committed = done.map_err(|error| {
             StoreError::Unavailable(format!("a commit ended half-way: {error}"))
         })??;
-        self.written = Some(committed);
+        self.written.push(committed);
         Ok(())
     }
 }

@@ -11,7 +11,7 @@ use futures::FutureExt as _;
 use super::{Follower, TurnError, decide, prefetch::Prefetch, settle};
 use crate::{
     chain::{Block, Header, Settlement},
-    commit::{CommitError, Pipeline},
+    commit::{CommitError, Committed, Pipeline},
     ledger::known::MatchedBlock,
     model::{BlockPoint, Cursor},
 };
@@ -124,9 +124,7 @@ impl Follower {
     ) -> Result<Cursor, TurnError> {
         match pipeline.connect(cursor, Arc::clone(&matched), settled).await {
             Ok(next) => {
-                if let Some(written) = pipeline.written() {
-                    self.committed(&written);
-                }
+                self.take_over(&pipeline.written());
                 Ok(next)
             }
             Err(CommitError::Short(_)) => {
@@ -141,10 +139,15 @@ impl Follower {
 
     /// Waits until nothing is being written, and takes it over.
     async fn finish(&mut self, pipeline: &mut Pipeline) -> Result<(), TurnError> {
-        if let Some(written) = pipeline.finish().await? {
-            self.committed(&written);
+        let finished = pipeline.finish().await;
+        self.take_over(&pipeline.written());
+        Ok(finished?)
+    }
+
+    fn take_over(&mut self, written: &[Committed]) {
+        for committed in written {
+            self.committed(committed);
         }
-        Ok(())
     }
 
     /// Adds ranges that have come already to what is committed next: the rows of one commit are written
