@@ -1,10 +1,10 @@
 //! `EXPLAIN QUERY PLAN`, see <https://www.sqlite.org/eqp.html>. Without statistics, as in every store of ours,
 //! SQLite plans by the text alone.
 //!
-//! Which statements ran is told by sqlx's log: each connection has a thread of its own, and this one's has a
-//! name. The thread has ended when all that it logged is read.
+//! Which statements ran is told by sqlx's log. Each connection has a thread of its own; a commit on this one's
+//! lets it log to a subscriber of its own. The thread has ended when all that it logged is read.
 
-use std::{collections::BTreeSet, path::Path, sync::OnceLock, thread};
+use std::{cell::RefCell, collections::BTreeSet, path::Path, sync::Arc};
 
 use parking_lot::Mutex;
 use sqlx::{
@@ -14,7 +14,7 @@ use sqlx::{
 use tracing::{
     Event, Metadata, Subscriber,
     field::{Field, Visit},
-    subscriber,
+    subscriber::{self, DefaultGuard},
 };
 use tracing_subscriber::{
     layer::{Context, Layer, SubscriberExt as _},
@@ -24,11 +24,12 @@ use tracing_subscriber::{
 use super::{Access, BIG, Plan, calls, source::single_spaced};
 use crate::store::Conn;
 
-const THREAD: &str = "statements to explain";
+thread_local! {
+    static RECORDING: RefCell<Option<DefaultGuard>> = const { RefCell::new(None) };
+}
 
-static RECORDED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-
-struct Recorder;
+#[derive(Clone, Default)]
+struct Recorder(Arc<Mutex<BTreeSet<String>>>);
 
 /// What sqlx logs of a statement: its first words, and all of it if that is more.
 #[derive(Default)]
@@ -55,14 +56,12 @@ impl<S: Subscriber> Layer<S> for Recorder {
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        if thread::current().name() == Some(THREAD) {
-            let mut logged = Logged::default();
-            event.record(&mut logged);
-            let Logged { summary, statement } = logged;
-            let text = single_spaced(if statement.is_empty() { &summary } else { &statement });
-            if !["BEGIN", "SAVEPOINT", "ROLLBACK"].iter().any(|word| text.starts_with(word)) {
-                RECORDED.lock().insert(text);
-            }
+        let mut logged = Logged::default();
+        event.record(&mut logged);
+        let Logged { summary, statement } = logged;
+        let text = single_spaced(if statement.is_empty() { &summary } else { &statement });
+        if !["BEGIN", "SAVEPOINT", "ROLLBACK"].iter().any(|word| text.starts_with(word)) {
+            self.0.lock().insert(text);
         }
     }
 }
@@ -96,21 +95,29 @@ fn rows() -> String {
 
 /// The plans of all statements of the store.
 pub(super) async fn plans(path: &Path) -> Vec<Plan> {
-    static ONCE: OnceLock<()> = OnceLock::new();
-    ONCE.get_or_init(|| {
-        subscriber::set_global_default(Registry::default().with(Recorder)).unwrap();
-    });
     let options = SqliteConnectOptions::new().filename(path).foreign_keys(true);
-    let mut conn = options.clone().thread_name(|_| THREAD.to_owned()).connect().await.unwrap();
+    let mut conn = options.connect().await.unwrap();
+    let recorder = Recorder::default();
+    conn.lock_handle().await.unwrap().set_commit_hook({
+        let recorder = recorder.clone();
+        move || {
+            RECORDING.with_borrow_mut(|recording| {
+                recording.get_or_insert_with(|| {
+                    subscriber::set_default(Registry::default().with(recorder.clone()))
+                });
+            });
+            true
+        }
+    });
     sqlx::raw_sql(AssertSqlSafe(rows())).execute(&mut conn).await.unwrap();
-    RECORDED.lock().clear();
+    recorder.0.lock().clear();
     calls::run(&mut Conn::Sqlite(&mut conn)).await;
     conn.close().await.unwrap();
-    let recorded = std::mem::take(&mut *RECORDED.lock());
+    let texts = std::mem::take(&mut *recorder.0.lock());
 
     let mut conn = options.connect().await.unwrap();
     let mut plans = Vec::new();
-    for text in recorded {
+    for text in texts {
         let accesses = explain(&mut conn, &text).await;
         plans.push(Plan { text, accesses });
     }
