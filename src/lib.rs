@@ -71,6 +71,7 @@ pub mod retry;
 mod seeds;
 pub mod store;
 mod string_enum;
+mod task;
 pub mod view;
 pub mod wake;
 pub mod webhook;

@@ -13,6 +13,7 @@ use crate::{
     },
     model::{BlockPoint, Cursor},
     store::StoreError,
+    task::joined,
 };
 
 impl Committer {
@@ -160,8 +161,8 @@ impl Pipeline {
         let Some(writing) = self.writing.as_mut() else { return Ok(()) };
         let done = (&mut writing.task).await;
         self.writing = None;
-        let committed = done.map_err(|error| {
-            StoreError::Unavailable(format!("a commit ended half-way: {error}"))
+        let committed = joined(done).ok_or_else(|| {
+            StoreError::Unavailable("the task that commits was cancelled".to_owned())
         })??;
         self.written.push(committed);
         Ok(())

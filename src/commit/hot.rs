@@ -86,8 +86,12 @@ impl Hot {
         self.known.assets.extend(assets.into_iter().map(|asset| (asset.key, asset)));
     }
 
-    /// Takes over what was decided.
+    /// Takes over what was decided. What is known of another cursor than the one that it was decided upon (a
+    /// rewind has moved it, say) is forgotten.
     pub fn take_over(&mut self, changes: &Changes) {
+        if self.cursor.as_ref() != Some(&changes.from) {
+            self.forget();
+        }
         let watches = &changes.watches;
         let moved = !watches.opened.is_empty()
             || !watches.closed.is_empty()

@@ -9,7 +9,10 @@ use std::{
 use tokio_util::task::AbortOnDropHandle;
 
 use super::decide::Window;
-use crate::chain::{Block, Source, SourceError};
+use crate::{
+    chain::{Block, Source, SourceError},
+    task::joined,
+};
 
 /// Ranges in flight at most; together they bound the memory that fetched blocks take.
 const MAX_IN_FLIGHT: usize = 6;
@@ -39,8 +42,8 @@ impl Prefetch {
         loop {
             self.fill();
             let Some((to, handle)) = self.in_flight.pop_front() else { return Ok(None) };
-            let (result, took) = handle.await.map_err(|error| SourceError::Unavailable {
-                detail: format!("a fetching task ended: {error}"),
+            let (result, took) = joined(handle.await).ok_or_else(|| SourceError::Unavailable {
+                detail: "the task that fetches blocks was cancelled".to_owned(),
                 retry_after: None,
             })?;
             match result {

@@ -15,6 +15,7 @@ use crate::{
     ledger::known::MatchedBlock,
     model::{BalanceRef, BlockPoint, Cursor},
     store::{chain as chain_store, transfer},
+    task::joined,
 };
 
 /// Balances compared at one settlement; what is beyond, after a long stall of finality, the sweep finds.
@@ -70,8 +71,8 @@ impl Follower {
             () = tokio::time::sleep(self.config.poll_interval) => return Ok(Turn::More),
         };
         self.reading = None;
-        let read = read.unwrap_or_else(|error| {
-            let detail = format!("the task that reads balances ended: {error}");
+        let read = joined(read).unwrap_or_else(|| {
+            let detail = "the task that reads balances was cancelled".to_owned();
             Err(SourceError::Unavailable { detail, retry_after: None })
         });
         let figures = self.believed(point, read)?;

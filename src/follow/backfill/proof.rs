@@ -21,6 +21,7 @@ use crate::{
     ledger::{backfill::Participant, changes::HistoryEnd},
     model::{AssetNo, Cursor, HistoryStatus, WalletNo},
     store::{asset as asset_store, participant, transfer as transfer_store},
+    task::joined,
 };
 
 /// Histories proven at once.
@@ -92,7 +93,7 @@ impl Follower {
             }
             let compared = running.await;
             let Compared { ends, failed } =
-                compared.unwrap_or(Compared { ends: Vec::new(), failed: true });
+                joined(compared).unwrap_or(Compared { ends: Vec::new(), failed: true });
             self.backfill.proofs.failed |= failed;
             if !ends.is_empty() {
                 self.end_histories(cursor, &ends).await?;

@@ -1,7 +1,7 @@
 //! What one commit builds upon, and what it does with a movement that was there before.
 
 use super::*;
-use crate::{commit::Pipeline, store::on};
+use crate::{commit::Pipeline, model::Status, store::on};
 
 #[tokio::test]
 async fn a_transaction_that_comes_back_with_another_amount_counts_with_that_amount() {
@@ -81,6 +81,76 @@ async fn commits_behind_one_another_are_decided_again_when_a_balance_changes_und
         rig.follow().await.unwrap();
         assert_exact(&store, &rig, &BTreeMap::from([(who(9), wallet)])).await;
         assert_eq!(store.transfers(wallet).await.len(), 40);
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn what_waits_in_a_commit_that_is_being_written_settles_in_the_next() {
+    for store in TestStore::all().await {
+        let mut rig = Rig::new(&store);
+        let (_, wallet) = one_wallet(&store, &mut rig).await;
+        let mut cursor = store.cursor(&chain_name()).await.unwrap();
+        let mut pipeline = Pipeline::new(rig.follower.committer.clone());
+        for number in 1..=20 {
+            rig.chain.mine(&[pay(number, None, who(9), 1)]);
+            let (matched, _) = newest(&rig).await;
+            let before = cursor.head;
+            cursor = pipeline.connect(&cursor, matched, before).await.unwrap();
+        }
+        pipeline.finish().await.unwrap();
+        let position = store.position(wallet, &chain_name(), AssetKey::Native).await;
+        assert_eq!((position.settled, position.incoming), (19.into(), 1.into()));
+        assert_exact(&store, &rig, &BTreeMap::from([(who(9), wallet)])).await;
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_known_before_a_rewind_is_not_believed_after_another_step() {
+    for store in TestStore::all().await {
+        let mut rig = Rig::new(&store);
+        rig.follow().await.unwrap();
+        let start = rig.chain.head();
+        rig.chain.mine(&[]);
+        let (_, wallet) = one_wallet(&store, &mut rig).await;
+        // Seen, but no balance has a version that would tell.
+        rig.chain.mine(&[pay(1, None, who(9), 0)]);
+        rig.follow().await.unwrap();
+        rig.chain.mine(&[pay(2, None, who(9), 5)]);
+        // Takes the opening of the watch back, behind the back of the follower's memory.
+        let other = Rig::with(&store, Arc::clone(&rig.chain), rig.settlement).follower;
+        let cursor = other.committer.rewind(&start).await.unwrap();
+        let committer = rig.follower.committer.clone();
+        let mut cursor = committer.reconcile(&cursor, &[]).await.unwrap().cursor;
+        for number in 1..=3 {
+            let block = rig.chain.blocks(number, number).await.unwrap();
+            let matched = rig.follower.matched(block).await.unwrap();
+            let figures = BTreeMap::new();
+            let committed = committer.connect(&cursor, &matched, cursor.settled, &figures).await;
+            cursor = committed.unwrap().cursor;
+        }
+        assert!(store.transfers(wallet).await.iter().all(|row| row.status == Status::Orphaned));
+        rig.restart(&store);
+        rig.follow().await.unwrap();
+        assert_exact(&store, &rig, &BTreeMap::from([(who(9), wallet)])).await;
+        let standing = store.transfers(wallet).await.into_iter();
+        let standing = standing.filter(|row| row.status != Status::Orphaned).map(|row| row.amount);
+        assert_eq!(standing.collect::<Vec<_>>(), [5.into()], "the new opening");
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_bug_that_panics_in_a_task_of_the_follower_is_not_the_nodes_fault() {
+    for store in TestStore::all().await {
+        let mut rig = Rig::new(&store);
+        one_wallet(&store, &mut rig).await;
+        rig.chain.mine(&[pay(1, None, who(9), 5)]);
+        rig.chain.settle(1);
+        rig.chain.panic();
+        let followed = std::panic::AssertUnwindSafe(rig.follow()).catch_unwind().await;
+        assert!(followed.is_err(), "the process ends, loudly");
         store.close().await;
     }
 }

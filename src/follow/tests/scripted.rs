@@ -51,6 +51,8 @@ struct State {
     pruned: bool,
     /// Whether balances can be read at all.
     mute: bool,
+    /// Whether the source has a bug in reading balances.
+    panics: bool,
     /// What issuers have frozen, and assets that give no figure.
     frozen: HashMap<(Address, AssetKey), u64>,
     unreadable: HashSet<AssetKey>,
@@ -148,6 +150,11 @@ impl Scripted {
     }
 
     /// Every question about balances waits for its answer until this is over.
+    /// The source panics when it is asked for balances.
+    pub fn panic(&self) {
+        self.state.lock().panics = true;
+    }
+
     pub fn hold_balances(&self, held: bool) {
         self.held.send_replace(held);
     }
@@ -355,6 +362,7 @@ impl Source for Scripted {
         let _ = self.held.subscribe().wait_for(|held| !held).await;
         let mut state = self.call()?;
         state.asked.push(queries.to_vec());
+        assert!(!state.panics, "a bug of the source");
         if state.mute {
             let detail = "told to be mute".into();
             return Err(SourceError::Unavailable { detail, retry_after: None });
