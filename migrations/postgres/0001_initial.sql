@@ -134,6 +134,8 @@ CREATE TABLE watch (
     history_method TEXT CONSTRAINT watch_history_method CHECK (history_method IN ('blocks', 'logs', 'signatures')),
     -- The scan that it takes part in while it is looked for.
     scan_no        BIGINT,
+    -- The height that it needs next, where it is ahead of its scan.
+    scan_ahead     BIGINT,
     -- The first block from which on the transfers are all there, once its scan is over.
     covered_from   BIGINT,
     created_at     BIGINT NOT NULL,

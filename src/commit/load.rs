@@ -6,16 +6,15 @@
 use super::hot::Hot;
 use crate::{
     amount::Amount,
-    chain::{Address, AssetKey, ChainBalance, HistoryBlock, TxId},
+    chain::{Address, AssetKey, ChainBalance, TxId},
     id::WalletId,
     ledger::{
         Known,
-        backfill::{Participant, Range, ScanMove},
+        backfill::{Participant, Range, ScanMove, Side},
         connect::Blocks,
         deployments::Examined,
         known::{
-            HashMap, HashSet, KnownDeployments, KnownProofs, MatchedBlock, Watches, mark, marks,
-            opening,
+            HashMap, HashSet, KnownDeployments, KnownProofs, MatchedBlock, mark, marks, opening,
         },
         opening::Opening,
         reconcile::{Comparison, compare},
@@ -244,12 +243,17 @@ impl<'a> Step<'a> {
         cursor: &Cursor,
         scans: &[ScanMove],
         range: Range<'_>,
-    ) -> Result<(Known, Vec<Participant>), StoreError> {
+        hot: &mut Hot,
+    ) -> Result<Vec<Participant>, StoreError> {
+        hot.begin(cursor);
         let mut session = self.db.read().await?;
         let conn = &mut session.conn();
-        let movements = || range.blocks.iter().flat_map(|past| &past.movements);
-        let addresses: Vec<Address> =
-            movements().flat_map(|movement| [movement.from, movement.to]).flatten().collect();
+        let moved = || {
+            let of = |side: &Side| side.of(range.blocks).map(|(_, movement)| (*side, movement));
+            range.sides.iter().filter_map(of)
+        };
+        let mut addresses: Vec<Address> = range.sides.iter().map(|side| side.address).collect();
+        addresses.dedup();
         let seen = |scan: &ScanMove| {
             let own = (scan.no, scan.seen.number);
             scan.absorbs.iter().copied().chain([own]).collect::<Vec<_>>()
@@ -259,36 +263,35 @@ impl<'a> Step<'a> {
             participant::participants(conn, cursor.no, &scans, &addresses).await?;
         let wallets: Vec<WalletNo> =
             participants.iter().map(|participant| participant.watch.wallet).collect();
-        let balances = balance::of_wallets(conn, cursor.no, &wallets).await?;
         let mut openings: HashMap<WalletNo, Vec<Transfer>> = HashMap::default();
         for opening in transfer::openings(conn, cursor.no, &wallets).await? {
             openings.entry(opening.wallet).or_default().push(opening);
         }
-        let keys: HashSet<AssetKey> = movements().map(|movement| movement.asset).collect();
-        let assets = assets(conn, cursor, keys, Vec::new()).await?;
-        let mut watches = Watches::default();
-        for participant in &mut participants {
-            let watch = participant.watch.clone();
-            participant.openings = openings.remove(&watch.wallet).unwrap_or_default();
-            watches.entry(watch.address).or_default().push(watch);
+        let keys: HashSet<AssetKey> = moved().map(|(_, movement)| movement.asset).collect();
+        let wallets = wallets.into_iter().collect();
+        self.learn(conn, cursor, hot, wallets, keys.clone(), &[]).await?;
+        let mut watching: HashMap<Address, Vec<WalletId>> = HashMap::default();
+        for Participant { watch, openings: known, .. } in &mut participants {
+            *known = openings.remove(&watch.wallet).unwrap_or_default();
+            watching.entry(watch.address).or_default().push(watch.wallet_id);
         }
-        let mut known = Known { watches, balances, assets, ..Known::default() };
         if transfer::has_unsettled(conn).await? {
             let mut wanted = Vec::new();
-            for HistoryBlock { header, movements } in range.blocks {
-                wanted.extend(marks(self.chain, &known.watches, header.at, movements));
+            for (Side { address, direction, .. }, movement) in moved() {
+                let wallets = watching.get(&address).into_iter().flatten();
+                wanted.extend(wallets.map(|id| mark(self.chain, *id, movement, direction)));
             }
             for Participant { watch, from_block, .. } in &participants {
                 let Watch { wallet_id, address, .. } = watch;
                 let start = range.start(*from_block).at;
-                for &asset in range.assets {
+                for &asset in &keys {
                     let movement = opening(start, true, *address, asset, Amount::ZERO);
                     wanted.push(mark(self.chain, *wallet_id, &movement, Direction::In));
                 }
             }
-            known.unsettled = transfer::marked(conn, wanted).await?.into_iter().collect();
+            hot.known.unsettled = transfer::marked(conn, wanted).await?.into_iter().collect();
         }
-        Ok((known, participants))
+        Ok(participants)
     }
 
     pub async fn for_deployments(

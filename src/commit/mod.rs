@@ -332,12 +332,13 @@ impl Committer {
     ) -> Result<Committed, CommitError> {
         let mut tries = Tries::new("history", "history");
         loop {
-            let loaded = self.step().for_backfill(cursor, scans, range).await?;
+            let mut hot = self.hot.lock().await;
+            let participants = self.step().for_backfill(cursor, scans, range, &mut hot).await?;
             tries.loaded(self);
-            let (known, participants) = loaded;
-            let (info, now) = (&*self.chain, self.clock.now());
+            let (info, known, now) = (&*self.chain, &hot.known, self.clock.now());
             let changes =
-                backfill::backfill(info, cursor, &known, &participants, scans, range, now)?;
+                backfill::backfill(info, cursor, known, &participants, scans, range, now)?;
+            drop(hot);
             tries.decided(self);
             if let Some(committed) = self.write(changes, &mut tries).await? {
                 return Ok(committed);

@@ -301,7 +301,7 @@ impl Follower {
                     None => turn = Turn::More,
                 },
                 Relation::Ahead => {
-                    self.catch_up(&cursor, &head).await?;
+                    Box::pin(self.catch_up(&cursor, &head)).await?;
                     turn = Turn::More;
                 }
                 Relation::Behind => {
@@ -319,7 +319,7 @@ impl Follower {
             turn = Turn::More;
         }
         let cursor = self.current()?;
-        self.backfill(&cursor).await?;
+        Box::pin(self.backfill(&cursor)).await?;
         if turn == Turn::Idle && !announced.has_changed().unwrap_or(false) {
             let cursor = self.current()?;
             if self.sweep(&cursor).await? {

@@ -5,7 +5,7 @@
 //! and the transfers in between, settled like their blocks. The sum stays the same, so nothing that has happened
 //! since is touched, and after every range the ledger explains all from its lowest block on.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use super::{
     Changes, Known, LedgerError, Refused,
@@ -23,17 +23,102 @@ use crate::{
     },
 };
 
-/// Consecutive blocks of the chain, the highest first; those without a movement of a participant may be left out.
+/// What moved in consecutive blocks of the chain, for some addresses.
 #[derive(Clone, Copy, Debug)]
 pub struct Range<'a> {
+    /// The highest first; those without a movement of a participant may be left out.
     pub blocks: &'a [HistoryBlock],
     /// The block below the lowest.
     pub below: BlockPoint,
-    /// Assets whose past is looked for; the openings of others stay.
-    pub assets: &'a [AssetKey],
+    /// Sides of movements in the blocks, as [`sides`] gives them: all of some addresses.
+    pub sides: &'a [Side],
+    /// Whether no other address moved in the blocks: then the scans move on, else only those who take part here.
+    pub is_last: bool,
 }
 
-impl Range<'_> {
+/// One side of a movement in some blocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Side {
+    pub address: Address,
+    pub direction: Direction,
+    /// The index of its block.
+    block: usize,
+    /// The index of the movement in the block.
+    movement: usize,
+}
+
+impl Side {
+    /// The movement, and the header of its block.
+    #[must_use]
+    pub fn of<'a>(&self, blocks: &'a [HistoryBlock]) -> Option<(&'a Header, &'a Movement)> {
+        let block = blocks.get(self.block)?;
+        Some((&block.header, block.movements.get(self.movement)?))
+    }
+}
+
+/// What moved of `assets` in `blocks` for those who are wanted: by address, in the order of the blocks.
+#[must_use]
+pub fn sides(
+    blocks: &[HistoryBlock],
+    assets: &[AssetKey],
+    is_wanted: impl Fn(&Address) -> bool,
+) -> Vec<Side> {
+    let mut sides = Vec::new();
+    for (block, HistoryBlock { movements, .. }) in blocks.iter().enumerate() {
+        for (movement, moved) in movements.iter().enumerate() {
+            if !assets.contains(&moved.asset) {
+                continue;
+            }
+            for (address, direction) in [(moved.to, Direction::In), (moved.from, Direction::Out)] {
+                if let Some(address) = address.filter(|address| is_wanted(address)) {
+                    sides.push(Side { address, direction, block, movement });
+                }
+            }
+        }
+    }
+    // Stable: the sides of one address stay in order.
+    sides.sort_by_key(|side| side.address);
+    sides
+}
+
+/// The first of some sides that are left to book.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    pub sides: usize,
+    /// How many blocks it covers, if they are not all: so much happened to one address that it is booked in parts.
+    pub blocks: Option<usize>,
+}
+
+/// The first of `sides` that are booked together: about `most` of them, and all of each address or, of a single
+/// one, all of some blocks.
+#[must_use]
+pub fn piece(sides: &[Side], most: usize) -> Piece {
+    let Some(left) = sides.get(most.max(1)) else {
+        return Piece { sides: sides.len(), blocks: None };
+    };
+    let own = sides.partition_point(|side| side.address < left.address);
+    if own > 0 {
+        return Piece { sides: own, blocks: None };
+    }
+    let own = sides.partition_point(|side| side.address == left.address);
+    let above = sides[..own].partition_point(|side| side.block < left.block);
+    let end = if above > 0 {
+        above
+    } else {
+        sides[..own].partition_point(|side| side.block == left.block)
+    };
+    Piece { sides: end, blocks: (end < own).then(|| sides[end].block) }
+}
+
+impl<'a> Range<'a> {
+    /// What moved for an address.
+    fn of_address(&self, address: &Address) -> &'a [Side] {
+        let sides = self.sides;
+        let first = sides.partition_point(|side| side.address < *address);
+        let end = first + sides[first..].partition_point(|side| side.address == *address);
+        &sides[first..end]
+    }
+
     /// The block below all that a history since `from_block` gets from this range: its older opening is the
     /// balance after it.
     #[must_use]
@@ -72,7 +157,7 @@ pub struct ScanMove {
 #[derive(Clone, Debug)]
 pub struct Participant {
     pub watch: Watch,
-    /// The height of the block that its scan needed next: what lies above is explained.
+    /// The height of the block that it needs next: what lies above is explained.
     pub seen: u64,
     /// The block with whose balances the watch began.
     pub opened: BlockRef,
@@ -113,8 +198,8 @@ impl Part {
     }
 }
 
-/// Books a range for all who take part, and moves their scans on. A past that contradicts what its watch began
-/// with, or that cannot be booked, ends incomplete, for that wallet alone.
+/// Books a range for all who take part, and moves their scans on, or them ahead of their scans. A past that
+/// contradicts what its watch began with, or that cannot be booked, ends incomplete, for that wallet alone.
 ///
 /// # Errors
 /// Booking would break an invariant, whoever is left out.
@@ -127,12 +212,10 @@ pub fn backfill(
     range: Range<'_>,
     now: Millis,
 ) -> Result<Changes, Refused> {
-    let sides = sides(participants, range);
     let book = |participants: &[&Participant]| {
         let mut posting = Posting::new(chain, known, cursor, cursor.clone(), now);
         for participant in participants {
-            let own = sides.get(&participant.watch.address).map_or(&[][..], Vec::as_slice);
-            let parts = parts(&mut posting, participant, own, range)?;
+            let parts = parts(&mut posting, participant, range)?;
             let start = range.start(participant.from_block);
             if !explain(&mut posting, participant, parts, start)? {
                 posting.changes.watches.ended.push(participant.incomplete());
@@ -160,7 +243,12 @@ pub fn backfill(
         seen: *seen,
         absorbs: absorbs.iter().map(|(no, _)| *no).collect(),
     });
-    changes.watches.scans = Some((range.below.at, moved.collect()));
+    if range.is_last {
+        changes.watches.scans = Some((range.below.at, moved.collect()));
+    } else {
+        let wallets = participants.iter().map(|participant| participant.watch.wallet);
+        changes.watches.ahead = Some((range.below.at.number, wallets.collect()));
+    }
     Ok(changes)
 }
 
@@ -172,42 +260,23 @@ pub fn end(cursor: &Cursor, ended: Vec<HistoryEnd>, now: Millis) -> Changes {
     changes
 }
 
-type Side<'a> = (&'a Header, &'a Movement, Direction);
 type Parts = BTreeMap<AssetKey, Part>;
-
-/// What moved for the participants, by address.
-fn sides<'a>(participants: &[Participant], range: Range<'a>) -> HashMap<Address, Vec<Side<'a>>> {
-    let mut sides: HashMap<Address, Vec<Side<'_>>> =
-        participants.iter().map(|one| (one.watch.address, Vec::new())).collect();
-    for HistoryBlock { header, movements } in range.blocks {
-        let movements = movements.iter().filter(|movement| range.assets.contains(&movement.asset));
-        for movement in movements {
-            for (address, direction) in
-                [(movement.to, Direction::In), (movement.from, Direction::Out)]
-            {
-                if let Some(own) = address.and_then(|address| sides.get_mut(&address)) {
-                    own.push((header, movement, direction));
-                }
-            }
-        }
-    }
-    sides
-}
 
 /// What moved for one participant in the blocks that it asks for, by asset.
 fn parts(
     posting: &mut Posting<'_>,
     participant: &Participant,
-    sides: &[Side<'_>],
     range: Range<'_>,
 ) -> Result<Parts, Refused> {
     let mut parts = Parts::new();
     let lowest = participant.from_block.max(range.below.at.number + 1);
-    for (header, movement, direction) in sides {
+    for side in range.of_address(&participant.watch.address) {
+        let Some((header, movement)) = side.of(range.blocks) else { continue };
+        let direction = side.direction;
         if !(lowest..=participant.seen).contains(&header.at.number) {
             continue;
         }
-        let side = posting.side(header, movement, participant.watch.owner(), *direction)?;
+        let side = posting.side(header, movement, participant.watch.owner(), direction)?;
         if side.counted {
             let part = parts.entry(movement.asset).or_default();
             match direction {

@@ -135,6 +135,8 @@ pub struct WatchChanges {
     pub reopened: Option<(u64, Vec<(WalletNo, Address)>)>,
     /// The block that scans need next, and these scans: what their histories asked for above it is there.
     pub scans: Option<(BlockRef, Vec<ScanChange>)>,
+    /// The height that histories of these wallets need next, ahead of their scans.
+    pub ahead: Option<(u64, Vec<WalletNo>)>,
     pub ended: Vec<HistoryEnd>,
 }
 

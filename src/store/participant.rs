@@ -40,6 +40,7 @@ struct RawParticipant {
     opened_hash: BlockHash,
     /// The scan, or how far down it went.
     seen: Option<i64>,
+    scan_ahead: Option<i64>,
 }
 
 impl TryFrom<(RawParticipant, u64)> for Participant {
@@ -62,7 +63,7 @@ macro_rules! select_participant {
         concat!(
             "SELECT ",
             watch_columns!(),
-            ", w.from_block, w.opened_number, w.opened_hash, ",
+            ", w.from_block, w.opened_number, w.opened_hash, w.scan_ahead, ",
             $seen,
             " AS seen FROM ",
             $watches,
@@ -102,8 +103,9 @@ pub async fn participants(
         on!(conn, c => sqlx::query_as(sql).bind(chain.0).bind(&addresses).fetch_all(c).await)?;
     let scans: HashMap<ScanNo, u64> = scans.iter().copied().collect();
     let participant = |row: RawParticipant| {
-        let seen = *scans.get(&ScanNo(row.seen?))?;
-        Some((row, seen))
+        let scan = *scans.get(&ScanNo(row.seen?))?;
+        let ahead = row.scan_ahead.and_then(|ahead| u64::try_from(ahead).ok());
+        Some((row, ahead.map_or(scan, |ahead| ahead.min(scan))))
     };
     rows.into_iter().filter_map(participant).map(Participant::try_from).collect()
 }

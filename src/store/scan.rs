@@ -14,7 +14,7 @@ use super::{
 use crate::{
     chain::{Address, BlockHash, BlockRef, HistoryMethod},
     clock::Millis,
-    ledger::changes::{HistoryEnd, ScanChange},
+    ledger::changes::{HistoryEnd, ScanChange, WatchChanges},
     model::{ChainNo, ScanNo, TenantNo, WalletNo},
 };
 
@@ -128,7 +128,7 @@ pub async fn enlist(
     let wallets = Ints::of(requests.iter().map(|request| request.wallet_no));
     let sql = sets(
         conn,
-        "UPDATE watch SET history_method = $2, updated_at = $3, scan_no = (
+        "UPDATE watch SET history_method = $2, scan_ahead = NULL, updated_at = $3, scan_no = (
              SELECT s.no FROM history_scan s
              WHERE s.chain_no = watch.chain_no AND s.tenant_no = watch.tenant_no AND s.method = $2
                AND s.next_number = watch.opened_number AND s.next_hash = watch.opened_hash
@@ -219,7 +219,7 @@ pub struct Moved {
     pub over: Vec<ScanNo>,
 }
 
-/// Moves scans on, and ends the histories that have all they asked for. Those that were found by logs are still to
+/// Moves histories on, and ends those that have all they asked for. Those that were found by logs are still to
 /// be proven.
 ///
 /// # Errors
@@ -227,12 +227,14 @@ pub struct Moved {
 pub async fn write(
     conn: &mut Conn<'_>,
     chain: ChainNo,
-    scans: Option<&(BlockRef, Vec<ScanChange>)>,
-    ended: &[HistoryEnd],
+    changes: &WatchChanges,
     now: Millis,
 ) -> Result<Moved, StoreError> {
-    end(conn, chain, ended, now).await?;
-    let Some((next, scans)) = scans else { return Ok(Moved::default()) };
+    end(conn, chain, &changes.ended, now).await?;
+    if let Some((next, wallets)) = &changes.ahead {
+        get_ahead(conn, chain, *next, wallets, now).await?;
+    }
+    let Some((next, scans)) = &changes.scans else { return Ok(Moved::default()) };
     absorb(conn, scans, now).await?;
     go_on(conn, scans, *next).await?;
     let numbers = Ints::of(scans.iter().map(|scan| scan.no.0));
@@ -244,6 +246,30 @@ pub async fn write(
     );
     let over: Vec<i64> = on!(conn, c => sqlx::query_scalar(sql).bind(&numbers).fetch_all(c).await)?;
     Ok(Moved { complete, over: over.into_iter().map(ScanNo).collect() })
+}
+
+/// Moves the histories of some wallets on, ahead of their scans.
+async fn get_ahead(
+    conn: &mut Conn<'_>,
+    chain: ChainNo,
+    next: u64,
+    wallets: &[WalletNo],
+    now: Millis,
+) -> Result<(), StoreError> {
+    let wallets = Ints::of(wallets.iter().map(|wallet| wallet.0));
+    let sql = sets(
+        conn,
+        "UPDATE watch SET scan_ahead = $3, updated_at = $4 WHERE chain_no = $1 AND wallet_no IN ints($2)",
+    );
+    on!(conn, c => sqlx::query(sql)
+        .bind(chain.0)
+        .bind(&wallets)
+        .bind(number(next)?)
+        .bind(now)
+        .execute(c)
+        .await
+        .map(|_| ()))?;
+    Ok(())
 }
 
 /// Lets all who took part in scans take part in those that take them up.

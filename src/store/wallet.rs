@@ -152,7 +152,9 @@ async fn read(
                 w.nickname, w.is_primary, w.disabled_at, w.rotated_at, w.replaced_by, w.safe_version,
                 w.safe_singleton, w.safe_owners, w.safe_threshold, w.created_at, w.updated_at,
                 n.name AS chain, t.status, t.from_block, t.history, t.history_method,
-                COALESCE(t.covered_from, s.next_number + 1, t.opened_number + 1) AS covered_from, c.head_number,
+                COALESCE(t.covered_from,
+                         CASE WHEN t.scan_ahead < s.next_number THEN t.scan_ahead ELSE s.next_number END + 1,
+                         t.opened_number + 1) AS covered_from, c.head_number,
                 CASE WHEN w.kind = 'safe' THEN (
                     SELECT d.status FROM safe_deployment d
                     WHERE d.wallet_id = w.id AND d.chain_no = t.chain_no

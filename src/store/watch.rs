@@ -237,7 +237,7 @@ pub async fn write(
         .map(|done| done.rows_affected()))?;
         as_read(written, reopened.len())?;
     }
-    scan::write(conn, chain, changes.scans.as_ref(), &changes.ended, now).await
+    scan::write(conn, chain, changes, now).await
 }
 
 const THE_PLACE: &str = " AND watch.address = place.address AND watch.wallet_no = place.wallet_no";

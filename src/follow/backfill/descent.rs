@@ -14,8 +14,11 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use super::super::decide::Window;
-use crate::chain::{
-    Address, AssetKey, Block, BlockRef, Header, HistoryBlock, Movement, Source, SourceError,
+use crate::{
+    chain::{
+        Address, AssetKey, Block, BlockRef, Header, HistoryBlock, Movement, Source, SourceError,
+    },
+    task::joined,
 };
 
 /// A batch that is not full is handed on after this time, so that a slow node's work is kept, too.
@@ -78,7 +81,7 @@ pub struct Reading {
 /// A run that is being read. Dropping it stops what is in flight.
 pub struct Descent {
     batches: mpsc::Receiver<Result<Batch, SourceError>>,
-    _task: AbortOnDropHandle<()>,
+    task: AbortOnDropHandle<()>,
 }
 
 /// What there is of a run by now.
@@ -95,7 +98,7 @@ pub enum Step {
 
 impl Descent {
     pub fn begin(reading: Reading) -> Self {
-        // One batch is committed, one waits here, one is being put together.
+        // One batch is booked; one waits here, or is being put together.
         let (out, batches) = mpsc::channel(1);
         let task = tokio::spawn(async move {
             let mut assembly = Assembly::new(&reading, out);
@@ -107,15 +110,19 @@ impl Descent {
             };
             assembly.finish(end).await;
         });
-        Self { batches, _task: AbortOnDropHandle::new(task) }
+        Self { batches, task: AbortOnDropHandle::new(task) }
     }
 
-    pub fn step(&mut self) -> Step {
+    pub async fn step(&mut self) -> Step {
         match self.batches.try_recv() {
             Ok(Ok(batch)) => Step::Batch(batch),
             Ok(Err(error)) => Step::Failed(error),
             Err(mpsc::error::TryRecvError::Empty) => Step::Reading,
-            Err(mpsc::error::TryRecvError::Disconnected) => Step::Over,
+            Err(mpsc::error::TryRecvError::Disconnected) => {
+                // Whoever filled the channel is at its end, or panicked.
+                joined((&mut self.task).await);
+                Step::Over
+            }
         }
     }
 }
@@ -256,10 +263,12 @@ impl<'a> Assembly<'a> {
         let batch = Batch { lo, hi: self.hi, blocks, below };
         self.hi = below.at.number;
         self.movements = 0;
-        let sent = self.out.send(Ok(batch)).await;
-        self.since = Instant::now();
+        self.out.send(Ok(batch)).await.map_err(|_| End::Dropped)?;
         self.reading.wake_up.notify_one();
-        sent.map_err(|_| End::Dropped)
+        // The next one waits until this one is taken, so that there are two in memory, not three.
+        let taken = self.out.reserve().await.map(drop);
+        self.since = Instant::now();
+        taken.map_err(|_| End::Dropped)
     }
 
     /// Hands on the last batch, down to the lowest height of the run.
@@ -324,8 +333,8 @@ impl<'a> Reader<'a> {
     async fn next(&mut self) -> Result<Option<Vec<HistoryBlock>>, SourceError> {
         self.fill();
         let Some(handle) = self.in_flight.pop_front() else { return Ok(None) };
-        let (result, took) = handle.await.map_err(|error| SourceError::Unavailable {
-            detail: format!("a fetching task ended: {error}"),
+        let (result, took) = joined(handle.await).ok_or_else(|| SourceError::Unavailable {
+            detail: "the task that fetches old blocks was cancelled".to_owned(),
             retry_after: None,
         })?;
         let history_blocks = result?;

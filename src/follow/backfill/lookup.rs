@@ -11,9 +11,13 @@ use super::{
 use crate::{
     chain::{Address, HistoryBlock, Source, SourceError},
     follow::backfill::plan::Advance,
-    ledger::{backfill::Range, changes::HistoryEnd},
+    ledger::{
+        backfill::{Range, sides},
+        changes::HistoryEnd,
+    },
     model::{BlockPoint, Cursor, HistoryStatus, WalletNo},
     store::participant,
+    task::joined,
 };
 
 /// How many heights in a row may be without a block before the search for one is given up.
@@ -28,6 +32,7 @@ pub(super) struct Lookup {
 
 /// What was found of a history.
 pub(super) struct Found {
+    address: Address,
     /// The block below all that counts.
     below: BlockPoint,
     /// What moved, the newest first, and is not booked yet.
@@ -78,7 +83,7 @@ impl Follower {
                 let mut history_blocks =
                     index.history(address, &tokens, scan.from, scan.next).await?;
                 history_blocks.reverse();
-                Ok(Found { below, history_blocks })
+                Ok(Found { address, below, history_blocks })
             };
             let found = found.await;
             wake_up.notify_one();
@@ -95,8 +100,8 @@ impl Follower {
         lookup: Lookup,
     ) -> Result<Option<Found>, TurnError> {
         let Lookup { wallet, address, found } = lookup;
-        let found = found.await.unwrap_or_else(|error| {
-            let detail = format!("the task that looked up a history ended: {error}");
+        let found = joined(found.await).unwrap_or_else(|| {
+            let detail = "the task that looked up a history was cancelled".to_owned();
             Err(SourceError::Unavailable { detail, retry_after: None })
         });
         match found {
@@ -127,17 +132,17 @@ impl Follower {
         mut run: Run<Lane>,
         mut found: Found,
     ) -> Result<Option<(Run<Lane>, Found)>, TurnError> {
-        let (end, below) = found.piece(self.backfill.budget.movements());
+        let (end, below) = found.piece(self.backfill.budget.sides());
         let rest = found.history_blocks.split_off(end);
-        let assets = self.config.assets();
-        let range = Range { blocks: &found.history_blocks, below, assets: &assets };
+        let is_whose = |address: &Address| *address == found.address;
+        let sides = sides(&found.history_blocks, &self.config.assets(), is_whose);
+        let range = Range { blocks: &found.history_blocks, below, sides: &sides, is_last: true };
         let advance = Advance { lane: run.lane, scan: run.scan, absorbs: Vec::new() };
         let started = Instant::now();
         if !self.book_range(cursor, &run, &[advance], range).await? {
             return Ok(None);
         }
-        let movements = found.history_blocks.iter().map(|past| past.movements.len()).sum();
-        self.backfill.budget.took(movements, started.elapsed());
+        self.backfill.budget.took(sides.len(), started.elapsed());
         run.scan.next = below.at;
         found.history_blocks = rest;
         Ok(Some((run, found)).filter(|(run, _)| self.backfill.plan.has(run.lane, &run.scan)))

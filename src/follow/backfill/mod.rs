@@ -3,7 +3,8 @@
 //! A watch begins with the balances of its first block, at once. Where more was asked for, old blocks are read
 //! from there downwards, and every commit explains the opening balances a bit further: see
 //! [`crate::ledger::backfill`]. [`plan`] says what is read next, and serves everybody who needs the same blocks
-//! by one reading; [`descent`] reads; the follower commits what was read between two blocks, one batch in a turn.
+//! by one reading; [`descent`] reads; the follower commits what was read between two blocks, one piece in a turn: some
+//! addresses' part of a batch. An opening is replaced once for a batch, so batches are large, and pieces small.
 //!
 //! How far everybody is stands in the store, in scans. Watches join one before a run begins, never while it is
 //! read: what is read was chosen for those who had joined by then.
@@ -31,7 +32,7 @@ use crate::{
     chain::{Address, AssetKey, BlockRef, HistoryMethod, SourceError},
     commit::CommitError,
     ledger::{
-        backfill::{Range, ScanMove},
+        backfill::{Range, ScanMove, Side, piece, sides},
         changes::HistoryEnd,
     },
     model::{Cursor, TenantNo},
@@ -40,8 +41,12 @@ use crate::{
 
 /// A commit of history takes about so long; a block that comes meanwhile waits for its end.
 const COMMIT: Duration = Duration::from_millis(200);
-/// Movements in the first commit, before it is known how long it takes.
+/// Sides of movements in the first commit, before it is known how long it takes.
 const FIRST_COMMIT: usize = 2_000;
+/// Commits of a batch: in tests so few that there are many batches.
+const PIECES: usize = if cfg!(test) { 2 } else { 32 };
+/// Movements in a batch at most: two batches are in memory, of some 250 bytes for a movement.
+const MAX_BATCH: usize = 65_536;
 /// How many ranges a tenant's turn is long.
 const RANGES_PER_TURN: u64 = 16;
 /// Blocks of a turn where only those that an index names are read.
@@ -68,6 +73,8 @@ pub(super) struct Backfill {
     proofs: Proofs,
     /// The blocks that are being read, for everybody who needs them.
     reading: Option<(Run<Lane>, Descent)>,
+    /// Those of them that are being booked.
+    batch: Option<Booking>,
     /// Histories that are being looked up, each by itself.
     lookups: Vec<(Run<Lane>, Lookup)>,
     /// What was found of one of them, and is being booked.
@@ -85,6 +92,7 @@ impl Backfill {
             opened: true,
             proofs: Proofs::default(),
             reading: None,
+            batch: None,
             lookups: Vec::new(),
             booking: None,
             budget: Budget::new(COMMIT, FIRST_COMMIT),
@@ -98,6 +106,7 @@ impl Backfill {
         self.opened = true;
         self.proofs = Proofs::default();
         self.reading = None;
+        self.batch = None;
         self.lookups.clear();
         self.booking = None;
     }
@@ -133,8 +142,31 @@ impl Backfill {
     }
 }
 
+/// A batch that is booked, some addresses after others.
+struct Booking {
+    batch: Batch,
+    /// What moved in it, by address.
+    sides: Vec<Side>,
+    /// How many of them are booked.
+    booked: usize,
+}
+
+impl Booking {
+    /// What the next commit books: about so many sides.
+    fn range(&self, most: usize) -> Range<'_> {
+        let Self { batch: Batch { blocks, below, .. }, sides, booked } = self;
+        let left = &sides[*booked..];
+        let piece = piece(left, most);
+        let lower = piece.blocks.and_then(|above| Some((&blocks[..above], blocks.get(above)?)));
+        let (blocks, below) =
+            lower.map_or((blocks.as_slice(), below), |(above, past)| (above, &past.header));
+        let (sides, is_last) = (&left[..piece.sides], piece.sides == left.len());
+        Range { blocks, below: below.into(), sides, is_last }
+    }
+}
+
 impl Follower {
-    /// Commits what was read of the past, one batch at most, and goes on reading.
+    /// Commits what was read of the past, one piece at most, and goes on reading.
     pub(super) async fn backfill(&mut self, cursor: &Cursor) -> Result<(), TurnError> {
         let done = self.backfill_step(cursor).await;
         self.gauge_backing_off(self.backfill.plan.backing_off());
@@ -171,22 +203,43 @@ impl Follower {
     /// Whether something was done.
     async fn book_reading(&mut self, cursor: &Cursor) -> Result<bool, TurnError> {
         let Some((run, mut descent)) = self.backfill.reading.take() else { return Ok(false) };
-        match descent.step() {
-            Step::Reading => self.backfill.reading = Some((run, descent)),
-            Step::Over if run.scan.next.number < run.lo => {}
-            Step::Over => {
-                let detail = "the task that reads old blocks ended early".to_owned();
-                let error = SourceError::Unavailable { detail, retry_after: None };
-                self.cannot_be_read(&run, &error);
-            }
-            Step::Failed(error) => self.cannot_be_read(&run, &error),
-            Step::Batch(batch) => {
-                let run = self.book_batch(cursor, run, batch).await?;
-                self.backfill.reading = run.map(|run| (run, descent));
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let batch = match self.backfill.batch.take() {
+            Some(batch) => batch,
+            None => match descent.step().await {
+                Step::Batch(batch) => self.sorted(&run, batch),
+                Step::Reading => {
+                    self.backfill.reading = Some((run, descent));
+                    return Ok(false);
+                }
+                Step::Over => {
+                    if run.scan.next.number >= run.lo {
+                        let detail = "the task that reads old blocks ended early".to_owned();
+                        let error = SourceError::Unavailable { detail, retry_after: None };
+                        self.cannot_be_read(&run, &error);
+                    }
+                    return Ok(false);
+                }
+                Step::Failed(error) => {
+                    self.cannot_be_read(&run, &error);
+                    return Ok(false);
+                }
+            },
+        };
+        let run = self.book_batch(cursor, run, batch).await?;
+        self.backfill.reading = run.map(|run| (run, descent));
+        Ok(true)
+    }
+
+    /// Makes a batch ready to be booked.
+    fn sorted(&self, run: &Run<Lane>, batch: Batch) -> Booking {
+        let (_, method) = run.lane;
+        let assets = match method {
+            HistoryMethod::Logs => self.tokens().into_iter().map(AssetKey::Token).collect(),
+            HistoryMethod::Blocks | HistoryMethod::Signatures => self.config.assets(),
+        };
+        let wanted = self.backfill.wanted.read();
+        let sides = sides(&batch.blocks, &assets, |address| wanted.contains(address));
+        Booking { batch, sides, booked: 0 }
     }
 
     /// Begins with what is to be done next; `false` if there is nothing, or no room for it.
@@ -244,7 +297,7 @@ impl Follower {
             // After a failure in smaller steps, down to what cannot be read.
             range: range.checked_shr(run.failures).unwrap_or(0).max(1),
             in_flight: at_once,
-            movements: self.backfill.budget.movements(),
+            movements: (self.backfill.budget.sides() * PIECES).min(MAX_BATCH),
             wake_up: Arc::clone(&self.wake_up),
         };
         self.backfill.reading = Some((run, Descent::begin(reading)));
@@ -297,41 +350,42 @@ impl Follower {
         Ok(true)
     }
 
-    /// Commits a batch; gives the run as it goes on, or `None` if the rest of it is of no use.
+    /// Commits a piece of a batch; gives the run as it goes on, or `None` if the rest of it is of no use.
     async fn book_batch(
         &mut self,
         cursor: &Cursor,
         mut run: Run<Lane>,
-        batch: Batch,
+        mut booking: Booking,
     ) -> Result<Option<Run<Lane>>, TurnError> {
         let (_, method) = run.lane;
-        let below = batch.below;
+        let batch = &booking.batch;
         let rides = |lane: Lane, next: BlockRef| lane.1 == method && batch.holds(next);
-        let advances = self.backfill.plan.advances(batch.lo, batch.hi, below.at, rides);
+        let advances = self.backfill.plan.advances(batch.lo, batch.hi, batch.below.at, rides);
         if !advances.iter().any(|advance| advance.moves(&run)) {
             let number = run.scan.next.number;
             let why = format!("the node has another block {number} than the one that has settled");
             self.cannot_be_read(&run, &SourceError::NotThere(why));
             return Ok(None);
         }
-        let assets = match method {
-            HistoryMethod::Logs => self.tokens().into_iter().map(AssetKey::Token).collect(),
-            HistoryMethod::Blocks | HistoryMethod::Signatures => self.config.assets(),
-        };
-        let range = Range { blocks: &batch.blocks, below: (&below).into(), assets: &assets };
+        let range = booking.range(self.backfill.budget.sides());
         let started = Instant::now();
         if !self.book_range(cursor, &run, &advances, range).await? {
             return Ok(None);
         }
-        let movements = batch.blocks.iter().map(|past| past.movements.len()).sum();
-        self.backfill.budget.took(movements, started.elapsed());
+        let Range { sides, is_last, .. } = range;
+        self.backfill.budget.took(sides.len(), started.elapsed());
+        if !is_last {
+            booking.booked += sides.len();
+            self.backfill.batch = Some(booking);
+            return Ok(Some(run));
+        }
         self.backfill.proofs.look_again(method);
-        run.scan.next = below.at;
-        self.tell_progress(&batch);
+        run.scan.next = batch.below.at;
+        self.tell_progress(batch);
         Ok(Some(run).filter(|run| self.backfill.plan.has(run.lane, &run.scan)))
     }
 
-    /// Books a range for all who need it, and moves their scans on. `false` if the ledger refuses it: then it
+    /// Books a range for all who need it, and moves their scans on if it is the last of its blocks. `false` if the ledger refuses it: then it
     /// waits like what cannot be read.
     async fn book_range(
         &mut self,
@@ -344,7 +398,7 @@ impl Follower {
         match self.committer.backfill(cursor, &scans, range).await {
             Ok(committed) => {
                 self.committed(&committed);
-                for advance in advances {
+                for advance in advances.iter().filter(|_| range.is_last) {
                     let over = committed.scans_over.contains(&advance.scan.no);
                     self.backfill.plan.advanced(advance, range.below.at, over);
                 }

@@ -30,7 +30,7 @@ async fn read(reading: Reading) -> (Vec<Batch>, Option<SourceError>) {
     let mut descent = Descent::begin(reading);
     let mut batches = Vec::new();
     loop {
-        match descent.step() {
+        match descent.step().await {
             Step::Reading => wake_up.notified().await,
             Step::Batch(batch) => batches.push(batch),
             Step::Failed(error) => return (batches, Some(error)),
@@ -116,7 +116,7 @@ async fn a_run_that_nobody_wants_any_more_is_not_read_to_its_end() {
     let reading =
         Reading { movements: 1, range: 1, wake_up: Arc::clone(&wake_up), ..reading(&chain, 1, 30) };
     let mut descent = Descent::begin(reading);
-    while !matches!(descent.step(), Step::Batch(_)) {
+    while !matches!(descent.step().await, Step::Batch(_)) {
         wake_up.notified().await;
     }
     drop(descent);

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     chain::HistoryBlock,
     follow::backfill::budget::Budget,
-    ledger::backfill::{Range, ScanMove},
+    ledger::backfill::{Range, ScanMove, sides},
     store::scan,
 };
 
@@ -84,7 +84,8 @@ async fn a_range_is_booked_once_however_often_it_is_committed() {
             blocks.map(|it| HistoryBlock { header: it.header, movements: it.movements }).collect();
         let below = rig.chain.header_at(3).await.unwrap().unwrap();
         let assets = rig.follower.config.assets();
-        let range = Range { blocks: &blocks, below: (&below).into(), assets: &assets };
+        let sides = sides(&blocks, &assets, |_| true);
+        let range = Range { blocks: &blocks, below: (&below).into(), sides: &sides, is_last: true };
         let writer = rig.follower.committer.clone();
         let committed = writer.backfill(&cursor, &moves, range).await.unwrap();
         let told = store.transfers(wallet).await;

@@ -152,33 +152,50 @@ impl World {
         Self { chain, cursor, known, transfers, replaced, entries, participants, next, ended }
     }
 
-    /// Books the blocks above `below` that were not booked yet.
-    fn read_down_to(&mut self, blocks: &[HistoryBlock], below: u64) {
-        let wanted = |world: &Self, wallet| world.next[&wallet].filter(|next| *next > below);
-        let participants: Vec<Participant> = self
-            .participants
-            .iter()
-            .filter_map(|one| {
-                let wallet = one.watch.wallet;
-                let standing = self.transfers.values().filter(|row| {
-                    row.wallet == wallet
-                        && row.kind == Kind::Opening
-                        && row.status == Status::Settled
-                });
-                Some(Participant {
-                    seen: wanted(self, wallet)?,
-                    openings: standing.cloned().collect(),
-                    ..one.clone()
-                })
-            })
-            .collect();
-        let top = participants.iter().map(|one| one.seen).max().unwrap_or(0);
+    /// Books the blocks above `below` that were not booked yet, in pieces of about `most` sides, and is killed after
+    /// `pieces` of them.
+    fn read_down_to(&mut self, blocks: &[HistoryBlock], below: u64, most: usize, pieces: usize) {
+        let top = self.next.values().flatten().max().copied().unwrap_or(0);
         let inside = |past: &&HistoryBlock| (below + 1..=top).contains(&past.header.at.number);
-        let some: Vec<HistoryBlock> = blocks.iter().rev().filter(inside).cloned().collect();
-        let assets = assets();
-        let range = Range { blocks: &some, below: point(below), assets: &assets };
+        let blocks: Vec<HistoryBlock> = blocks.iter().rev().filter(inside).cloned().collect();
+        let sides = sides(&blocks, &assets(), |_| true);
+        let mut left = sides.as_slice();
+        for _ in 0..pieces {
+            let piece = piece(left, most);
+            let (own, rest) = left.split_at(piece.sides);
+            let own_blocks = &blocks[..piece.blocks.unwrap_or(blocks.len())];
+            let below = blocks.get(own_blocks.len()).map_or(below, |next| next.header.at.number);
+            let is_last = rest.is_empty();
+            self.book(Range { blocks: own_blocks, below: point(below), sides: own, is_last });
+            if is_last {
+                return;
+            }
+            left = rest;
+        }
+    }
+
+    /// Histories that need a block above `below`, as they stand.
+    fn participants(&self, below: u64) -> Vec<Participant> {
+        let is_one = |one: &&Participant| self.next[&one.watch.wallet].is_some_and(|it| it > below);
+        let participants = self.participants.iter().filter(is_one).map(|one| {
+            let wallet = one.watch.wallet;
+            let standing = self.transfers.values().filter(|row| {
+                row.wallet == wallet && row.kind == Kind::Opening && row.status == Status::Settled
+            });
+            let openings = standing.cloned().collect();
+            Participant { seen: self.next[&wallet].unwrap(), openings, ..one.clone() }
+        });
+        participants.collect()
+    }
+
+    fn book(&mut self, range: Range<'_>) {
+        let below = range.below.at.number;
+        let all = self.participants(below);
+        let moved =
+            |one: &&Participant| range.sides.iter().any(|side| side.address == one.watch.address);
+        let moved: Vec<Participant> = all.iter().filter(moved).cloned().collect();
         let (chain, cursor, known) = (&self.chain, &self.cursor, &self.known);
-        let changes = backfill(chain, cursor, known, &participants, &[], range, Millis(0)).unwrap();
+        let changes = backfill(chain, cursor, known, &moved, &[], range, Millis(0)).unwrap();
         assert!(changes.events.is_empty(), "the past is no news");
         self.cursor = changes.cursor;
         self.entries.extend(changes.entries.iter().map(|e| (e.transfer, e.kind, e.amount)));
@@ -195,9 +212,14 @@ impl World {
         for change in changes.balances {
             self.known.balances.insert((change.wallet, change.asset), change.balance);
         }
-        for one in participants {
-            let next = Some(below).filter(|below| *below >= one.from_block.max(1));
-            self.next.insert(one.watch.wallet, next);
+        assert_eq!(changes.watches.scans.is_some(), range.is_last);
+        let moves_on = changes.watches.ahead.map(|(_, wallets)| wallets);
+        for one in all {
+            let wallet = one.watch.wallet;
+            if moves_on.as_ref().is_none_or(|wallets| wallets.contains(&wallet)) {
+                let next = Some(below).filter(|below| *below >= one.from_block.max(1));
+                self.next.insert(wallet, next);
+            }
         }
         for end in changes.watches.ended {
             self.next.insert(end.wallet, None);
@@ -248,10 +270,46 @@ fn blocks(pasts: &[Vec<Payment>]) -> Vec<HistoryBlock> {
 
 proptest! {
     #[test]
+    fn pieces_hold_each_side_once_and_all_that_happened_to_an_address_above_a_block(
+        pasts in pasts(),
+        most in 1..12_usize,
+    ) {
+        let blocks: Vec<HistoryBlock> = blocks(&pasts).into_iter().rev().collect();
+        let sides = sides(&blocks, &assets(), |_| true);
+        let movements: usize = pasts.iter().flatten().map(|one| {
+            usize::from(one.from > 0) + usize::from(one.to > 0)
+        }).sum();
+        prop_assert_eq!(sides.len(), movements);
+        let mut left = sides.as_slice();
+        while !left.is_empty() {
+            let Piece { sides, blocks: covered } = piece(left, most);
+            let (own, rest) = left.split_at(sides);
+            prop_assert!(!own.is_empty());
+            let mut addresses: Vec<Address> = own.iter().map(|side| side.address).collect();
+            addresses.dedup();
+            let of_one = addresses.len() == 1;
+            let largest = own.chunk_by(|a, b| a.block == b.block).map(<[Side]>::len).max();
+            prop_assert!(own.len() <= most || of_one && Some(own.len()) == largest);
+            match covered {
+                None => prop_assert!(rest.iter().all(|side| !addresses.contains(&side.address))),
+                Some(covered) => {
+                    prop_assert!(of_one, "only what is too much for one commit is parted");
+                    prop_assert!(own.iter().all(|side| side.block < covered));
+                    let mut later = rest.iter().filter(|side| side.address == addresses[0]);
+                    prop_assert!(later.all(|side| side.block >= covered));
+                }
+            }
+            left = rest;
+        }
+    }
+
+    #[test]
     fn any_cut_of_one_past_ends_in_the_same_transfers_and_openings_and_changes_no_balance(
         pasts in pasts(),
         since in [0..26_u64, 0..26, 0..26],
         cuts in proptest::collection::btree_set(1..25_u64, 0..6),
+        most in 1..12_usize,
+        killed_after in 0..4_usize,
     ) {
         let head = pasts.len() as u64;
         let since = since.map(|from| from.min(head));
@@ -259,9 +317,12 @@ proptest! {
         let mut world = World::opened(&pasts, since);
         let before = world.positions();
         for cut in cuts.into_iter().rev().filter(|cut| *cut < head).chain([0]) {
-            world.read_down_to(&blocks, cut);
+            world.read_down_to(&blocks, cut, most, killed_after);
             prop_assert_eq!(&world.positions(), &before, "the sum stays");
             prop_assert_eq!(&world.replayed(), &before, "and its entries explain it");
+            world.read_down_to(&blocks, cut, most, usize::MAX);
+            prop_assert_eq!(&world.positions(), &before, "after the rest, too");
+            prop_assert_eq!(&world.replayed(), &before);
             for wallet in 1..=3_u8 {
                 // After every range the openings are what the chain had at its end.
                 let from = since[usize::from(wallet) - 1].max(1);
@@ -279,7 +340,7 @@ proptest! {
             }
         }
         let mut whole = World::opened(&pasts, since);
-        whole.read_down_to(&blocks, 0);
+        whole.read_down_to(&blocks, 0, usize::MAX, 1);
         for wallet in 1..=3_u8 {
             let from = since[usize::from(wallet) - 1].max(1);
             let transfers = |world: &World| -> Vec<_> {
@@ -320,14 +381,14 @@ proptest! {
         let real = &pasts[usize::try_from(number).unwrap() - 1];
         let with_lie: Vec<Payment> = real.iter().copied().chain([lie]).collect();
         blocks[usize::try_from(number).unwrap() - 1] = block(number, &with_lie);
-        world.read_down_to(&blocks, 0);
+        world.read_down_to(&blocks, 0, usize::MAX, 1);
         prop_assert_eq!(&world.positions(), &before);
         prop_assert_eq!(&world.replayed(), &before);
         let ended: Vec<i64> = world.ended.iter().map(|end| end.wallet.0).collect();
         prop_assert_eq!(ended, [2], "and nothing of it is booked");
         prop_assert!(world.standing(2).iter().all(|row| row.0 == head));
         let mut honest = World::opened(&pasts, [0; 3]);
-        honest.read_down_to(&self::blocks(&pasts), 0);
+        honest.read_down_to(&self::blocks(&pasts), 0, usize::MAX, 1);
         for wallet in [1, 3] {
             prop_assert_eq!(world.standing(wallet), honest.standing(wallet));
         }

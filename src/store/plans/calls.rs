@@ -241,12 +241,18 @@ async fn scans(conn: &mut Conn<'_>) {
         covered_from: Some(1),
     };
     let change = ScanChange { no: ScanNo(2), seen: block(2), absorbs: vec![ScanNo(4)] };
+    let changes = WatchChanges {
+        scans: Some((block(1), vec![change])),
+        ahead: Some((1, vec![WalletNo(2)])),
+        ended: vec![ended],
+        ..WatchChanges::default()
+    };
     run!(conn:
         scan::is_one_missing(conn, ChainNo(2)),
         scan::enlist(conn, ChainNo(2), HistoryMethod::Blocks, PAGE, NOW),
         scan::all(conn, CHAIN),
         scan::delete_empty(conn, CHAIN),
-        scan::write(conn, CHAIN, Some(&(block(1), vec![change.clone()])), &[ended], NOW),
+        scan::write(conn, CHAIN, &changes, NOW),
         participant::addresses(conn, CHAIN),
         participant::participants(conn, CHAIN, &[(ScanNo(2), 1)], &[address(2)]),
         participant::whose(conn, ScanNo(2)),
