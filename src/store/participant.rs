@@ -89,13 +89,13 @@ pub async fn participants(
         return Ok(Vec::new());
     }
     // Which scan a watch takes part in is judged here: in the statement, an engine could look all of the scan's
-    // watches up by it.
+    // watches up by it. And "+ 0", or PostgreSQL without statistics walks an index of all open watches.
     let sql = sets(
         conn,
         select_participant!(
             "w.scan_no",
             "watch",
-            "WHERE w.chain_no = $1 AND w.address IN blobs($2) AND w.status = 1
+            "WHERE w.chain_no = $1 AND w.address IN blobs($2) AND w.status + 0 = 1
              ORDER BY w.address, w.wallet_no"
         ),
     );
