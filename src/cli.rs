@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, and each command's body or whose it is.
 
+pub mod allocator;
 pub(crate) mod audit;
 mod keys;
 

@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use tidemark::cli::{self, Cli};
+use tidemark::cli::{self, Cli, Command, allocator};
 
 fn main() -> ExitCode {
     // Before anything speaks TLS: reqwest and tungstenite bring no provider of their own.
@@ -13,6 +13,9 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let cli = Cli::parse();
+    if matches!(cli.command, Command::Run) {
+        allocator::return_large_buffers();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -18,7 +18,7 @@ use crate::{
 
 /// What one commit takes at most while catching up, if it has come already: movements that somebody watches, and
 /// blocks. More would be quicker still, and take memory.
-const MOST_MOVEMENTS: usize = 10_000;
+const MOST_MOVEMENTS: usize = 6_000;
 const MOST_BLOCKS: usize = 2_000;
 
 /// How catching up ended.

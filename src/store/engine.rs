@@ -25,7 +25,7 @@ static SQLITE_SCHEMA: Migrator = sqlx::migrate!("migrations/sqlite");
 static POSTGRES_SCHEMA: Migrator = sqlx::migrate!("migrations/postgres");
 
 /// Pages that a connection of SQLite keeps, in KiB: the writer's have to hold what one commit changes.
-const WRITER_CACHE: &str = "-32768";
+const WRITER_CACHE: &str = "-16384";
 const READER_CACHE: &str = "-8192";
 /// How long a statement waits for SQLite's write lock, which another process may hold for a moment.
 const SQLITE_BUSY: Duration = Duration::from_secs(10);

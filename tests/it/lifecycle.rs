@@ -50,6 +50,23 @@ on_both_stores! {
         daemon.terminate().await;
     }
 
+    async fn a_daemon_has_its_allocator_return_large_buffers_unless_the_environment_says_how(store) {
+        let node = Node::start().await;
+        let environment = |daemon: &Daemon| {
+            let read = std::fs::read(format!("/proc/{}/environ", daemon.pid())).unwrap();
+            String::from_utf8_lossy(&read).into_owned()
+        };
+        let mut daemon = Daemon::start(&node, &store).await;
+        assert!(environment(&daemon).contains("MALLOC_MMAP_THRESHOLD_="));
+        assert!(environment(&daemon).contains("MALLOC_ARENA_MAX="));
+        daemon.terminate().await;
+        let mut settings = Settings::new(&node, &store);
+        settings.environment = vec![("MALLOC_ARENA_MAX".to_owned(), "3".to_owned())];
+        let mut daemon = Daemon::start_with(settings).await;
+        assert!(!environment(&daemon).contains("MALLOC_MMAP_THRESHOLD_="));
+        daemon.terminate().await;
+    }
+
     async fn a_client_that_never_ends_its_request_does_not_hold_the_daemon(store) {
         let node = Node::start().await;
         let mut daemon = Daemon::start(&node, &store).await;

@@ -204,6 +204,10 @@ impl Daemon {
         fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().and_then(Child::id).expect("it runs")
+    }
+
     pub fn base(&self) -> String {
         format!("http://{}", self.settings.listen)
     }
