@@ -222,6 +222,8 @@ string_enum! {
         UnknownSingleton = "unknown_singleton",
         /// A Safe proxy that nobody has set up: anyone could claim it.
         NotSetUp = "not_set_up",
+        /// A Safe proxy whose storage no setup of a Safe makes: its constructor wrote it.
+        Malformed = "malformed",
     }
 }
 

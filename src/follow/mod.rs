@@ -519,7 +519,9 @@ impl Follower {
         };
         let mut found = Vec::new();
         for candidate in safes {
-            let owned = candidate.owners.iter().any(|owner| self.watchlist.contains(owner));
+            // Whoever deploys a contract writes what is in it: only a factory says that it was set up as a Safe.
+            let owned = candidate.factory.is_some()
+                && candidate.owners.iter().any(|owner| self.watchlist.contains(owner));
             if !owned && !tracked.contains(&candidate.tx) {
                 continue;
             }

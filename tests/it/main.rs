@@ -9,6 +9,7 @@ mod dashboards;
 mod deposits;
 mod dev;
 mod history;
+mod hostile;
 mod lifecycle;
 mod multicall;
 mod proof;

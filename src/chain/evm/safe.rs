@@ -46,6 +46,11 @@ const SINGLETONS: &[(EvmAddress, &str)] = &[
     (address!("EdD160fEBBD92E350D4D398fb636302fccd67C7e"), "1.5.0"), // L2
 ];
 
+/// Owners of a Safe at most. Safes of persons and firms have a few.
+const MAX_OWNERS: usize = 256;
+/// Gas for a question: enough for so many owners, and not for an answer that is too large to take.
+const GAS: &str = "0x2dc6c0";
+
 const GET_OWNERS: &str = "0xa0e67e2b";
 const GET_THRESHOLD: &str = "0xe75235b8";
 
@@ -88,7 +93,8 @@ pub(super) fn candidates(tx: TxId, receipt: &Receipt<'_>, out: &mut Vec<SafeCand
 pub(super) fn questions(safe: EvmAddress, at: B256) -> [Call; 4] {
     let at = format!(r#"{{"blockHash":"{at}"}}"#);
     let call = |input: &str| {
-        Call::new("eth_call", format!(r#"[{{"to":"{safe:?}","data":"{input}"}},{at}]"#))
+        let call = format!(r#"[{{"to":"{safe:?}","data":"{input}","gas":"{GAS}"}},{at}]"#);
+        Call::new("eth_call", call)
     };
     [
         Call::new("eth_getCode", format!(r#"["{safe:?}",{at}]"#)),
@@ -125,12 +131,15 @@ pub(super) fn judge(
     let (Some(owners), Some(threshold)) = (returned(owners)?, returned(threshold)?) else {
         return Ok(Err(SafeRejection::NotSetUp));
     };
-    let owners = addresses(&owners)
-        .ok_or_else(|| Failure::Invalid("getOwners returned something else".to_owned()))?;
-    let threshold = word_as_u64(&threshold, 0)
-        .ok_or_else(|| Failure::Invalid("getThreshold returned something else".to_owned()))?;
+    // What the proxy's storage holds was chosen by whoever deployed it: it is never the node's fault.
+    let (Some(owners), Some(threshold)) = (addresses(&owners), word_as_u64(&threshold, 0)) else {
+        return Ok(Err(SafeRejection::Malformed));
+    };
     if threshold == 0 || owners.is_empty() {
         return Ok(Err(SafeRejection::NotSetUp));
+    }
+    if owners.len() > MAX_OWNERS || threshold > owners.len() as u64 {
+        return Ok(Err(SafeRejection::Malformed));
     }
     Ok(Ok(SafeState { version, singleton: plain(*singleton), owners, threshold }))
 }

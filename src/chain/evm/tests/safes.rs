@@ -150,6 +150,11 @@ async fn a_safe_is_proven_by_code_singleton_owners_and_threshold() {
 #[tokio::test]
 async fn what_is_not_a_safe_is_told_apart() {
     let reverted = || Reply::error(3, "execution reverted");
+    let no_addresses = || Reply::Result(json!(format!("0x{}", word("20"))));
+    let countless = || {
+        let words = ["20".to_owned(), "101".to_owned()].map(|text| word(&text)).concat();
+        Reply::Result(json!(format!("0x{words}{}", word(OWNERS[0]).repeat(257))))
+    };
     for (code, singleton, owners, threshold, why) in [
         ("0x", SINGLETON, two_owners as fn() -> Reply, "2", SafeRejection::NoCode),
         ("0x6001", SINGLETON, two_owners, "2", SafeRejection::NotASafe),
@@ -157,6 +162,11 @@ async fn what_is_not_a_safe_is_told_apart() {
         (PROXY, SINGLETON, two_owners, "0", SafeRejection::NotSetUp),
         (PROXY, SINGLETON, no_owners, "2", SafeRejection::NotSetUp),
         (PROXY, SINGLETON, reverted, "0", SafeRejection::NotSetUp),
+        (PROXY, SINGLETON, no_addresses, "1", SafeRejection::Malformed),
+        (PROXY, SINGLETON, countless, "1", SafeRejection::Malformed),
+        (PROXY, SINGLETON, two_owners, "3", SafeRejection::Malformed),
+        (PROXY, SINGLETON, two_owners, "8000000000000000", SafeRejection::Malformed),
+        (PROXY, SINGLETON, two_owners, "10000000000000000", SafeRejection::Malformed),
     ] {
         assert_eq!(proof(code, singleton, owners, threshold).await, Err(why));
     }

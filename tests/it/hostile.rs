@@ -1,0 +1,120 @@
+//! What anybody can put into a block, beside an honest deposit that must be there in time.
+
+use alloy::{
+    primitives::{Address, B256, U256, b256, keccak256},
+    sol_types::SolValue as _,
+};
+use serde_json::json;
+use tidemark::dev::{anvil::Request, contracts::SafeSetup};
+
+use crate::harness::{Api, Daemon, Node, eventually, on_both_stores};
+
+/// `SafeSetup(address indexed,address[],uint256,address,address)`.
+const SAFE_SETUP: B256 = b256!("141df868a6331af528e38c83b7aa03edc19be66e37ae67f9285bf4f8e3c6a1a8");
+
+/// A contract that was never a Safe, with a Safe's code: what its constructor writes and tells, and returns.
+struct Forged {
+    storage: Vec<(B256, B256)>,
+    /// The data of a `SafeSetup` that it emits.
+    told: Vec<u8>,
+    runtime: Vec<u8>,
+}
+
+impl Forged {
+    /// A Safe of 1.4.1 by its code, its singleton and its owner, with any threshold.
+    fn safe(runtime: Vec<u8>, singleton: Address, owner: Address, threshold: U256) -> Self {
+        let sentinel = B256::with_last_byte(1);
+        let owner_of = |key: B256| keccak256((key, B256::with_last_byte(2)).abi_encode());
+        let storage = vec![
+            (B256::ZERO, singleton.into_word()),
+            (owner_of(sentinel), owner.into_word()),
+            (owner_of(owner.into_word()), sentinel),
+            (B256::with_last_byte(3), B256::with_last_byte(1)),
+            (B256::with_last_byte(4), B256::from(threshold)),
+        ];
+        let told = (vec![owner], threshold, Address::ZERO, Address::ZERO).abi_encode_params();
+        Self { storage, told, runtime }
+    }
+
+    fn init_code(&self) -> Vec<u8> {
+        const PUSH2: u8 = 0x61;
+        const PUSH32: u8 = 0x7f;
+        let size = |bytes: &[u8]| u16::try_from(bytes.len()).unwrap().to_be_bytes();
+        let mut code = Vec::new();
+        let push = |code: &mut Vec<u8>, word: &[u8]| {
+            code.push(if word.len() == 2 { PUSH2 } else { PUSH32 });
+            code.extend_from_slice(word);
+        };
+        for (slot, value) in &self.storage {
+            push(&mut code, value.as_slice());
+            push(&mut code, slot.as_slice());
+            code.push(0x55); // SSTORE
+        }
+        for (index, word) in self.told.chunks(32).enumerate() {
+            push(&mut code, word);
+            push(&mut code, &u16::try_from(32 * index).unwrap().to_be_bytes());
+            code.push(0x52); // MSTORE
+        }
+        push(&mut code, B256::ZERO.as_slice());
+        push(&mut code, SAFE_SETUP.as_slice());
+        push(&mut code, &size(&self.told));
+        push(&mut code, &[0, 0]);
+        code.push(0xa2); // LOG2
+        let length = size(&self.runtime);
+        let end = u16::try_from(code.len() + 17).unwrap().to_be_bytes();
+        push(&mut code, &length);
+        push(&mut code, &end);
+        push(&mut code, &[0, 0]);
+        code.push(0x39); // CODECOPY
+        push(&mut code, &length);
+        push(&mut code, &[0, 0]);
+        code.push(0xf3); // RETURN
+        code.extend_from_slice(&self.runtime);
+        code
+    }
+
+    fn creation(&self, from: Address) -> Request {
+        Request::create(from, self.init_code()).with_gas(3_000_000)
+    }
+}
+
+/// An honest deposit comes, and is available in time.
+async fn an_honest_deposit_is_available(api: &Api, node: &Node) {
+    let wallet = Node::stranger();
+    api.watch(wallet).await;
+    node.mint(wallet, 77).await;
+    node.settle().await;
+    eventually("the honest deposit", || async {
+        let balance = api.balance_at_head(wallet, "DUSD", node).await;
+        (balance.available == U256::from(77)).then_some(())
+    })
+    .await;
+}
+
+on_both_stores! {
+    async fn a_forged_safe_neither_ends_the_daemon_nor_holds_the_chain_nor_becomes_a_wallet(store) {
+        let node = Node::start().await;
+        let safe = node.deploy_safe_1_4_1().await;
+        let setup = SafeSetup { owners: vec![node.accounts[3]], threshold: 1, salt_nonce: 1 };
+        let real = safe.deployment(&node, node.accounts[0], &setup).await.unwrap();
+        node.block_with(std::slice::from_ref(&real.request)).await;
+        let runtime = node.code(real.address).await.unwrap().to_vec();
+        let mut daemon = Daemon::start(&node, &store).await;
+        let api = daemon.customer("acme").await;
+        let owner = node.accounts[1];
+        api.watch(owner).await;
+        let thresholds = [U256::from(1), U256::from(2), U256::from(1_u64 << 63), U256::ONE << 64, U256::MAX];
+        for threshold in thresholds {
+            let forged = Forged::safe(runtime.clone(), safe.singleton, owner, threshold);
+            let receipts = node.block_with(&[forged.creation(node.accounts[4])]).await;
+            assert!(receipts[0].succeeded());
+        }
+        an_honest_deposit_is_available(&api, &node).await;
+        daemon.terminate().await;
+        daemon.begin().await;
+        daemon.ready().await;
+        an_honest_deposit_is_available(&api, &node).await;
+        let wallets = api.get("/v1/wallets?kind=safe").await.ok();
+        assert_eq!(wallets["data"], json!([]), "no factory made them");
+    }
+}
