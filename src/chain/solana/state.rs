@@ -101,7 +101,6 @@ impl Inner {
                 AssetKey::Native => {
                     natives.insert(query.address);
                 }
-                // Nobody holds anything of a mint that does not exist.
                 AssetKey::Token(mint) => {
                     if let Some(mint) = self.known_mint(mint) {
                         owners.insert((query.address, mint.program));
@@ -147,7 +146,8 @@ impl Inner {
                 Some((ChainBalance::default(), *slot))
             };
             let Some((mut holding, slot)) = held.get(&key).copied().or_else(nothing) else {
-                holdings.push(ChainBalance::default());
+                // The node does not tell its mint: that is not the same as nothing held.
+                holdings.push(ChainBalance { unreadable: true, ..ChainBalance::default() });
                 continue;
             };
             let path = match paths.entry(slot) {

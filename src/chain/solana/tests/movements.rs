@@ -408,6 +408,21 @@ fn a_transaction_left_out_between_others_of_its_accounts_or_altered_is_noticed()
     assert_eq!(own_parent, "parent_slot");
 }
 
+#[test]
+fn a_token_balance_that_is_not_listed_is_unknown_and_contradicts_nothing() {
+    let cluster = cluster();
+    let freeze = |frozen| Tx::new(key(1), vec![Op::Freeze { account: key(11), frozen }]);
+    cluster.mine(&[freeze(true), freeze(false), freeze(true)]);
+    let number = cluster.head().at.number;
+    // What a validator does with an account whose mint was closed in the block.
+    cluster.alter(number, |block| {
+        for list in ["preTokenBalances", "postTokenBalances"] {
+            block["transactions"][1]["meta"][list] = serde_json::json!([]);
+        }
+    });
+    assert!(decoded(&cluster.head()).is_ok());
+}
+
 fn some_op() -> impl Strategy<Value = (u8, u8, u64, u8)> {
     (0_u8..12, 0_u8..6, 0_u64..60, 0_u8..6)
 }

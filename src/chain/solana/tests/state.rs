@@ -56,11 +56,13 @@ fn all() -> [BalanceQuery; 6] {
 }
 
 #[tokio::test]
-async fn all_token_accounts_of_an_owner_count_and_nobody_holds_what_does_not_exist() {
+async fn all_token_accounts_of_an_owner_count_and_a_mint_that_is_not_told_proves_nothing() {
     let (cluster, source) = cluster().await;
     let at = cluster.head().at;
     let held = source.balances_at(at, &all()).await.expect("balances");
     assert_eq!(totals(&held), [1_000_000_000_000, 1_500, 70, 0, 0, 0]);
+    let unreadable: Vec<bool> = held.iter().map(|holding| holding.unreadable).collect();
+    assert_eq!(unreadable, [false, false, false, false, false, true]);
     assert_eq!(
         source.token_facts(Address::from(USD)).await.expect("an answer"),
         Some(TokenFacts { decimals: 6 })
