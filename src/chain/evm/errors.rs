@@ -39,6 +39,15 @@ const NOT_THERE: &[&str] = &[
     "state is not available",
     "state unavailable",
     "historical state",
+    "no state available",
+    "world state unavailable",
+    "due to pruning",
+    "with state pruning",
+    "trie is not available",
+    "pruned history unavailable",
+    "archive state",
+    "archive request",
+    "archive, debug and trace requests",
     "state already discarded",
     "has been pruned",
     "is pruned",
@@ -53,6 +62,9 @@ const UNSUPPORTED: &[&str] = &[
     "unsupported method",
     "not implemented",
 ];
+/// How a revert's text begins where a reason follows.
+const REVERTED_WITH_REASON: &[&str] =
+    &["execution reverted", "vm execution error", "reverted", "revert"];
 const REVERTED: &[&str] = &[
     "execution reverted",
     "vm execution error",
@@ -69,7 +81,8 @@ pub(super) fn classify(code: i64, message: &str) -> Failure {
     let text = message.to_ascii_lowercase();
     let says = |signs: &[&str]| signs.iter().any(|sign| text.contains(sign));
     let detail = without_urls(message);
-    if code == 3 {
+    // The reason in a revert is the contract's own text: it is not looked at for anything else.
+    if code == 3 || REVERTED_WITH_REASON.iter().any(|sign| text.starts_with(sign)) {
         return Failure::Reverted;
     }
     if says(BATCH) && says(BATCH_LIMIT) {
@@ -95,5 +108,66 @@ pub(super) fn classify(code: i64, message: &str) -> Failure {
         -32601 | -32602 => Failure::Unsupported(detail),
         -32005 => Failure::Limited { detail, retry_after: None },
         _ => Failure::Refused(format!("error {code}: {detail}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What clients and providers say of a state or a block that they do not have (any more).
+    const GONE: &[(i64, &str)] = &[
+        // geth
+        (
+            -32000,
+            "missing trie node d74423b54378a6d4 (path ) state 0xd74423b54378a6d4 is not available",
+        ),
+        (-32000, "header not found"),
+        (-32000, "required historical state unavailable (reexec=128)"),
+        (-32000, "historical state 5a6b0f7b is not available"),
+        (4444, "pruned history unavailable"),
+        // Nethermind
+        (-32002, "No state available for block 19000000 (0x5a6b0f7b)"),
+        // Erigon
+        (-32000, "old data not available due to pruning"),
+        // Besu
+        (-32000, "World state unavailable"),
+        (-32000, "Block not found"),
+        // Reth
+        (-32603, "State at block #3 is pruned"),
+        // OpenEthereum
+        (
+            -32000,
+            "This request is not supported because your node is running with state pruning. Run with --pruning=archive.",
+        ),
+        // Anvil
+        (-32602, "BlockOutOfRangeError: block height is 5 but requested was 7"),
+        // Infura, Chainstack
+        (-32000, "project ID does not have access to archive state"),
+        (-32002, "Archive, Debug and Trace requests are not available on your current plan"),
+    ];
+
+    #[test]
+    fn a_state_that_is_gone_is_told_apart_in_every_clients_words() {
+        for (code, text) in GONE {
+            let failure = classify(*code, text);
+            assert!(matches!(failure, Failure::NotThere(_)), "{text}: {failure:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_contract_says_as_it_reverts_is_never_taken_for_the_nodes_own_words() {
+        let said = GONE.iter().map(|(_, text)| *text);
+        for reason in said.chain(["batch too large", "rate limit", "method not found"]) {
+            for (code, text) in [
+                (3, format!("execution reverted: {reason}")),
+                (-32000, format!("execution reverted: {reason}")),
+                (-32015, format!("VM execution error. Reverted {reason}")),
+                (-32015, format!("revert: {reason}")),
+            ] {
+                let failure = classify(code, &text);
+                assert!(matches!(failure, Failure::Reverted), "{text}: {failure:?}");
+            }
+        }
     }
 }
