@@ -145,8 +145,14 @@ impl Committer {
     }
 
     /// Begins a chain that has no cursor: from now on, nothing of it is missed.
-    pub async fn begin(&self, head: &Header, settled: &Header) -> Result<Cursor, CommitError> {
-        self.db.run_tx("begin", |tx| self.begin_in(tx, head, settled)).await
+    /// `between` are ancestors of the head above the settled block, the lowest first.
+    pub async fn begin(
+        &self,
+        head: &Header,
+        settled: &Header,
+        between: &[Header],
+    ) -> Result<Cursor, CommitError> {
+        self.db.run_tx("begin", |tx| self.begin_in(tx, head, settled, between)).await
     }
 
     async fn begin_in(
@@ -154,6 +160,7 @@ impl Committer {
         mut tx: Tx,
         head: &Header,
         settled: &Header,
+        between: &[Header],
     ) -> Result<(Tx, Cursor), CommitError> {
         let info = &self.chain;
         let mut conn = tx.conn();
@@ -173,7 +180,8 @@ impl Committer {
             return Err(CommitError::CursorMoved(info.name.clone()));
         }
         let first = (settled.at != head.at).then_some(*settled);
-        let blocks: Vec<Header> = first.into_iter().chain([*head]).collect();
+        let blocks: Vec<Header> =
+            first.into_iter().chain(between.iter().copied()).chain([*head]).collect();
         chain::insert_blocks(&mut conn, cursor.no, &blocks).await?;
         Ok((tx, cursor))
     }

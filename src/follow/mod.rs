@@ -51,6 +51,8 @@ const CONTRADICTIONS_TO_HALT: u32 = 3;
 const CONTRADICTION_PAUSE: Duration = Duration::from_millis(500);
 /// How many heights in a row may be without a block before the search for one is given up.
 const MAX_EMPTY_HEIGHTS: u64 = 1000;
+/// Blocks below its head that a chain remembers as it begins.
+const REMEMBERED_AT_FIRST: usize = 128;
 /// How often a halted chain looks whether somebody has rewound it.
 const HALTED_POLL: Duration = Duration::from_secs(2);
 
@@ -125,6 +127,38 @@ impl From<CommitError> for TurnError {
 enum Turn {
     Idle,
     More,
+    /// The node shows a block as its head and does not have it yet: it is asked again after a growing pause.
+    Lacking,
+}
+
+/// A node does not have the block that it shows as its head.
+struct Lacking {
+    since: Instant,
+    backoff: Backoff,
+    told: bool,
+}
+
+impl Lacking {
+    /// Behind a balancer that is nothing yet.
+    const USUAL: Duration = Duration::from_secs(5);
+
+    fn new() -> Self {
+        let backoff = Backoff::new(Duration::from_millis(25), Duration::from_secs(2));
+        Self { since: Instant::now(), backoff, told: false }
+    }
+
+    /// How long to wait before it is asked again.
+    fn pause(&mut self, config: &ChainConfig) -> Duration {
+        if !self.told && self.since.elapsed() >= Self::USUAL {
+            self.told = true;
+            tracing::warn!(
+                chain = %config.name,
+                "the node shows a head whose block or receipts it does not have: asking again and again; another \
+                 endpoint may have them"
+            );
+        }
+        self.backoff.next_delay()
+    }
 }
 
 /// Waits for an announcement, and leaves it to be taken; without end where nothing is announced.
@@ -194,6 +228,7 @@ impl Follower {
         let mut announced = self.source.announced();
         let mut trouble = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
         let mut last_trouble = None;
+        let mut lacking: Option<Lacking> = None;
         loop {
             let pause = match self.turn(&mut announced).await {
                 Ok(turn) => {
@@ -202,10 +237,16 @@ impl Follower {
                     }
                     trouble.reset();
                     self.gauge_progress();
-                    if turn == Turn::More {
-                        continue;
+                    if turn != Turn::Lacking {
+                        lacking = None;
                     }
-                    self.config.poll_interval
+                    match turn {
+                        Turn::More => continue,
+                        Turn::Idle => self.config.poll_interval,
+                        Turn::Lacking => {
+                            lacking.get_or_insert_with(Lacking::new).pause(&self.config)
+                        }
+                    }
                 }
                 Err(error) => {
                     // What was announced meanwhile is not to shorten the pause; the next one is.
@@ -298,11 +339,12 @@ impl Follower {
                 Relation::Same => {}
                 Relation::Child => match self.source.block(head.at).await? {
                     Some(block) => self.connect_one(&cursor, block).await?,
-                    None => turn = Turn::More,
+                    None => turn = Turn::Lacking,
                 },
                 Relation::Ahead => {
                     Box::pin(self.catch_up(&cursor, &head)).await?;
-                    turn = Turn::More;
+                    let came = self.current()?.head.at != applied;
+                    turn = if came { Turn::More } else { Turn::Lacking };
                 }
                 Relation::Behind => {
                     if self.on_another_branch(&cursor, &head).await? {
@@ -315,7 +357,7 @@ impl Follower {
         let cursor = self.current()?;
         self.registrations(&cursor).await?;
         let cursor = self.current()?;
-        if self.settle(&cursor, announced).await? == Turn::More {
+        if self.settle(&cursor, announced).await? == Turn::More && turn == Turn::Idle {
             turn = Turn::More;
         }
         let cursor = self.current()?;
@@ -389,7 +431,8 @@ impl Follower {
             // Nothing is settled yet: the chain's first block is as safe as can be.
             None => self.at_or_below(0).await?,
         };
-        let cursor = self.committer.begin(&head, &settled).await?;
+        let between = self.ancestors(&head, &settled).await?;
+        let cursor = self.committer.begin(&head, &settled, &between).await?;
         tracing::info!(
             chain = %self.config.name,
             block.number = head.at.number,
@@ -397,6 +440,21 @@ impl Follower {
             "begun"
         );
         Ok(cursor)
+    }
+
+    /// The newest blocks between two, so that the first reorg goes back to one of them and no further: the lowest
+    /// first. Fewer if the node changes branches meanwhile.
+    async fn ancestors(&self, head: &Header, settled: &Header) -> Result<Vec<Header>, TurnError> {
+        let mut ancestors = Vec::new();
+        let mut lowest = *head;
+        while lowest.parent.number > settled.at.number && ancestors.len() < REMEMBERED_AT_FIRST {
+            let header = self.source.header_at(lowest.parent.number).await?;
+            let Some(header) = header.filter(|header| header.at == lowest.parent) else { break };
+            ancestors.push(header);
+            lowest = header;
+        }
+        ancestors.reverse();
+        Ok(ancestors)
     }
 
     /// The node's block at that height, or the next one below where heights can stay empty.

@@ -180,6 +180,66 @@ async fn a_deposit_is_pending_when_seen_and_available_when_its_block_settles() {
 }
 
 #[tokio::test]
+async fn the_first_reorg_of_a_chain_that_tells_nothing_final_goes_back_to_the_fork_and_no_further()
+{
+    for store in TestStore::all().await {
+        let mut rig = Rig::new(&store);
+        for _ in 0..200 {
+            rig.chain.mine(&[]);
+        }
+        rig.follow().await.unwrap();
+        let tenant = store.tenant().await;
+        let wallet = store.register(tenant, &chain_name(), who(9)).await;
+        rig.follow().await.unwrap();
+        rig.chain.cut(197);
+        for tx in 0..4 {
+            rig.chain.mine(&[pay(tx, None, who(9), 5)]);
+        }
+        rig.chain.read();
+        rig.follow().await.unwrap();
+        let lowest = rig.chain.read().into_iter().map(|(from, _)| from).min();
+        assert!(lowest >= Some(198), "{lowest:?}");
+        assert_exact(&store, &rig, &BTreeMap::from([(who(9), wallet)])).await;
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_head_without_its_block_is_asked_for_with_growing_pauses_and_followed_when_it_is_there() {
+    // The next block, and one further above.
+    for blocks in [1, 3] {
+        for store in TestStore::all().await {
+            let mut rig = Rig::new(&store);
+            let (_, wallet) = one_wallet(&store, &mut rig).await;
+            let before = rig.chain.balance(who(9), AssetKey::Native);
+            for tx in 0..blocks {
+                rig.chain.mine(&[pay(100 * blocks + tx, None, who(9), 1)]);
+            }
+            rig.chain.withhold_head(true);
+            let chain = Arc::clone(&rig.chain);
+            let shutdown = CancellationToken::new();
+            let running = tokio::spawn(rig.follower.run(shutdown.clone()));
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            let asked = chain.asked_for_head();
+            assert!((2..20).contains(&asked), "asked {asked} times");
+            chain.withhold_head(false);
+            let all = before.checked_add(blocks.into()).unwrap();
+            let there = async {
+                while store.position(wallet, &chain_name(), AssetKey::Native).await.total()
+                    != Ok(all)
+                {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(10), there).await.expect("it is followed");
+            shutdown.cancel();
+            running.await.unwrap().unwrap();
+            store.close().await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_reorg_returns_money_once_and_a_remined_transaction_is_the_same_deposit() {
     for store in TestStore::all().await {
         let mut rig = Rig::new(&store);

@@ -49,6 +49,8 @@ struct State {
     faults: u32,
     /// Whether balances at old blocks can be read.
     pruned: bool,
+    /// How often the head's block was asked for, while the head is shown without it.
+    withheld_head: Option<u32>,
     /// Whether balances can be read at all.
     mute: bool,
     /// Whether the source has a bug in reading balances.
@@ -150,6 +152,16 @@ impl Scripted {
     }
 
     /// Every question about balances waits for its answer until this is over.
+    /// The head is shown, and its block is not there.
+    pub fn withhold_head(&self, withheld: bool) {
+        self.state.lock().withheld_head = withheld.then_some(0);
+    }
+
+    /// How often the withheld block was asked for.
+    pub fn asked_for_head(&self) -> u32 {
+        self.state.lock().withheld_head.unwrap_or(0)
+    }
+
     /// The source panics when it is asked for balances.
     pub fn panic(&self) {
         self.state.lock().panics = true;
@@ -331,6 +343,14 @@ impl Source for Scripted {
     async fn blocks(&self, from: u64, to: u64) -> Result<Vec<Block>, SourceError> {
         let mut state = self.call()?;
         state.read.push((from, to));
+        let head = state.chain.last().unwrap().at.number;
+        let to = match &mut state.withheld_head {
+            Some(asked) if to == head => {
+                *asked += 1;
+                to - 1
+            }
+            _ => to,
+        };
         if state.lost.range(from..=to).next().is_some() {
             return Err(SourceError::NotThere("lost".into()));
         }
@@ -347,7 +367,13 @@ impl Source for Scripted {
     }
 
     async fn block(&self, at: BlockRef) -> Result<Option<Block>, SourceError> {
-        let state = self.call()?;
+        let mut state = self.call()?;
+        if state.chain.last().is_some_and(|head| head.at == at)
+            && let Some(asked) = &mut state.withheld_head
+        {
+            *asked += 1;
+            return Ok(None);
+        }
         Ok(state
             .all
             .get(&at.hash)
