@@ -15,6 +15,11 @@ pub struct BlockRef {
     pub hash: BlockHash,
 }
 
+impl BlockRef {
+    /// No chain comes near this height, and every store and JSON can hold it: above it a node lies.
+    pub const MAX_HEIGHT: u64 = 1 << 53;
+}
+
 /// A block without its contents. `parent.number` is below `at.number`, by more than one where slots
 /// were skipped; equal to it only for a chain's very first block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

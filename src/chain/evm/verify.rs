@@ -17,7 +17,7 @@ use alloy_trie::root::{ordered_trie_root, ordered_trie_root_encoded};
 
 use super::json::{Block, Log, Receipt, Transaction};
 use crate::{
-    chain::{ChainName, rpc::Failure},
+    chain::{BlockRef, ChainName, rpc::Failure},
     config::Verification,
     metrics::Metrics,
 };
@@ -62,6 +62,7 @@ pub(super) struct BlockAndReceipts<'a> {
 impl Checker {
     /// Whether a header is what its hash says.
     pub fn header<T>(&self, block: Block<T>) -> Result<Verified<Block<T>>, Failure> {
+        self.counted(height(block.number.0))?;
         if self.verification == Verification::Full {
             self.counted(header_hash(&block))?;
         }
@@ -95,6 +96,7 @@ impl Checker {
     }
 
     fn check(&self, block: &FullBlock, receipts: &[Receipt<'_>]) -> Result<(), Failure> {
+        height(block.number.0)?;
         links(block, receipts)?;
         match self.verification {
             Verification::Links => Ok(()),
@@ -127,6 +129,14 @@ fn without_state_sync<'a>(
         }
     }
     (receipts, None)
+}
+
+/// The height is one that a chain can have, and the store.
+fn height(number: u64) -> Result<(), Failure> {
+    if number <= BlockRef::MAX_HEIGHT {
+        return Ok(());
+    }
+    Err(Failure::untrusted("height", format!("{number} is no height of a block")))
 }
 
 /// Every transaction has its receipt, in order, and every receipt names this block.

@@ -12,7 +12,10 @@ use super::{
     TOKEN, TOKEN_2022,
     json::{Block, Head, Meta, Reward, TokenBalance, Transaction},
 };
-use crate::{chain::rpc::Failure, config::Verification};
+use crate::{
+    chain::{BlockRef, rpc::Failure},
+    config::Verification,
+};
 
 /// What passed the checks that the chain's configuration asks for. Few they may be (`links`), but nothing is
 /// decoded that went through none: only this module makes one of these.
@@ -51,6 +54,9 @@ pub(super) struct Stated<'a> {
 
 /// Whether a block can be the one of its slot.
 pub(super) fn header(slot: u64, head: Head<'_>) -> Result<Verified<SlotHead<'_>>, Failure> {
+    if slot > BlockRef::MAX_HEIGHT {
+        return Err(Failure::untrusted("height", format!("{slot} is no slot of a block")));
+    }
     // Only the first block of all may be its own parent.
     if head.parent_slot >= slot && slot > 0 {
         return Err(Failure::untrusted(

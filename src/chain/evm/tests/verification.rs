@@ -54,6 +54,17 @@ fn a_changed_amount_or_status_is_noticed() {
 }
 
 #[test]
+fn a_height_that_no_chain_has_is_noticed_before_it_reaches_the_store() {
+    for verification in ALL {
+        for number in ["0x20000000000001", "0x8000000000000000", "0xffffffffffffffff"] {
+            let mut block = mixed_block();
+            block["number"] = json!(number);
+            assert_eq!(fails(verification, &block, &mixed_receipts()), Some("height"));
+        }
+    }
+}
+
+#[test]
 fn an_empty_list_of_receipts_is_noticed() {
     for verification in ALL {
         assert_eq!(fails(verification, &mixed_block(), &json!([])), Some("receipt_links"));
