@@ -9,6 +9,7 @@ mod catch_up;
 mod decide;
 mod deployments;
 pub(crate) mod figures;
+mod lacking;
 mod metrics;
 mod prefetch;
 mod registrations;
@@ -25,6 +26,7 @@ use std::{
 };
 
 use decide::Relation;
+use lacking::Lacking;
 use sweep::Sweep;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -129,36 +131,6 @@ enum Turn {
     More,
     /// The node shows a block as its head and does not have it yet: it is asked again after a growing pause.
     Lacking,
-}
-
-/// A node does not have the block that it shows as its head.
-struct Lacking {
-    since: Instant,
-    backoff: Backoff,
-    told: bool,
-}
-
-impl Lacking {
-    /// Behind a balancer that is nothing yet.
-    const USUAL: Duration = Duration::from_secs(5);
-
-    fn new() -> Self {
-        let backoff = Backoff::new(Duration::from_millis(25), Duration::from_secs(2));
-        Self { since: Instant::now(), backoff, told: false }
-    }
-
-    /// How long to wait before it is asked again.
-    fn pause(&mut self, config: &ChainConfig) -> Duration {
-        if !self.told && self.since.elapsed() >= Self::USUAL {
-            self.told = true;
-            tracing::warn!(
-                chain = %config.name,
-                "the node shows a head whose block or receipts it does not have: asking again and again; another \
-                 endpoint may have them"
-            );
-        }
-        self.backoff.next_delay()
-    }
 }
 
 /// Waits for an announcement, and leaves it to be taken; without end where nothing is announced.
