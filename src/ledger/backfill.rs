@@ -246,8 +246,11 @@ pub fn backfill(
     if range.is_last {
         changes.watches.scans = Some((range.below.at, moved.collect()));
     } else {
-        let wallets = participants.iter().map(|participant| participant.watch.wallet);
-        changes.watches.ahead = Some((range.below.at.number, wallets.collect()));
+        // Who is further ahead already, by other cuts before a restart, stays there: nothing is booked twice.
+        let next = range.below.at.number;
+        let behind = participants.iter().filter(|participant| participant.seen > next);
+        let wallets = behind.map(|participant| participant.watch.wallet).collect();
+        changes.watches.ahead = Some((next, wallets));
     }
     Ok(changes)
 }

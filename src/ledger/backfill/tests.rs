@@ -190,10 +190,11 @@ impl World {
 
     fn book(&mut self, range: Range<'_>) {
         let below = range.below.at.number;
-        let all = self.participants(below);
+        // The store gives all who moved, however far ahead they are.
+        let all = self.participants(0);
         let moved =
             |one: &&Participant| range.sides.iter().any(|side| side.address == one.watch.address);
-        let moved: Vec<Participant> = all.iter().filter(moved).cloned().collect();
+        let moved: Vec<Participant> = all.into_iter().filter(|one| moved(&one)).collect();
         let (chain, cursor, known) = (&self.chain, &self.cursor, &self.known);
         let changes = backfill(chain, cursor, known, &moved, &[], range, Millis(0)).unwrap();
         assert!(changes.events.is_empty(), "the past is no news");
@@ -214,12 +215,16 @@ impl World {
         }
         assert_eq!(changes.watches.scans.is_some(), range.is_last);
         let moves_on = changes.watches.ahead.map(|(_, wallets)| wallets);
-        for one in all {
+        for one in &self.participants {
             let wallet = one.watch.wallet;
-            if moves_on.as_ref().is_none_or(|wallets| wallets.contains(&wallet)) {
-                let next = Some(below).filter(|below| *below >= one.from_block.max(1));
-                self.next.insert(wallet, next);
-            }
+            let Some(before) = self.next[&wallet] else { continue };
+            let next = match &moves_on {
+                // As the store writes it: whatever stood there before.
+                Some(wallets) if wallets.contains(&wallet) => below,
+                Some(_) => before,
+                None => before.min(below),
+            };
+            self.next.insert(wallet, Some(next).filter(|next| *next >= one.from_block.max(1)));
         }
         for end in changes.watches.ended {
             self.next.insert(end.wallet, None);
@@ -310,6 +315,8 @@ proptest! {
         cuts in proptest::collection::btree_set(1..25_u64, 0..6),
         most in 1..12_usize,
         killed_after in 0..4_usize,
+        most_before in 1..12_usize,
+        further in 0..4_u64,
     ) {
         let head = pasts.len() as u64;
         let since = since.map(|from| from.min(head));
@@ -317,16 +324,19 @@ proptest! {
         let mut world = World::opened(&pasts, since);
         let before = world.positions();
         for cut in cuts.into_iter().rev().filter(|cut| *cut < head).chain([0]) {
-            world.read_down_to(&blocks, cut, most, killed_after);
+            // Before the kill the cuts were others.
+            world.read_down_to(&blocks, cut.saturating_sub(further), most_before, killed_after);
             prop_assert_eq!(&world.positions(), &before, "the sum stays");
             prop_assert_eq!(&world.replayed(), &before, "and its entries explain it");
             world.read_down_to(&blocks, cut, most, usize::MAX);
             prop_assert_eq!(&world.positions(), &before, "after the rest, too");
             prop_assert_eq!(&world.replayed(), &before);
             for wallet in 1..=3_u8 {
-                // After every range the openings are what the chain had at its end.
+                // After every range the openings are what the chain had at its end, or further down.
                 let from = since[usize::from(wallet) - 1].max(1);
-                let below = cut.max(from - 1);
+                let next = world.next[&WalletNo(wallet.into())];
+                prop_assert!(next.is_none_or(|next| next <= cut));
+                let below = next.unwrap_or(0).max(from - 1);
                 for (index, asset) in assets().into_iter().enumerate() {
                     let no = world.known.assets[&asset].no;
                     let opened = world.standing(wallet).into_iter().filter(|row| {
