@@ -56,6 +56,11 @@ pub enum Command {
     /// Compare the ledger with its own entries and with the chain, without booking anything: exit code 0
     /// when all is equal, 1 for a difference, 3 when nothing is wrong but something could not be compared.
     Audit(AuditArgs),
+    /// Accept, once, that many balances differ from the chain's own figures, where settlement has stopped for that.
+    AcceptDifferences {
+        #[arg(long, value_name = "NAME")]
+        chain: String,
+    },
     /// Take a chain back to a block, as the way out when it has halted.
     Rewind {
         /// The chain's name in the configuration.
@@ -108,6 +113,7 @@ pub async fn execute(cli: Cli) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Audit(args) => audit::run(&config, &args).await,
+        Command::AcceptDifferences { chain } => accept_differences(&config, &chain).await,
         Command::Rewind { chain, to } => rewind(&config, &chain, to).await,
     }
 }
@@ -161,16 +167,23 @@ async fn rewind_in(config: &Config, db: &Db, chain: &ChainConfig, to: u64) -> an
         .await?
         .with_context(|| format!("the node has no block {to}: choose one that it has"))?;
     check_branch(db, source.as_ref(), &chain.name, to).await?;
+    committer(db, chain, metrics).rewind(&target).await?;
+    Ok(())
+}
+
+fn committer(db: &Db, chain: &ChainConfig, metrics: Metrics) -> Committer {
     let clock = Clock::System;
-    let committer = Committer::new(
-        db.clone(),
-        Ids::new(clock.clone()),
-        clock,
-        metrics,
-        Wake::default(),
-        ChainInfo::from(chain),
-    );
-    committer.rewind(&target).await?;
+    let ids = Ids::new(clock.clone());
+    Committer::new(db.clone(), ids, clock, metrics, Wake::default(), ChainInfo::from(chain))
+}
+
+async fn accept_differences(config: &Config, chain: &str) -> anyhow::Result<()> {
+    let chain = configured(config, chain)?;
+    let db = open(config).await?;
+    let outcome = committer(&db, chain, Metrics::new()).accept_differences().await;
+    db.close().await;
+    outcome.with_context(|| format!("{} has not been followed yet", chain.name))?;
+    println!("The next comparison of {} is taken over, however much differs.", chain.name);
     Ok(())
 }
 
@@ -273,6 +286,7 @@ mod tests {
             "tidemark --config my.toml audit",
             "tidemark --config my.toml audit --chain base --limit 1000",
             "tidemark --config my.toml rewind --chain ethereum --to 19000000",
+            "tidemark --config my.toml accept-differences --chain ethereum",
         ] {
             assert!(parse(line).is_ok(), "{line}");
         }

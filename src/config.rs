@@ -111,8 +111,34 @@ pub struct ChainConfig {
     /// Addresses per minute that are compared with the chain's own figures though nothing touched them; 0
     /// compares none.
     pub sweep_per_minute: u64,
+    /// How many differences from the chain's own figures are believed at once.
+    pub differences: DifferenceLimits,
     /// How long a tracked transaction may stay unknown to the node before it counts as dropped.
     pub dropped_after: Duration,
+}
+
+/// How many differences from the chain's own figures, of balances that are compared together, are believed; more
+/// of them stop settlement until a person has looked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DifferenceLimits {
+    pub count: u64,
+    /// Of what is compared, where that is at least [`DifferenceLimits::SHARE_FROM`] balances.
+    pub percent: u64,
+}
+
+impl DifferenceLimits {
+    /// Fewer balances have no share worth the name.
+    pub const SHARE_FROM: u64 = 20;
+
+    /// Whether so many need a person's look.
+    #[must_use]
+    pub fn exceeded(self, differing: usize, compared: usize) -> bool {
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let (differing, compared) = (count(differing), count(compared));
+        let share = compared >= Self::SHARE_FROM
+            && differing.saturating_mul(100) > compared.saturating_mul(self.percent);
+        differing > self.count || share
+    }
 }
 
 impl ChainConfig {

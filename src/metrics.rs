@@ -106,6 +106,15 @@ metrics! {
     history_blocks_total: IntCounterVec ["chain"];
     /// Balances compared with the chain's own figure.
     reconciled_balances_total: IntCounterVec ["chain"];
+    /// Balances that settled without being compared with the chain's own figure, by why: catching_up (transfers,
+    /// in batches), no_state (the node no longer has the settled block's state), no_answer, too_many.
+    settled_uncompared_total: IntCounterVec ["chain", "reason"];
+    /// Balances that differ from the chain's own figure, which nobody has confirmed yet.
+    balances_in_doubt: IntGaugeVec ["chain"];
+    /// Differences that the endpoints tell differently of.
+    disputed_figures_total: IntCounterVec ["chain"];
+    /// 1 while nothing settles, because too many balances differ from the chain's own figures.
+    settlement_stopped: IntGaugeVec ["chain"];
     /// Addresses that the sweep has compared with the chain's own figures.
     swept_addresses_total: IntCounterVec ["chain"];
     /// When the sweep last had compared everything, in Unix seconds.

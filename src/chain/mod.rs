@@ -8,6 +8,7 @@
 
 mod address;
 mod base58;
+mod certainty;
 pub mod evm;
 mod family;
 mod name;
@@ -18,6 +19,7 @@ pub mod solana;
 mod source;
 
 pub use address::{Address, AddressError, BadValue, BlockHash, PackedAddresses, TxId};
+pub use certainty::Certainty;
 pub use family::{Defaults, Family, Identity, Rules};
 pub use name::{AssetKey, ChainName};
 pub use rpc::SetupError;

@@ -5,7 +5,7 @@ use std::{collections::HashSet, fmt, time::Duration};
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::{Address, AssetKey, BlockHash, Family, TxId};
+use super::{Address, AssetKey, BlockHash, Certainty, Family, TxId};
 use crate::{amount::Amount, string_enum::string_enum};
 
 /// A block's place: its height (slot on Solana) and its hash.
@@ -378,6 +378,14 @@ pub trait Source: Send + Sync + 'static {
         at: BlockRef,
         queries: &[BalanceQuery],
     ) -> Result<Vec<ChainBalance>, SourceError>;
+
+    /// As [`Source::balances_at`], as surely as the nodes can tell it: proven where they have proofs, else by
+    /// asking several of them.
+    async fn balances_for_sure(
+        &self,
+        at: BlockRef,
+        queries: &[BalanceQuery],
+    ) -> Result<Vec<(ChainBalance, Certainty)>, SourceError>;
 
     /// Reads what a block does not show of what is left in it, after [`Block::retain_watched`]. Both are done
     /// when the block is connected, not when it is fetched: blocks are fetched ahead while registrations come

@@ -14,9 +14,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::Usage;
 use crate::{
     amount::Amount,
-    chain::{BlockRef, ChainBalance, ChainName, Settlement, Source, SourceError},
+    chain::{BlockRef, ChainName, Settlement, Source, SourceError},
     config::{ChainConfig, Config},
-    follow::figures,
+    follow::figures::{self, Told},
     metrics::Metrics,
     model::{Asset, AssetNo, Balance, BalanceRef, ChainNo, Position, WalletNo},
     retry::Backoff,
@@ -313,7 +313,7 @@ impl Audit<'_> {
         let watched: BTreeMap<WalletNo, Watched> =
             page.wallets.iter().map(|wallet| (wallet.wallet, *wallet)).collect();
         let unfinished = self.unfinished(page).await?;
-        for (balance, figure) in figures {
+        for Told { balance, holding: figure } in figures {
             let Some(&wallet) = watched.get(&balance.wallet) else { continue };
             let ledger = page.balance(&wallet, balance.asset).settled;
             let differs = ledger != figure.total;
@@ -360,11 +360,7 @@ impl Audit<'_> {
     }
 
     /// The chain's own figures; `None` where the node no longer has that state, or does not answer.
-    async fn figures(
-        &self,
-        at: BlockRef,
-        balances: &[BalanceRef],
-    ) -> Option<Vec<(BalanceRef, ChainBalance)>> {
+    async fn figures(&self, at: BlockRef, balances: &[BalanceRef]) -> Option<Vec<Told>> {
         let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(5));
         for attempt in 1..=TRIES {
             match self.ask(at, balances).await {
@@ -382,7 +378,7 @@ impl Audit<'_> {
         &self,
         at: BlockRef,
         balances: &[BalanceRef],
-    ) -> Result<Option<Vec<(BalanceRef, ChainBalance)>>, SourceError> {
+    ) -> Result<Option<Vec<Told>>, SourceError> {
         // A source that has seen what is settled asks for states that are nearer to it.
         if let Settlement::Tag(tag) = self.chain.settlement {
             self.source.settled(tag).await?;

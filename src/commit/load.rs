@@ -6,7 +6,7 @@
 use super::hot::Hot;
 use crate::{
     amount::Amount,
-    chain::{Address, AssetKey, ChainBalance, TxId},
+    chain::{Address, AssetKey, TxId},
     id::WalletId,
     ledger::{
         Known,
@@ -17,12 +17,12 @@ use crate::{
             HashMap, HashSet, KnownDeployments, KnownProofs, MatchedBlock, mark, marks, opening,
         },
         opening::Opening,
-        reconcile::{Comparison, compare},
+        reconcile::{Comparison, Figure, compare},
         rollback::Gone,
     },
     model::{
-        Asset, AssetNo, BalanceRef, BlockPoint, ChainInfo, Cursor, Direction, ScanNo, Status,
-        Transfer, WalletNo, Watch,
+        Asset, AssetNo, BlockPoint, ChainInfo, Cursor, Direction, ScanNo, Status, Transfer,
+        WalletNo, Watch,
     },
     store::{Conn, Db, StoreError, asset, balance, participant, safe, transfer, watch},
 };
@@ -90,16 +90,16 @@ impl<'a> Step<'a> {
         &self,
         cursor: &Cursor,
         settled: BlockPoint,
-        figures: &[(BalanceRef, ChainBalance)],
+        figures: &[Figure],
         hot: &mut Hot,
     ) -> Result<Vec<Transfer>, StoreError> {
         hot.begin(cursor);
         let mut session = self.db.read().await?;
         let conn = &mut session.conn();
         let pending = transfer::pending_up_to(conn, cursor.no, settled.at.number).await?;
-        let compared = figures.iter().map(|(balance, _)| balance.wallet);
+        let compared = figures.iter().map(|figure| figure.balance.wallet);
         let wallets: HashSet<WalletNo> = compared.chain(wallets_of(&pending)).collect();
-        let keys: HashSet<AssetKey> = figures.iter().map(|(balance, _)| balance.key).collect();
+        let keys: HashSet<AssetKey> = figures.iter().map(|figure| figure.balance.key).collect();
         self.learn(conn, cursor, hot, wallets, keys, &pending).await?;
         Ok(pending)
     }
@@ -131,13 +131,13 @@ impl<'a> Step<'a> {
     pub async fn for_balances(
         &self,
         cursor: &Cursor,
-        figures: &[(BalanceRef, ChainBalance)],
+        figures: &[Figure],
     ) -> Result<Known, StoreError> {
         let mut session = self.db.read().await?;
         let conn = &mut session.conn();
-        let wallets: Vec<WalletNo> = figures.iter().map(|(balance, _)| balance.wallet).collect();
+        let wallets: Vec<WalletNo> = figures.iter().map(|figure| figure.balance.wallet).collect();
         let balances = balance::of_wallets(conn, cursor.no, &wallets).await?;
-        let keys: HashSet<AssetKey> = figures.iter().map(|(balance, _)| balance.key).collect();
+        let keys: HashSet<AssetKey> = figures.iter().map(|figure| figure.balance.key).collect();
         let assets = assets(conn, cursor, keys, Vec::new()).await?;
         Ok(Known { balances, assets, ..Known::default() })
     }
@@ -148,16 +148,16 @@ impl<'a> Step<'a> {
         cursor: &Cursor,
         known: &mut Known,
         at: BlockPoint,
-        figures: &[(BalanceRef, ChainBalance)],
+        figures: &[Figure],
     ) -> Result<KnownProofs, StoreError> {
-        let differs = |(balance, holding): &&(BalanceRef, ChainBalance)| {
+        let differs = |Figure { balance, holding, .. }: &&Figure| {
             let key = (balance.wallet, balance.asset);
             let position = known.balances.get(&key).copied().unwrap_or_default().position;
             // What settles now is settled in comparing; a balance that only differs by that is read for nothing.
             compare(position, holding.total) != Comparison::Equal
         };
         let wallets: Vec<WalletNo> =
-            figures.iter().filter(differs).map(|(balance, _)| balance.wallet).collect();
+            figures.iter().filter(differs).map(|figure| figure.balance.wallet).collect();
         let mut session = self.db.read().await?;
         let conn = &mut session.conn();
         let number = at.at.number;

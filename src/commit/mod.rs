@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 use write::Written;
 
 use crate::{
-    chain::{Address, AssetKey, BlockRef, ChainBalance, ChainName, Header, HistoryMethod},
+    chain::{Address, AssetKey, BlockRef, ChainName, Header, HistoryMethod},
     clock::Clock,
     config::ChainConfig,
     id::Ids,
@@ -30,12 +30,11 @@ use crate::{
         deployments::{self, Examined},
         known::Shortage,
         opening::{self, Opening},
-        reconcile, rollback, settle,
+        reconcile::{self, Drift, Figure, Outcome},
+        rollback, settle,
     },
     metrics::Metrics,
-    model::{
-        Asset, BalanceRef, BlockPoint, ChainInfo, ChainNo, Cursor, HistoryStatus, ScanNo, Watch,
-    },
+    model::{Asset, BlockPoint, ChainInfo, ChainNo, Cursor, HistoryStatus, ScanNo, Watch},
     store::{Db, StoreError, Tx, chain, scan, tx::TxError},
     wake::Wake,
 };
@@ -77,9 +76,19 @@ pub enum CommitError {
     /// Money left that the ledger did not know of: ask the chain for these figures and try again.
     #[error("{} balances spend more than the ledger knows of", .0.len())]
     Short(BTreeMap<Shortage, BlockRef>),
+    /// The chain's own figures differ, and nobody has confirmed it yet: ask for certainty and try again.
+    #[error("{} balances differ from what a node says of them", .0.len())]
+    Unconfirmed(Vec<Drift>),
     /// Booking would break an invariant. The chain must stop until a person has looked.
     #[error(transparent)]
     Refused(#[from] Refused),
+}
+
+/// Whether every difference in a step's figures was confirmed, or is left alone.
+fn confirmed(changes: &Changes) -> Result<(), CommitError> {
+    let open = |drift: &&Drift| drift.outcome == Outcome::Unconfirmed;
+    let open: Vec<Drift> = changes.report.drifts.iter().filter(open).copied().collect();
+    if open.is_empty() { Ok(()) } else { Err(CommitError::Unconfirmed(open)) }
 }
 
 impl TxError for CommitError {
@@ -187,12 +196,17 @@ impl Committer {
     }
 
     /// Settles up to `settled`, a block at or below the cursor's head, and takes over what the chain itself
-    /// says after exactly that block of the balances that settle.
+    /// says after exactly that block of the balances that settle. `accepted`: this uses up what a person has
+    /// accepted.
+    ///
+    /// # Errors
+    /// [`CommitError::Unconfirmed`] before anything is written, if a figure differs that is one node's word.
     pub async fn settle(
         &self,
         cursor: &Cursor,
         settled: BlockPoint,
-        figures: &[(BalanceRef, ChainBalance)],
+        figures: &[Figure],
+        accepted: bool,
     ) -> Result<Committed, CommitError> {
         let mut tries = Tries::new("settle", "settle");
         loop {
@@ -202,8 +216,10 @@ impl Committer {
             let proofs = self.step().for_figures(cursor, known, settled, figures).await?;
             let compared = settle::Compared { figures, proofs: &proofs };
             let (info, now) = (&*self.chain, self.clock.now());
-            let changes = settle::settle(info, cursor, known, pending, settled, compared, now)?;
+            let mut changes = settle::settle(info, cursor, known, pending, settled, compared, now)?;
+            changes.uses_acceptance = accepted;
             drop(hot);
+            confirmed(&changes)?;
             if let Some(committed) = self.write(changes, &mut tries).await? {
                 return Ok(committed);
             }
@@ -211,10 +227,14 @@ impl Committer {
     }
 
     /// Takes over what the chain itself says of balances after exactly the cursor's settled block.
+    ///
+    /// # Errors
+    /// As [`Committer::settle`].
     pub async fn reconcile(
         &self,
         cursor: &Cursor,
-        figures: &[(BalanceRef, ChainBalance)],
+        figures: &[Figure],
+        accepted: bool,
     ) -> Result<Committed, CommitError> {
         let mut tries = Tries::new("reconcile", "reconcile");
         loop {
@@ -222,11 +242,31 @@ impl Committer {
             let settled = cursor.settled;
             let proofs = self.step().for_figures(cursor, &mut known, settled, figures).await?;
             let now = self.clock.now();
-            let changes = reconcile::reconcile(&self.chain, cursor, &known, figures, &proofs, now)?;
+            let mut changes =
+                reconcile::reconcile(&self.chain, cursor, &known, figures, &proofs, now)?;
+            changes.uses_acceptance = accepted;
+            confirmed(&changes)?;
             if let Some(committed) = self.write(changes, &mut tries).await? {
                 return Ok(committed);
             }
         }
+    }
+
+    /// Accepts, once, more differences from the chain's own figures than are believed by themselves.
+    ///
+    /// # Errors
+    /// [`CommitError::CursorMoved`] for a chain that was never followed.
+    pub async fn accept_differences(&self) -> Result<(), CommitError> {
+        self.db
+            .run_tx("accept_differences", |mut tx| async move {
+                let conn = &mut tx.conn();
+                let no = chain::ensure(conn, &self.chain.name).await?;
+                if !chain::accept_differences(conn, no, true).await? {
+                    return Err(CommitError::CursorMoved(self.chain.name.clone()));
+                }
+                Ok((tx, ()))
+            })
+            .await
     }
 
     /// Goes back to `fork`: adds the opposite entries, orphans the transfers, takes back what was opened or

@@ -2,7 +2,10 @@
 
 use super::{Committer, write::Written};
 use crate::{
-    ledger::{Changes, reconcile::Drift},
+    ledger::{
+        Changes,
+        reconcile::{Drift, Outcome},
+    },
     model::HistoryStatus,
 };
 
@@ -20,6 +23,11 @@ impl Committer {
             for time in &report.settled {
                 delays.observe(changes.now.since(*time).as_secs_f64());
             }
+        }
+        if report.uncompared > 0 {
+            let uncompared = &metrics.settled_uncompared_total;
+            let count = u64::try_from(report.uncompared).unwrap_or(u64::MAX);
+            uncompared.with_label_values(&[name, "catching_up"]).inc_by(count);
         }
         if report.compared > 0 {
             let compared = metrics.reconciled_balances_total.with_label_values(&[name]);
@@ -68,10 +76,14 @@ impl Committer {
 
     fn report_drift(&self, drift: &Drift) {
         let name = self.chain.name.as_str();
+        let Drift { balance, at, position, chain, outcome, .. } = drift;
+        // What is doubted is counted when it is confirmed.
+        if matches!(outcome, Outcome::Doubted | Outcome::Unconfirmed) {
+            return;
+        }
         self.metrics.balance_drift_total.with_label_values(&[name]).inc();
-        let Drift { balance, at, position, chain, booked } = drift;
         let (wallet, asset) = (balance.wallet_id, self.chain.caip19(&balance.key));
-        if *booked {
+        if *outcome == Outcome::Booked {
             tracing::warn!(
                 chain = name,
                 %wallet,

@@ -59,6 +59,9 @@ impl Committer {
         for change in &changes.deployments {
             safe::write(conn, chain, change).await?;
         }
+        if changes.uses_acceptance {
+            chain::accept_differences(conn, chain, false).await?;
+        }
         event::append(conn, &self.ids, now, &changes.events).await?;
         Ok((tx, Written { histories }))
     }

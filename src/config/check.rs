@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, ops::RangeInclusive, path::Path, time::Duration};
 
 use super::{
-    ChainConfig, Config, ConfigError, NativeCoin, Secret, ServerConfig, TokenConfig, Verification,
-    WebhookConfig, endpoint,
+    ChainConfig, Config, ConfigError, DifferenceLimits, NativeCoin, Secret, ServerConfig,
+    TokenConfig, Verification, WebhookConfig, endpoint,
     identity::identity,
     known::{self, KnownChain},
     raw::{
@@ -31,6 +31,8 @@ pub(super) const MEBIBYTE: u64 = 1024 * 1024;
 const UNKNOWN_POLL_MS: u64 = 2000;
 const UNKNOWN_LAG_SECONDS: u64 = 120;
 const DROPPED_AFTER_SECONDS: u64 = 3600;
+const MAX_DIFFERENCES: u64 = 100;
+const MAX_DIFFERENCES_PERCENT: u64 = 25;
 const SWEEP_PER_MINUTE: u64 = 60;
 
 pub(super) fn config(raw: RawConfig) -> Result<Config, ConfigError> {
@@ -181,6 +183,15 @@ fn chain(name: &str, raw: RawChain) -> Result<ChainConfig, ConfigError> {
             SWEEP_PER_MINUTE,
             0..=60_000,
         )?,
+        differences: DifferenceLimits {
+            count: number("max_differences", raw.max_differences, MAX_DIFFERENCES, 0..=100_000)?,
+            percent: number(
+                "max_differences_percent",
+                raw.max_differences_percent,
+                MAX_DIFFERENCES_PERCENT,
+                0..=100,
+            )?,
+        },
         dropped_after: Duration::from_secs(number(
             "dropped_after_seconds",
             raw.dropped_after_seconds,

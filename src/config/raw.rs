@@ -54,6 +54,8 @@ pub(super) struct RawChain {
     pub batch_blocks: Option<Whole>,
     pub start_block: Option<Whole>,
     pub sweep_per_minute: Option<Whole>,
+    pub max_differences: Option<Whole>,
+    pub max_differences_percent: Option<Whole>,
     pub dropped_after_seconds: Option<Whole>,
 }
 

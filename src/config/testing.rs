@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{ChainConfig, EndpointConfig, NativeCoin, Secret, Verification};
+use super::{ChainConfig, DifferenceLimits, EndpointConfig, NativeCoin, Secret, Verification};
 use crate::chain::{ChainName, Family, HistoryMethod, Settlement, SettlementTag};
 
 /// An EVM chain without endpoints and tokens that settles what its node calls final.
@@ -29,6 +29,7 @@ pub(crate) fn chain(name: &str) -> ChainConfig {
         start_block: None,
         dropped_after: Duration::from_hours(1),
         sweep_per_minute: 0,
+        differences: DifferenceLimits { count: 100, percent: 25 },
     }
 }
 

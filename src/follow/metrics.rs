@@ -49,6 +49,20 @@ impl Follower {
             .set(i64::try_from(scans).unwrap_or(i64::MAX));
     }
 
+    pub(super) fn gauge_stopped(&self, stopped: i64) {
+        self.metrics
+            .settlement_stopped
+            .with_label_values(&[self.config.name.as_str()])
+            .set(stopped);
+    }
+
+    pub(super) fn gauge_doubts(&self) {
+        self.metrics
+            .balances_in_doubt
+            .with_label_values(&[self.config.name.as_str()])
+            .set(i64::try_from(self.doubts.len()).unwrap_or(i64::MAX));
+    }
+
     pub(super) fn gauge_halted(&self, halted: i64) {
         self.metrics.chain_halted.with_label_values(&[self.config.name.as_str()]).set(halted);
     }

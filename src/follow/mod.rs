@@ -6,8 +6,10 @@
 
 mod backfill;
 mod catch_up;
+mod confirm;
 mod decide;
 mod deployments;
+mod doubts;
 pub(crate) mod figures;
 mod lacking;
 mod metrics;
@@ -33,7 +35,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     chain::{
-        Announced, BalanceQuery, Block, BlockRef, Header, Settlement, Source, SourceError, TxId,
+        Announced, BalanceQuery, Block, BlockRef, Certainty, Header, Settlement, Source,
+        SourceError, TxId,
     },
     clock::Clock,
     commit::{CommitError, Committed, Committer},
@@ -41,7 +44,7 @@ use crate::{
     id::SafeDeploymentId,
     ledger::known::{Figures, FoundSafe, MatchedBlock},
     metrics::Metrics,
-    model::{BlockPoint, Cursor},
+    model::{BalanceRef, BlockPoint, Cursor},
     registry::Watchlist,
     retry::Backoff,
     store::{StoreError, watch_load::watched_addresses},
@@ -79,6 +82,11 @@ pub struct Follower {
     assets_ready: bool,
     backfill: backfill::Backfill,
     sweep: Sweep,
+    /// Differences from the chain's own figures that are not confirmed yet.
+    doubts: doubts::Doubts,
+    stopped: confirm::Stopped,
+    /// Balances of pieces that settled on the way, to be compared when the last of them settles.
+    owed: Vec<BalanceRef>,
     /// How often in a row the balances of a settlement could not be read.
     unproven: u32,
     /// The balances that the next settlement waits for.
@@ -116,7 +124,9 @@ impl From<CommitError> for TurnError {
                 | StoreError::Unavailable(_)),
             ) => Self::Retry(error.to_string()),
             CommitError::Store(error) => Self::Store(error),
-            CommitError::CursorMoved(_) | CommitError::Short(_) => Self::Retry(error.to_string()),
+            CommitError::CursorMoved(_) | CommitError::Short(_) | CommitError::Unconfirmed(_) => {
+                Self::Retry(error.to_string())
+            }
             CommitError::Refused(_) => {
                 Self::Halt(format!("the ledger refuses a block ({error}); nothing of it is booked"))
             }
@@ -133,8 +143,11 @@ enum Turn {
     Lacking,
 }
 
+/// What the node announces.
+type Announcements = watch::Receiver<Option<Announced>>;
+
 /// Waits for an announcement, and leaves it to be taken; without end where nothing is announced.
-async fn announcement(announced: &mut watch::Receiver<Option<Announced>>) {
+async fn announcement(announced: &mut Announcements) {
     if announced.changed().await.is_err() {
         std::future::pending::<()>().await;
     }
@@ -158,6 +171,11 @@ impl Follower {
         }
         Self {
             sweep: Sweep::new(config.sweep_per_minute),
+            doubts: doubts::Doubts::new(
+                usize::try_from(config.differences.count).unwrap_or(usize::MAX),
+            ),
+            stopped: confirm::Stopped::default(),
+            owed: Vec::new(),
             config,
             source,
             committer,
@@ -294,10 +312,7 @@ impl Follower {
     }
 
     /// One round: take in what is new, open and close watches, settle; then, if nothing waits, sweep.
-    async fn turn(
-        &mut self,
-        announced: &mut watch::Receiver<Option<Announced>>,
-    ) -> Result<Turn, TurnError> {
+    async fn turn(&mut self, announced: &mut Announcements) -> Result<Turn, TurnError> {
         let cursor = match self.cursor.clone() {
             Some(cursor) => cursor,
             None => self.load().await?,
@@ -336,7 +351,7 @@ impl Follower {
         Box::pin(self.backfill(&cursor)).await?;
         if turn == Turn::Idle && !announced.has_changed().unwrap_or(false) {
             let cursor = self.current()?;
-            if self.sweep(&cursor).await? {
+            if self.sweep(&cursor, announced).await? {
                 turn = Turn::More;
             }
         }
@@ -365,6 +380,10 @@ impl Follower {
         }
         self.gauge_halted(0);
         self.reading = None;
+        self.sweep.give_up();
+        self.doubts.forget();
+        self.owed.clear();
+        self.gauge_doubts();
         self.backfill.forget();
         watched_addresses(&self.committer.db, cursor.no, |some| self.watchlist.insert_packed(some))
             .await?;
@@ -448,7 +467,7 @@ impl Follower {
     async fn connect_announced(
         &mut self,
         cursor: &Cursor,
-        announced: &mut watch::Receiver<Option<Announced>>,
+        announced: &mut Announcements,
     ) -> Result<bool, TurnError> {
         // An announcement counts once: a node still gives an orphaned block by its hash, and connecting it
         // again after each reorg would never end.
@@ -495,8 +514,13 @@ impl Follower {
                     for (shortage, at) in short {
                         let query =
                             BalanceQuery { address: shortage.address, asset: shortage.asset };
-                        let figure = match self.source.balances_at(at, &[query]).await {
-                            Ok(held) => held.first().map(|holding| holding.total),
+                        // The block proves that at least so much was there; of more, one node's word is no
+                        // proof: without certainty, what is missing is found when the block settles.
+                        let figure = match self.source.balances_for_sure(at, &[query]).await {
+                            Ok(held) => held
+                                .first()
+                                .filter(|(_, certainty)| *certainty >= Certainty::Agreed)
+                                .map(|(holding, _)| holding.total),
                             Err(SourceError::NotThere(_)) => None,
                             Err(error) => return Err(error.into()),
                         };
@@ -564,6 +588,10 @@ impl Follower {
 
     /// Takes over what was committed.
     fn committed(&mut self, committed: &Committed) {
+        if !committed.closed.is_empty() {
+            self.doubts.forget_addresses(&committed.closed);
+            self.owed.retain(|balance| !committed.closed.contains(&balance.address));
+        }
         self.watchlist.insert(committed.opened.iter().copied());
         self.gauge_cursor(&committed.cursor);
         self.cursor = Some(committed.cursor.clone());

@@ -1,84 +1,172 @@
 //! What has become irreversible, by the chain's policy, and whether the chain itself says the same of it.
+//!
+//! The balances that settle are compared with the chain's own figures in two steps beside the follower: one node's
+//! word first; where it differs from the ledger, proofs and other nodes (see [`super::doubts`]).
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::task::JoinError;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    Follower, Turn, TurnError, announcement,
+    Announcements, Follower, Turn, TurnError, announcement,
     decide::{self, SettleStep},
-    figures,
+    figures::{self, Sure, Told},
 };
 use crate::{
-    chain::{Announced, ChainBalance, Settlement, SourceError},
-    ledger::known::MatchedBlock,
+    chain::{Settlement, SourceError},
+    commit::{CommitError, Committed},
+    ledger::{
+        known::MatchedBlock,
+        reconcile::{Drift, Figure},
+    },
     model::{BalanceRef, BlockPoint, Cursor},
-    store::{chain as chain_store, transfer},
+    store::{chain as chain_store, settling},
     task::joined,
 };
 
-/// Balances compared at one settlement; what is beyond, after a long stall of finality, the sweep finds.
-const PROVEN_AT_ONCE: i64 = 5_000;
+/// Transfers that one commit settles at most, if a block does not hold more: after a long stall of finality it
+/// goes in pieces.
+#[cfg(not(test))]
+const SETTLED_AT_ONCE: i64 = 5_000;
+#[cfg(test)]
+const SETTLED_AT_ONCE: i64 = 20;
+/// Balances compared at one settlement; what is beyond, the sweep finds.
+const PROVEN_AT_ONCE: usize = 5_000;
 /// How often a settlement waits for a node that does not tell its balances.
 const PROOF_TRIES: u32 = 5;
 
-/// The chain's own balances for what settles next, on their way from the node. The head is followed meanwhile.
+/// The chain's own balances for what settles next, on their way from the nodes. The head is followed meanwhile.
 pub(super) struct Reading {
     /// What settles with them.
     point: BlockPoint,
     /// What had settled before.
     since: BlockPoint,
-    task: AbortOnDropHandle<Result<Option<Vec<Figure>>, SourceError>>,
+    step: Step,
 }
 
-type Figure = (BalanceRef, ChainBalance);
+enum Step {
+    /// One node's word of all of them.
+    Read { asked: usize, task: AbortOnDropHandle<Result<Option<Vec<Told>>, SourceError>> },
+    /// More than that of those that differ.
+    Confirm { told: Vec<Told>, drifts: Vec<Drift>, task: AbortOnDropHandle<Sure> },
+}
+
+/// What a step came to.
+enum Came {
+    Read(usize, Result<Result<Option<Vec<Told>>, SourceError>, JoinError>),
+    Sure(Result<Sure, JoinError>),
+}
+
+impl Step {
+    async fn wait(&mut self) -> Came {
+        match self {
+            Self::Read { asked, task } => Came::Read(*asked, task.await),
+            Self::Confirm { task, .. } => Came::Sure(task.await),
+        }
+    }
+}
 
 impl Follower {
-    /// Settles what the chain's policy calls irreversible by now. [`Turn::More`] if something came before the
-    /// balances that it waits for: the next turn waits on.
+    /// Settles what the chain's policy calls irreversible by now. [`Turn::More`] if there is more to settle, or if
+    /// something came before the balances that it waits for: the next turn goes on.
     pub(super) async fn settle(
         &mut self,
         cursor: &Cursor,
-        announced: &mut watch::Receiver<Option<Announced>>,
+        announced: &mut Announcements,
     ) -> Result<Turn, TurnError> {
-        if cursor.settled.at == cursor.head.at {
+        if cursor.settled.at == cursor.head.at || self.stopped.waits() {
             return Ok(Turn::Idle);
         }
         if self.reading.as_ref().is_some_and(|reading| reading.since != cursor.settled) {
             self.reading = None;
         }
         if self.reading.is_none() {
-            let Some(point) = self.settles_next(cursor).await? else { return Ok(Turn::Idle) };
+            let Some(said) = self.settles_next(cursor).await? else { return Ok(Turn::Idle) };
+            let point = self.piece(cursor, said).await?;
             let balances = self.settling(cursor, point).await?;
-            if balances.is_empty() {
-                self.settle_at(cursor, point, &[]).await?;
-                return Ok(Turn::Idle);
+            if point != said || balances.is_empty() {
+                self.owe(balances);
+                self.settle_at(cursor, point, &[], false).await?;
+                return Ok(if point == said { Turn::Idle } else { Turn::More });
             }
-            let source = Arc::clone(&self.source);
+            let (source, asked) = (Arc::clone(&self.source), balances.len());
             let task = AbortOnDropHandle::new(tokio::spawn(async move {
                 figures::read(source.as_ref(), point.at, &balances).await
             }));
-            self.reading = Some(Reading { point, since: cursor.settled, task });
+            let step = Step::Read { asked, task };
+            self.reading = Some(Reading { point, since: cursor.settled, step });
         }
         let Some(reading) = self.reading.as_mut() else { return Ok(Turn::Idle) };
-        let point = reading.point;
-        let read = tokio::select! {
+        let came = tokio::select! {
             biased;
-            read = &mut reading.task => read,
+            came = reading.step.wait() => came,
             () = announcement(announced) => return Ok(Turn::More),
             () = self.wake_up.notified() => return Ok(Turn::More),
             () = tokio::time::sleep(self.config.poll_interval) => return Ok(Turn::More),
         };
-        self.reading = None;
-        let read = joined(read).unwrap_or_else(|| {
-            let detail = "the task that reads balances was cancelled".to_owned();
-            Err(SourceError::Unavailable { detail, retry_after: None })
-        });
-        let figures = self.believed(point, read)?;
-        if self.applied_at(cursor, point.at.number).await? == Some(point) {
-            self.settle_at(cursor, point, &figures).await?;
+        let Some(Reading { point, step, .. }) = self.reading.take() else { return Ok(Turn::Idle) };
+        let told = match came {
+            Came::Read(asked, read) => {
+                let read = joined(read).unwrap_or_else(|| {
+                    let detail = "the task that reads balances was cancelled".to_owned();
+                    Err(SourceError::Unavailable { detail, retry_after: None })
+                });
+                self.told(point, asked, read)?
+            }
+            Came::Sure(sure) => {
+                let Step::Confirm { told, drifts, .. } = step else { return Ok(Turn::More) };
+                let sure = joined(sure).unwrap_or_default();
+                return self.settle_confirmed(cursor, point, told, &drifts, &sure).await;
+            }
+        };
+        if self.applied_at(cursor, point.at.number).await? != Some(point) {
+            return Ok(Turn::More);
         }
+        let figures: Vec<Figure> = told.iter().map(|told| told.unconfirmed()).collect();
+        match self.settle_at(cursor, point, &figures, false).await {
+            Err(CommitError::Unconfirmed(drifts)) => {
+                let step = self.confirm(point, told, drifts);
+                self.reading = Some(Reading { point, since: cursor.settled, step });
+                Ok(Turn::More)
+            }
+            outcome => {
+                outcome?;
+                self.doubts.resolved(told.iter().map(|told| &told.balance));
+                self.gauge_doubts();
+                Ok(Turn::Idle)
+            }
+        }
+    }
+
+    /// Asks for certainty about what differs.
+    fn confirm(&self, point: BlockPoint, told: Vec<Told>, drifts: Vec<Drift>) -> Step {
+        let source = Arc::clone(&self.source);
+        let asked: Vec<BalanceRef> = drifts.iter().map(|drift| drift.balance).collect();
+        let task = AbortOnDropHandle::new(tokio::spawn(async move {
+            figures::for_sure(source.as_ref(), point.at, &asked).await
+        }));
+        Step::Confirm { told, drifts, task }
+    }
+
+    /// Settles with what is sure of the differences; nothing if they are too many.
+    async fn settle_confirmed(
+        &mut self,
+        cursor: &Cursor,
+        point: BlockPoint,
+        told: Vec<Told>,
+        drifts: &[Drift],
+        sure: &Sure,
+    ) -> Result<Turn, TurnError> {
+        if self.applied_at(cursor, point.at.number).await? != Some(point) {
+            return Ok(Turn::More);
+        }
+        let weighed = figures::weighed(told, drifts, sure);
+        let Some(accepted) = self.believable(cursor, &weighed).await? else {
+            return Ok(Turn::Idle);
+        };
+        let figures = self.beliefs(&weighed, point.at.number, accepted);
+        self.settle_at(cursor, point, &figures, accepted).await?;
         Ok(Turn::Idle)
     }
 
@@ -117,41 +205,86 @@ impl Follower {
         }
     }
 
+    /// How far one commit settles on the way to `said`.
+    async fn piece(&self, cursor: &Cursor, said: BlockPoint) -> Result<BlockPoint, TurnError> {
+        let mut session = self.committer.db.read().await?;
+        let conn = &mut session.conn();
+        let behind =
+            settling::block_behind(conn, cursor.no, said.at.number, SETTLED_AT_ONCE).await?;
+        let Some(behind) = behind else { return Ok(said) };
+        // All before the block in which the next piece begins; a block that is larger than a piece settles whole.
+        for height in [behind.saturating_sub(1), behind] {
+            let block = chain_store::block_at_or_below(conn, cursor.no, height).await?;
+            if let Some(block) = block.filter(|block| block.at.number > cursor.settled.at.number) {
+                return Ok(block);
+            }
+        }
+        Ok(said)
+    }
+
     async fn settle_at(
         &mut self,
         cursor: &Cursor,
         point: BlockPoint,
         figures: &[Figure],
-    ) -> Result<(), TurnError> {
-        let committed = self.committer.settle(cursor, point, figures).await?;
+        accepted: bool,
+    ) -> Result<Committed, CommitError> {
+        let committed = self.committer.settle(cursor, point, figures, accepted).await?;
         self.committed(&committed);
-        Ok(())
+        self.goes_on();
+        Ok(committed)
     }
 
-    /// The balances that settle with a block.
+    /// The balances that are compared when a block settles: those that it changes, those of pieces before it, and
+    /// those in doubt.
     async fn settling(
-        &self,
+        &mut self,
         cursor: &Cursor,
         point: BlockPoint,
     ) -> Result<Vec<BalanceRef>, TurnError> {
         let mut session = self.committer.db.read().await?;
         let conn = &mut session.conn();
-        Ok(transfer::settling(conn, cursor.no, point.at.number, PROVEN_AT_ONCE).await?)
+        let most = i64::try_from(PROVEN_AT_ONCE).unwrap_or(i64::MAX);
+        let mut balances = settling::balances(conn, cursor.no, point.at.number, most).await?;
+        drop(session);
+        balances.extend(self.owed.drain(..));
+        balances.extend(self.doubts.balances());
+        balances.sort_by_key(|balance| (balance.address, balance.wallet, balance.asset));
+        balances.dedup();
+        Ok(balances)
+    }
+
+    /// Leaves balances of a piece to the settlement that ends all pieces.
+    fn owe(&mut self, balances: Vec<BalanceRef>) {
+        let room = PROVEN_AT_ONCE.saturating_sub(self.owed.len());
+        self.count_uncompared("too_many", balances.len().saturating_sub(room));
+        self.owed.extend(balances.into_iter().take(room));
+    }
+
+    fn count_uncompared(&self, reason: &str, balances: usize) {
+        if balances > 0 {
+            self.metrics
+                .settled_uncompared_total
+                .with_label_values(&[self.config.name.as_str(), reason])
+                .inc_by(u64::try_from(balances).unwrap_or(u64::MAX));
+        }
     }
 
     /// What the chain has of the balances that settle with a block, after exactly that block. Nothing where
-    /// the node no longer has that state, or tells no balances at all: money must not stay pending for that.
-    fn believed(
+    /// no node has that state any more, or tells balances at all: money must not stay pending for that.
+    fn told(
         &mut self,
         point: BlockPoint,
-        read: Result<Option<Vec<Figure>>, SourceError>,
-    ) -> Result<Vec<Figure>, TurnError> {
+        asked: usize,
+        read: Result<Option<Vec<Told>>, SourceError>,
+    ) -> Result<Vec<Told>, TurnError> {
         match read {
-            Ok(Some(figures)) => {
+            Ok(Some(told)) => {
                 self.unproven = 0;
-                Ok(figures)
+                Ok(told)
             }
             Ok(None) => {
+                self.count_uncompared("no_state", asked);
                 tracing::debug!(
                     chain = %self.config.name,
                     block.number = point.at.number,
@@ -160,6 +293,7 @@ impl Follower {
                 Ok(Vec::new())
             }
             Err(error) if self.unproven >= PROOF_TRIES => {
+                self.count_uncompared("no_answer", asked);
                 // Told once: the sweep's silence is what an operator is alerted of.
                 if self.unproven == PROOF_TRIES {
                     self.unproven += 1;

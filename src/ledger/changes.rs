@@ -51,6 +51,8 @@ pub struct Changes {
     pub safes: Vec<(WalletId, SafeState)>,
     pub deployments: Vec<DeploymentChange>,
     pub events: Vec<NewEvent>,
+    /// Whether this uses up what a person has accepted: many differences at once.
+    pub uses_acceptance: bool,
     pub report: Report,
 }
 
@@ -73,6 +75,7 @@ impl Changes {
             safes: Vec::new(),
             deployments: Vec::new(),
             events: Vec::new(),
+            uses_acceptance: false,
             report: Report::default(),
         }
     }
@@ -176,6 +179,8 @@ pub struct Report {
     pub settled: Vec<Millis>,
     /// Balances compared with the chain's own.
     pub compared: u64,
+    /// Transfers that settled in a batch, where balances are not compared.
+    pub uncompared: usize,
     pub drifts: Vec<Drift>,
     pub deployments: Vec<DeploymentStatus>,
     /// Histories that contradict the ledger.

@@ -76,6 +76,7 @@ pub fn connect(
         deployments::seen(&mut posting, &mut safes, block)?;
     }
     posting.head = head.at.number;
+    posting.changes.report.uncompared = posting.changes.report.settled.len();
     if short.is_empty() {
         Ok(Decision::Commit(Box::new(posting.finish()?)))
     } else {

@@ -1,7 +1,7 @@
 //! The ledger against the chain's own state: what a difference means.
 //!
 //! The settled part of a balance is compared with what the chain's state says at exactly the settled block.
-//! The daemon books an adjustment; `tidemark audit` only tells.
+//! The daemon books an adjustment once the difference is confirmed; `tidemark audit` only tells.
 
 use super::{Changes, Known, Refused, known::KnownProofs, posting::Posting};
 use crate::{
@@ -47,6 +47,25 @@ pub fn compare(position: Position, chain: Amount) -> Comparison {
     if fits { Comparison::Credit(more) } else { Comparison::Unbookable }
 }
 
+/// What the chain says of a balance, and what follows if the ledger says otherwise.
+#[derive(Clone, Copy, Debug)]
+pub struct Figure {
+    pub balance: BalanceRef,
+    pub holding: ChainBalance,
+    pub belief: Belief,
+}
+
+/// How far a figure is believed that differs from the ledger's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Belief {
+    /// One node's word: it must be confirmed before anything is decided.
+    Unconfirmed,
+    /// It could not be confirmed: the ledger stays as it is.
+    Doubted,
+    /// The difference is confirmed, up to this many base units.
+    Confirmed { most: Amount },
+}
+
 /// A balance that differed from the chain's own figure.
 #[derive(Clone, Copy, Debug)]
 pub struct Drift {
@@ -54,8 +73,20 @@ pub struct Drift {
     pub at: u64,
     pub position: Position,
     pub chain: Amount,
-    /// Whether an adjustment was booked.
-    pub booked: bool,
+    pub comparison: Comparison,
+    pub outcome: Outcome,
+}
+
+/// What became of a difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// An adjustment was booked.
+    Booked,
+    /// The ledger cannot take it over yet.
+    Unbookable,
+    /// Nothing may be written before it is confirmed, or doubted.
+    Unconfirmed,
+    Doubted,
 }
 
 /// Takes over what the chain itself says of balances after exactly the cursor's settled block.
@@ -66,7 +97,7 @@ pub fn reconcile(
     chain: &ChainInfo,
     cursor: &Cursor,
     known: &Known,
-    figures: &[(BalanceRef, ChainBalance)],
+    figures: &[Figure],
     proofs: &KnownProofs,
     now: Millis,
 ) -> Result<Changes, Refused> {
@@ -80,10 +111,10 @@ pub fn reconcile(
 pub(super) fn take_over(
     posting: &mut Posting<'_>,
     at: BlockPoint,
-    figures: &[(BalanceRef, ChainBalance)],
+    figures: &[Figure],
     proofs: &KnownProofs,
 ) -> Result<(), Refused> {
-    for (balance, holding) in figures {
+    for Figure { balance, holding, belief } in figures {
         let position = posting.balance(balance.wallet, balance.asset).position;
         let comparison = compare(position, holding.total);
         // A correction above this block may tell of the same money: when it settles, all is compared.
@@ -98,17 +129,27 @@ pub(super) fn take_over(
             Comparison::Debit(amount) => Some((Direction::Out, amount, Reason::UntracedDebit)),
             Comparison::Equal | Comparison::Unbookable => None,
         };
-        if let Some((direction, amount, reason)) = adjustment {
-            adjust(posting, at, balance, direction, amount, reason, proofs)?;
-        }
         if comparison != Comparison::Equal {
+            let outcome = match (belief, adjustment) {
+                (Belief::Unconfirmed, _) => Outcome::Unconfirmed,
+                (Belief::Doubted, _) => Outcome::Doubted,
+                (Belief::Confirmed { .. }, None) => Outcome::Unbookable,
+                (Belief::Confirmed { most }, Some((direction, amount, reason))) => {
+                    adjust(posting, at, balance, direction, amount.min(*most), reason, proofs)?;
+                    Outcome::Booked
+                }
+            };
             posting.changes.report.drifts.push(Drift {
                 balance: *balance,
                 at: at.at.number,
                 position,
                 chain: holding.total,
-                booked: adjustment.is_some(),
+                comparison,
+                outcome,
             });
+            if outcome != Outcome::Booked {
+                continue;
+            }
         }
         posting.set_frozen(balance.wallet, balance.asset, holding.frozen);
     }

@@ -6,18 +6,18 @@ use super::{
     connect::REMEMBERED_BELOW_SETTLED,
     known::KnownProofs,
     posting::{Posting, booked_first},
-    reconcile,
+    reconcile::{self, Figure},
 };
 use crate::{
-    chain::{ChainBalance, Kind},
+    chain::Kind,
     clock::Millis,
-    model::{BalanceRef, BlockPoint, ChainInfo, Cursor, EntryKind, Status, Transfer},
+    model::{BlockPoint, ChainInfo, Cursor, EntryKind, Status, Transfer},
 };
 
 /// The chain's own figures, and what is known beside them.
 #[derive(Clone, Copy, Debug)]
 pub struct Compared<'a> {
-    pub figures: &'a [(BalanceRef, ChainBalance)],
+    pub figures: &'a [Figure],
     pub proofs: &'a KnownProofs,
 }
 

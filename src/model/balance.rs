@@ -3,7 +3,7 @@
 use super::{AssetNo, Owner, TenantNo, WalletNo};
 use crate::{
     amount::Amount,
-    chain::{Address, AssetKey},
+    chain::{Address, AssetKey, BalanceQuery},
     id::WalletId,
 };
 
@@ -22,6 +22,12 @@ impl BalanceRef {
     #[must_use]
     pub const fn owner(&self) -> Owner {
         Owner { wallet: self.wallet, tenant: self.tenant, wallet_id: self.wallet_id }
+    }
+
+    /// What the chain is asked for it; wallets of one address share it.
+    #[must_use]
+    pub const fn query(&self) -> BalanceQuery {
+        BalanceQuery { address: self.address, asset: self.key }
     }
 }
 

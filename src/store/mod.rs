@@ -38,6 +38,7 @@ pub mod registration;
 pub mod retention;
 pub mod safe;
 pub mod scan;
+pub mod settling;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod transfer;

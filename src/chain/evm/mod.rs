@@ -25,6 +25,7 @@ mod fetch;
 mod json;
 mod logs;
 mod multicall;
+mod proof;
 mod rules;
 mod safe;
 mod signature;

@@ -11,14 +11,18 @@ use super::{
     fetch::Reader,
     json::{self, Quantity},
     logs::{self, Spans},
+    proof,
     state::{self, Known},
     verify::Checker,
     ws::Subscription,
 };
 use crate::{
+    amount::Amount,
     chain::{
-        Address, Announced, BalanceQuery, Block, BlockRef, ChainBalance, Family, Header, LogIndex,
-        SafeRejection, SafeSource, SafeState, SettlementTag, Source, SourceError, TxId, TxLookup,
+        Address, Announced, AssetKey, BalanceQuery, Block, BlockRef, Certainty, ChainBalance,
+        Family, Header, LogIndex, SafeRejection, SafeSource, SafeState, SettlementTag, Source,
+        SourceError, TxId, TxLookup,
+        certainty::agreed,
         rpc::{Call, Dialect, Endpoint, Failure, Listener, Pool, SetupError},
     },
     config::ChainConfig,
@@ -141,6 +145,44 @@ impl Source for EvmSource {
                 state::balances(&endpoint, &self.known, at, queries).await
             })
             .await
+    }
+
+    async fn balances_for_sure(
+        &self,
+        at: BlockRef,
+        queries: &[BalanceQuery],
+    ) -> Result<Vec<(ChainBalance, Certainty)>, SourceError> {
+        let mut sure = vec![None; queries.len()];
+        let natives: Vec<usize> =
+            (0..queries.len()).filter(|&n| queries[n].asset == AssetKey::Native).collect();
+        if !natives.is_empty() {
+            let addresses: Vec<Address> = natives.iter().map(|&n| queries[n].address).collect();
+            let asked = |endpoint: Arc<Endpoint>| {
+                let addresses = &addresses;
+                async move { proof::balances(&endpoint, at, addresses).await }
+            };
+            // Each proof stands for itself, whoever gave it. Without any, the endpoints' words remain.
+            for answer in self.pool.ask_several(asked).await.unwrap_or_default() {
+                for (&n, balance) in natives.iter().zip(answer) {
+                    if let Some(units) = balance {
+                        sure[n] = Some((Amount::new(units).into(), Certainty::Proven));
+                    }
+                }
+            }
+        }
+        let open: Vec<usize> = (0..queries.len()).filter(|&n| sure[n].is_none()).collect();
+        if !open.is_empty() {
+            let rest: Vec<BalanceQuery> = open.iter().map(|&n| queries[n]).collect();
+            let asked = |endpoint: Arc<Endpoint>| {
+                let rest = &rest;
+                async move { state::balances(&endpoint, &self.known, at, rest).await }
+            };
+            let figures = agreed(&self.pool.ask_several(asked).await?);
+            for (n, figure) in open.into_iter().zip(figures) {
+                sure[n] = Some(figure);
+            }
+        }
+        Ok(sure.into_iter().flatten().collect())
     }
 
     fn safes(&self) -> Option<&dyn SafeSource> {

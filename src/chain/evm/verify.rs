@@ -175,6 +175,11 @@ fn links(block: &FullBlock, receipts: &[Receipt<'_>]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Whether a block's hash is that of its header's fields; chains that hash in a way of their own never pass.
+pub(super) fn is_what_its_hash_says<T>(block: &Block<T>) -> bool {
+    header(block).hash_slow() == block.hash
+}
+
 fn header_hash<T>(block: &Block<T>) -> Result<(), Failure> {
     let found = header(block).hash_slow();
     if found == block.hash {

@@ -31,6 +31,8 @@ pub(in crate::chain) struct Pool {
 const STANDSTILL_POLLS: u32 = 20;
 /// An endpoint further behind another than this many blocks is left alone for a while.
 const STALE_BLOCKS: u64 = 8;
+/// Endpoints that are asked for the same figure at most.
+const OPINIONS: usize = 3;
 
 impl Pool {
     pub fn new(
@@ -93,6 +95,46 @@ impl Pool {
             }
         }
         Err(self.verdict(&failures))
+    }
+
+    /// Puts one question to several endpoints at once, those that are well first; gives every answer.
+    ///
+    /// # Errors
+    /// As [`Pool::ask`], if none answers.
+    pub async fn ask_several<T, F, Fut>(&self, question: F) -> Result<Vec<T>, SourceError>
+    where
+        F: Fn(Arc<Endpoint>) -> Fut,
+        Fut: Future<Output = Result<T, Failure>>,
+    {
+        let rank = |endpoint: &&Arc<Endpoint>| match endpoint.health() {
+            Health::Good => 0,
+            Health::Doubtful => 1,
+            Health::Cooling { .. } => 2,
+        };
+        let mut endpoints: Vec<&Arc<Endpoint>> = self.endpoints.iter().collect();
+        endpoints.sort_by_cached_key(rank);
+        let asked = endpoints.into_iter().take(OPINIONS).map(|endpoint| {
+            let answer = self.put(question(Arc::clone(endpoint)));
+            async move { (endpoint, answer.await) }
+        });
+        let mut answers = Vec::new();
+        let mut failures = Vec::new();
+        for (endpoint, answer) in futures::future::join_all(asked).await {
+            match answer {
+                Ok(answer) => {
+                    endpoint.worked();
+                    answers.push(answer);
+                }
+                Err(failure) => {
+                    // What one lacks, another may have: that is no fault.
+                    if !matches!(failure, Failure::NotThere(_) | Failure::Unsupported(_)) {
+                        endpoint.failed(&failure);
+                    }
+                    failures.push((endpoint, failure));
+                }
+            }
+        }
+        if answers.is_empty() { Err(self.verdict(&failures)) } else { Ok(answers) }
     }
 
     async fn put<T>(

@@ -20,9 +20,11 @@ use super::{
 };
 use crate::{
     chain::{
-        Address, AddressIndex, Announced, BalanceQuery, Block, BlockRef, ChainBalance, ChainName,
-        Family, Header, HistoryBlock, SettlementTag, Source, SourceError, TokenFacts, TokenSource,
-        rpc::{Decoder, Dialect, Failure, Listener, Pool, SetupError},
+        Address, AddressIndex, Announced, BalanceQuery, Block, BlockRef, Certainty, ChainBalance,
+        ChainName, Family, Header, HistoryBlock, SettlementTag, Source, SourceError, TokenFacts,
+        TokenSource,
+        certainty::agreed,
+        rpc::{Decoder, Dialect, Endpoint, Failure, Listener, Pool, SetupError},
     },
     config::{ChainConfig, Verification},
     metrics::Metrics,
@@ -151,6 +153,17 @@ impl Source for SolanaSource {
         queries: &[BalanceQuery],
     ) -> Result<Vec<ChainBalance>, SourceError> {
         self.pool.ask(|node| async move { self.inner.balances(&node, at, queries).await }).await
+    }
+
+    async fn balances_for_sure(
+        &self,
+        at: BlockRef,
+        queries: &[BalanceQuery],
+    ) -> Result<Vec<(ChainBalance, Certainty)>, SourceError> {
+        let asked =
+            |node: Arc<Endpoint>| async move { self.inner.balances(&node, at, queries).await };
+        // What is frozen is told of the newest state: two nodes may well differ in it.
+        Ok(agreed(&self.pool.ask_several(asked).await?))
     }
 
     async fn complete(&self, mut block: Block) -> Result<Block, SourceError> {

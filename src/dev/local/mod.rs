@@ -12,7 +12,10 @@ use async_trait::async_trait;
 use super::client::Customer;
 use crate::{
     chain::{Address, ChainName, Family, Settlement, SettlementTag},
-    config::{ChainConfig, EndpointConfig, NativeCoin, Secret, TokenConfig, Verification},
+    config::{
+        ChainConfig, DifferenceLimits, EndpointConfig, NativeCoin, Secret, TokenConfig,
+        Verification,
+    },
 };
 
 const PAUSE: Duration = Duration::from_secs(2);
@@ -122,6 +125,7 @@ impl Identity {
             start_block: None,
             dropped_after: Duration::from_mins(10),
             sweep_per_minute: 600,
+            differences: DifferenceLimits { count: 100, percent: 25 },
         }
     }
 }

@@ -3,6 +3,7 @@
 mod audit;
 mod commit;
 mod descent;
+mod doubts;
 mod history;
 mod interrupted;
 mod proof;

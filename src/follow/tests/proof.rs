@@ -1,7 +1,11 @@
 //! When blocks settle, the ledger is what the chain's own state says, and tells what it had to adjust.
 
 use super::*;
-use crate::{model::Status, store::testing::StoredTransfer};
+use crate::{
+    ledger::reconcile::{Belief, Figure},
+    model::Status,
+    store::testing::StoredTransfer,
+};
 
 /// A movement that no block shows, as an internal call or a rebase is.
 fn hidden(rig: &Rig, payment: Payment) {
@@ -399,8 +403,11 @@ async fn two_proofs_that_disagree_about_one_block_are_both_booked() {
         let (name, native) = (chain_name(), AssetKey::Native);
         let balance = store.balance_ref(tenant, wallet, who(9), &name, native).await;
         for total in [15u64, 12, 15, 12, 10] {
-            let figures = [(balance, Amount::from(total).into())];
-            cursor = rig.follower.committer.reconcile(&cursor, &figures).await.unwrap().cursor;
+            let holding = Amount::from(total).into();
+            let belief = Belief::Confirmed { most: Amount::MAX };
+            let figures = [Figure { balance, holding, belief }];
+            let committer = &rig.follower.committer;
+            cursor = committer.reconcile(&cursor, &figures, false).await.unwrap().cursor;
             let position = store.position(wallet, &chain_name(), AssetKey::Native).await;
             assert_eq!(position.settled, total.into());
         }

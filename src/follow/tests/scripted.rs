@@ -12,9 +12,9 @@ use tokio::sync::watch;
 use crate::{
     amount::Amount,
     chain::{
-        Address, Announced, AssetKey, BalanceQuery, Block, BlockHash, BlockRef, ChainBalance,
-        Family, Header, Kind, LogIndex, Movement, Ordinal, SettlementTag, Source, SourceError,
-        TxFact, TxId,
+        Address, Announced, AssetKey, BalanceQuery, Block, BlockHash, BlockRef, Certainty,
+        ChainBalance, Family, Header, Kind, LogIndex, Movement, Ordinal, SettlementTag, Source,
+        SourceError, TxFact, TxId,
     },
 };
 
@@ -36,7 +36,6 @@ pub(super) struct Scripted {
     salt: AtomicU64,
 }
 
-#[derive(Default)]
 struct State {
     /// Every block that ever was, with the payments in it.
     all: HashMap<BlockHash, (Header, Vec<Payment>)>,
@@ -51,6 +50,10 @@ struct State {
     pruned: bool,
     /// How often the head's block was asked for, while the head is shown without it.
     withheld_head: Option<u32>,
+    /// How sure its figures are.
+    certainty: Certainty,
+    /// False figures, told by one word.
+    lies: HashMap<(Address, AssetKey), u64>,
     /// Whether balances can be read at all.
     mute: bool,
     /// Whether the source has a bug in reading balances.
@@ -70,10 +73,35 @@ struct State {
     unindexed: BTreeSet<u64>,
 }
 
+impl State {
+    fn new() -> Self {
+        Self {
+            all: HashMap::new(),
+            chain: Vec::new(),
+            hidden: HashSet::new(),
+            settled: 0,
+            faults: 0,
+            pruned: false,
+            withheld_head: None,
+            certainty: Certainty::Proven,
+            lies: HashMap::new(),
+            mute: false,
+            panics: false,
+            frozen: HashMap::new(),
+            unreadable: HashSet::new(),
+            asked: Vec::new(),
+            read: Vec::new(),
+            lost: BTreeSet::new(),
+            other_below: 0,
+            unindexed: BTreeSet::new(),
+        }
+    }
+}
+
 impl Scripted {
     pub fn new() -> Self {
         let scripted = Self {
-            state: Mutex::default(),
+            state: Mutex::new(State::new()),
             announced: watch::channel(None).0,
             held: watch::channel(false).0,
             salt: AtomicU64::new(1),
@@ -144,6 +172,20 @@ impl Scripted {
 
     pub fn prune(&self, pruned: bool) {
         self.state.lock().pruned = pruned;
+    }
+
+    /// How sure the nodes are of figures when they are asked for certainty.
+    pub fn certainty(&self, certainty: Certainty) {
+        self.state.lock().certainty = certainty;
+    }
+
+    /// The node says this of a balance, whatever is true; `None` ends the lie.
+    pub fn lie(&self, address: Address, asset: AssetKey, figure: Option<u64>) {
+        let mut state = self.state.lock();
+        match figure {
+            Some(figure) => state.lies.insert((address, asset), figure),
+            None => state.lies.remove(&(address, asset)),
+        };
     }
 
     /// No question about balances is answered.
@@ -401,10 +443,29 @@ impl Source for Scripted {
             if state.unreadable.contains(&query.asset) {
                 return ChainBalance { unreadable: true, ..ChainBalance::default() };
             }
+            let lie = state.lies.get(&(query.address, query.asset));
+            let total = lie.map_or(total, |lie| Amount::from(*lie));
             let frozen = state.frozen.get(&(query.address, query.asset)).copied();
             ChainBalance { frozen: frozen.unwrap_or_default().into(), ..ChainBalance::from(total) }
         };
         Ok(queries.iter().zip(balances(&state, at, queries)).map(holding).collect())
+    }
+
+    async fn balances_for_sure(
+        &self,
+        at: BlockRef,
+        queries: &[BalanceQuery],
+    ) -> Result<Vec<(ChainBalance, Certainty)>, SourceError> {
+        let certainty = self.state.lock().certainty;
+        // A lie is one node's: neither a proof nor another node bears it out.
+        let lies =
+            (certainty >= Certainty::Agreed).then(|| std::mem::take(&mut self.state.lock().lies));
+        let figures = self.balances_at(at, queries).await;
+        if let Some(lies) = lies {
+            self.state.lock().lies = lies;
+        }
+        let figures = figures?;
+        Ok(figures.into_iter().map(|figure| (figure, certainty)).collect())
     }
 
     fn log_index(&self) -> Option<&dyn LogIndex> {

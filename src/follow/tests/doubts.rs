@@ -1,0 +1,202 @@
+//! One answer of one node never changes settled money.
+
+use super::*;
+use crate::{
+    chain::Certainty, clock::Millis, config::DifferenceLimits, store::chain as chain_store,
+};
+
+const START: Millis = Millis(1_768_469_400_000);
+
+/// A wallet that holds 1,000 settled units, on a chain of which one node tells.
+async fn rich(store: &TestStore, certainty: Certainty) -> (Rig, TenantId, WalletId) {
+    let mut rig = Rig::new(store);
+    let (tenant, wallet) = one_wallet(store, &mut rig).await;
+    rig.chain.mine(&[pay(1, None, who(9), 1000)]);
+    settle_on(&mut rig, 0).await;
+    rig.chain.certainty(certainty);
+    (rig, tenant, wallet)
+}
+
+/// So many more blocks settle, one after the other, each with a payment that does not concern the wallet.
+async fn settle_on(rig: &mut Rig, blocks: u64) {
+    for _ in 0..blocks {
+        rig.chain.mine(&[]);
+        rig.follow().await.unwrap();
+    }
+    let head = rig.chain.head().at.number;
+    for number in head.saturating_sub(blocks)..=head {
+        rig.chain.settle(number);
+        rig.follow().await.unwrap();
+    }
+}
+
+async fn settled(store: &TestStore, wallet: WalletId) -> Amount {
+    store.position(wallet, &chain_name(), AssetKey::Native).await.settled
+}
+
+/// The sweep comes by once.
+async fn sweep_once(rig: &mut Rig, minute: i64) {
+    rig.follower.clock = Clock::manual(START);
+    rig.follower.sweep = Sweep::new(60);
+    rig.follow().await.unwrap();
+    rig.follower.clock.set(Millis(START.0 + minute * 60_000));
+    rig.follow().await.unwrap();
+    rig.follower.sweep = Sweep::new(0);
+}
+
+fn in_doubt(rig: &Rig) -> i64 {
+    rig.follower.metrics.balances_in_doubt.with_label_values(&["scripted"]).get()
+}
+
+#[tokio::test]
+async fn one_false_answer_of_one_node_changes_no_settled_money() {
+    use Certainty::{Agreed, Disputed, Proven, Told};
+    for (certainty, lie) in
+        [(Disputed, 0), (Told, 0), (Told, 2000), (Agreed, 0), (Agreed, 2000), (Proven, 2000)]
+    {
+        for store in TestStore::all().await {
+            let (mut rig, tenant, wallet) = rich(&store, certainty).await;
+            rig.chain.lie(who(9), AssetKey::Native, Some(lie));
+            sweep_once(&mut rig, 1).await;
+            assert_eq!(settled(&store, wallet).await, 1000.into());
+            rig.chain.lie(who(9), AssetKey::Native, None);
+            settle_on(&mut rig, 8).await;
+            assert_eq!(settled(&store, wallet).await, 1000.into());
+            assert_eq!(in_doubt(&rig), 0);
+            assert!(!types(&store.events(tenant).await).contains(&"balance.adjusted"));
+            assert_exact(&store, &rig, &BTreeMap::from([(who(9), wallet)])).await;
+            store.close().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_one_node_stands_by_is_booked_at_the_third_settled_block_and_a_debit_at_the_fifth() {
+    for (lie, blocks) in [(1700, 2), (300, 4)] {
+        for store in TestStore::all().await {
+            let (mut rig, _, wallet) = rich(&store, Certainty::Told).await;
+            rig.chain.lie(who(9), AssetKey::Native, Some(lie));
+            sweep_once(&mut rig, 1).await;
+            for _ in 1..blocks {
+                settle_on(&mut rig, 1).await;
+                assert_eq!(settled(&store, wallet).await, 1000.into());
+                assert_eq!(in_doubt(&rig), 1);
+            }
+            settle_on(&mut rig, 1).await;
+            assert_eq!(settled(&store, wallet).await, lie.into());
+            assert_eq!(in_doubt(&rig), 0);
+            store.close().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_the_nodes_tell_differently_of_is_never_booked() {
+    for store in TestStore::all().await {
+        let (mut rig, _, wallet) = rich(&store, Certainty::Disputed).await;
+        rig.chain.lie(who(9), AssetKey::Native, Some(0));
+        rig.chain.mine(&[pay(2, None, who(9), 5)]);
+        rig.follow().await.unwrap();
+        settle_on(&mut rig, 12).await;
+        assert_eq!(
+            settled(&store, wallet).await,
+            1005.into(),
+            "and what came settles all the same"
+        );
+        assert_eq!(in_doubt(&rig), 1);
+        let disputed = &rig.follower.metrics.disputed_figures_total;
+        assert!(disputed.with_label_values(&["scripted"]).get() > 0);
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn too_many_differences_stop_settlement_until_the_node_agrees_or_a_person_accepts_them() {
+    for accepted in [false, true] {
+        for store in TestStore::all().await {
+            let mut rig = Rig::new(&store);
+            let limits = DifferenceLimits { count: 3, percent: 25 };
+            rig.follower.config =
+                Arc::new(ChainConfig { differences: limits, ..config(rig.settlement) });
+            rig.follow().await.unwrap();
+            let tenant = store.tenant().await;
+            let mut wallets = BTreeMap::new();
+            for number in 10..14 {
+                let id = store.register(tenant, &chain_name(), who(number)).await;
+                wallets.insert(who(number), id);
+            }
+            rig.follow().await.unwrap();
+            rig.chain.mine(&(10..14).map(|n| pay(n.into(), None, who(n), 50)).collect::<Vec<_>>());
+            rig.chain.certainty(Certainty::Agreed);
+            rig.chain.hide_last();
+            rig.chain.mine(&(10..14).map(|n| pay(n.into(), None, who(n), 7)).collect::<Vec<_>>());
+            rig.chain.settle(2);
+            rig.follow().await.unwrap();
+            let stopped = rig.follower.metrics.settlement_stopped.clone();
+            assert_eq!(stopped.with_label_values(&["scripted"]).get(), 1);
+            for wallet in wallets.values() {
+                assert_eq!(settled(&store, *wallet).await, 0.into(), "nothing settles");
+            }
+            rig.chain.mine(&[pay(99, None, who(10), 1)]);
+            rig.follow().await.unwrap();
+            let cursor = store.cursor(&chain_name()).await.unwrap();
+            assert_eq!(cursor.head.at.number, 3, "and the chain is followed");
+            if accepted {
+                rig.follower.committer.accept_differences().await.unwrap();
+            } else {
+                let more = DifferenceLimits { count: 4, percent: 25 };
+                rig.follower.config =
+                    Arc::new(ChainConfig { differences: more, ..config(rig.settlement) });
+            }
+            rig.follower.stopped.try_now();
+            rig.follow().await.unwrap();
+            assert_eq!(stopped.with_label_values(&["scripted"]).get(), 0);
+            for wallet in wallets.values() {
+                assert_eq!(settled(&store, *wallet).await, 57.into());
+            }
+            assert_exact(&store, &rig, &wallets).await;
+            let mut session = store.db.read().await.unwrap();
+            let left = chain_store::differences_accepted(&mut session.conn(), cursor.no).await;
+            assert!(!left.unwrap(), "it was accepted once");
+            drop(session);
+            store.close().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_stall_of_finality_has_gathered_settles_in_pieces_and_is_compared_at_the_end() {
+    for store in TestStore::all().await {
+        let mut rig = Rig::new(&store);
+        let (tenant, wallet) = one_wallet(&store, &mut rig).await;
+        let other = store.register(tenant, &chain_name(), who(8)).await;
+        rig.follow().await.unwrap();
+        // Pieces have twenty transfers; one block has more.
+        for block in 0..9u64 {
+            let count = if block == 4 { 50 } else { 7 };
+            let pays: Vec<Payment> =
+                (0..count).map(|n| pay(block * 100 + n, None, who(9), 1)).collect();
+            rig.chain.mine(&pays);
+            rig.follow().await.unwrap();
+        }
+        rig.chain.mine(&[pay(5000, None, who(8), 40)]);
+        rig.chain.hide_last();
+        rig.chain.mine(&[pay(5001, None, who(8), 2)]);
+        rig.follow().await.unwrap();
+        rig.chain.settle(11);
+        let mut announced = rig.chain.announced();
+        let mut points = Vec::new();
+        while points.last() != Some(&11) {
+            let _ = rig.follower.turn(&mut announced).await;
+            points.push(store.cursor(&chain_name()).await.unwrap().settled.at.number);
+            assert!(points.len() < 50, "{points:?}");
+        }
+        points.dedup();
+        assert!(points.len() > 4, "{points:?}");
+        assert_exact(&store, &rig, &BTreeMap::from([(who(9), wallet), (who(8), other)])).await;
+        assert_eq!(settled(&store, wallet).await, 106.into());
+        assert_eq!(settled(&store, other).await, 42.into());
+        assert!(rig.chain.asked().iter().flatten().any(|query| query.address == who(9)));
+        store.close().await;
+    }
+}
