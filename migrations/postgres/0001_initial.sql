@@ -234,12 +234,27 @@ CREATE TABLE asset (
     decimals   BIGINT,
     -- On the configured lists. Only verified assets are money; the others are only recorded.
     verified   BOOLEAN NOT NULL,
+    -- While it begins to count on a chain with watches: it counts for the wallets up to opened_to, and for those
+    -- behind listed_below, which began with it. Null: for all.
+    listed_below BIGINT,
+    opened_to    BIGINT,
     -- Counts what the configuration changed about it.
     version    BIGINT NOT NULL DEFAULT 0,
     created_at BIGINT NOT NULL,
     updated_at BIGINT NOT NULL,
     CONSTRAINT asset_unique UNIQUE (chain_no, asset),
     CONSTRAINT asset_verified_has_decimals CHECK (NOT verified OR decimals IS NOT NULL)
+);
+
+-- Where an asset began to count for wallets that were there before it.
+CREATE TABLE asset_opening (
+    chain_no     BIGINT NOT NULL,
+    asset_no     BIGINT NOT NULL,
+    -- Behind wallet_from, up to wallet_to.
+    wallet_from  BIGINT NOT NULL,
+    wallet_to    BIGINT NOT NULL,
+    block_number BIGINT NOT NULL,
+    CONSTRAINT asset_opening_key PRIMARY KEY (chain_no, block_number, asset_no, wallet_to)
 );
 
 -- What events of earlier versions say of an asset.

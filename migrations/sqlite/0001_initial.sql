@@ -234,6 +234,10 @@ CREATE TABLE asset (
     decimals   INTEGER,
     -- On the configured lists. Only verified assets are money; the others are only recorded.
     verified   INTEGER NOT NULL,
+    -- While it begins to count on a chain with watches: it counts for the wallets up to opened_to, and for those
+    -- behind listed_below, which began with it. Null: for all.
+    listed_below INTEGER,
+    opened_to    INTEGER,
     -- Counts what the configuration changed about it.
     version    INTEGER NOT NULL DEFAULT 0,
     created_at INTEGER NOT NULL,
@@ -241,6 +245,17 @@ CREATE TABLE asset (
     CONSTRAINT asset_unique UNIQUE (chain_no, asset),
     CONSTRAINT asset_verified_has_decimals CHECK (NOT verified OR decimals IS NOT NULL)
 ) STRICT;
+
+-- Where an asset began to count for wallets that were there before it.
+CREATE TABLE asset_opening (
+    chain_no     INTEGER NOT NULL,
+    asset_no     INTEGER NOT NULL,
+    -- Behind wallet_from, up to wallet_to.
+    wallet_from  INTEGER NOT NULL,
+    wallet_to    INTEGER NOT NULL,
+    block_number INTEGER NOT NULL,
+    CONSTRAINT asset_opening_key PRIMARY KEY (chain_no, block_number, asset_no, wallet_to)
+) STRICT, WITHOUT ROWID;
 
 -- What events of earlier versions say of an asset.
 CREATE TABLE asset_past (

@@ -266,6 +266,7 @@ impl World {
         };
         let new = |n: u64, key: AssetKey, symbol: &str, decimals| Asset {
             no: AssetNo::nth(cursor.no, n).expect("a number"),
+            listing: None,
             version: 0,
             chain: name.clone(),
             caip19: match key {

@@ -17,11 +17,12 @@ use crate::{
     chain::{BlockRef, ChainName, Settlement, Source, SourceError},
     config::{ChainConfig, Config},
     follow::figures::{self, Told},
+    ledger::changes::AssetOpening,
     metrics::Metrics,
     model::{Asset, AssetNo, Balance, BalanceRef, ChainNo, Position, WalletNo},
     retry::Backoff,
     store::{
-        Db, asset as asset_store,
+        Db, asset as asset_store, asset_opening,
         audit::{self as audit_store, Replayed},
         balance as balance_store, chain as chain_store, transfer as transfer_store,
         watch::{self as watch_store, Watched},
@@ -198,6 +199,8 @@ struct Page {
     assets: BTreeMap<AssetNo, Asset>,
     balances: BTreeMap<(WalletNo, AssetNo), Balance>,
     replayed: BTreeMap<WalletNo, Replayed>,
+    /// Where assets began to count in blocks that have not settled.
+    openings: Vec<AssetOpening>,
 }
 
 impl Page {
@@ -207,6 +210,13 @@ impl Page {
         let balances = self.balances.range(all).map(|((_, asset), _)| *asset);
         let replayed = self.replayed.get(&wallet).into_iter();
         balances.chain(replayed.flat_map(|books| books.positions.keys().copied())).collect()
+    }
+
+    /// Whether the asset counted for the wallet when the settled block did: below its beginning a balance is not
+    /// known.
+    fn begun(&self, wallet: &Watched, asset: &Asset) -> bool {
+        let unsettled = self.openings.iter().any(|at| at.holds(asset.no, wallet.wallet));
+        asset.counts_for(wallet.wallet) && !unsettled
     }
 
     fn balance(&self, wallet: &Watched, asset: AssetNo) -> Position {
@@ -277,6 +287,8 @@ impl Audit<'_> {
         let mut assets = asset_store::by_numbers(&mut conn, &booked).await?;
         let configured = asset_store::by_keys(&mut conn, cursor.no, &self.chain.assets()).await?;
         assets.extend(configured.into_iter().map(|asset| (asset.no, asset)));
+        let settled = cursor.settled.at.number;
+        let openings = asset_opening::above(&mut conn, cursor.no, settled).await?;
         Ok(Some(Page {
             chain: cursor.no,
             settled: cursor.settled.at,
@@ -284,6 +296,7 @@ impl Audit<'_> {
             assets,
             balances: balances.into_iter().collect(),
             replayed,
+            openings,
         }))
     }
 
@@ -298,7 +311,10 @@ impl Audit<'_> {
             if wallet.opened <= page.settled.number {
                 let own =
                     |asset: &&Asset| booked.contains(&asset.no) || configured.contains(&asset.key);
-                asked.extend(page.assets.values().filter(own).map(|asset| wallet.balance(asset)));
+                let (begun, unfinished): (Vec<&Asset>, Vec<&Asset>) =
+                    page.assets.values().filter(own).partition(|asset| page.begun(&wallet, asset));
+                summary.unfinished += count(unfinished.len());
+                asked.extend(begun.into_iter().map(|asset| wallet.balance(asset)));
             } else {
                 summary.unfinished += 1;
             }

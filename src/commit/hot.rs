@@ -109,7 +109,9 @@ impl Hot {
             }
         }
         for change in &changes.assets {
-            let (AssetChange::New(asset) | AssetChange::Changed { after: asset, .. }) = change;
+            let (AssetChange::New(asset)
+            | AssetChange::Changed { after: asset, .. }
+            | AssetChange::Opened(asset)) = change;
             self.known.assets.insert(asset.key, asset.clone());
         }
         self.cursor = Some(changes.cursor.clone());

@@ -24,7 +24,9 @@ use crate::{
         Asset, AssetNo, BlockPoint, ChainInfo, Cursor, Direction, ScanNo, Status, Transfer,
         WalletNo, Watch,
     },
-    store::{Conn, Db, StoreError, asset, balance, participant, safe, transfer, watch},
+    store::{
+        Conn, Db, StoreError, asset, asset_opening, balance, participant, safe, transfer, watch,
+    },
 };
 
 /// The store as a step reads it.
@@ -191,11 +193,25 @@ impl<'a> Step<'a> {
         // what explains it from before.
         transfers.extend(transfer::settled_of(conn, cursor.no, &anew).await?);
         let deployments = safe::processing_above(conn, cursor.no, fork).await?;
+        // An asset that began to count above the fork begins anew for these wallets.
+        let openings = asset_opening::above(conn, cursor.no, fork).await?;
+        for opening in &openings {
+            let settled = transfer::settled_openings_above(conn, cursor.no, opening, fork).await?;
+            transfers.extend(settled);
+        }
+        let mut taken = HashSet::default();
+        transfers.retain(|row| taken.insert(row.no));
+        let numbers: Vec<AssetNo> = openings.iter().map(|opening| opening.asset).collect();
+        let listed = asset::by_numbers(conn, &numbers).await?;
+        let asset_openings = openings
+            .into_iter()
+            .filter_map(|opening| Some((opening, listed.get(&opening.asset)?.clone())))
+            .collect();
         let wallets: Vec<WalletNo> = wallets_of(&transfers).collect();
         let balances = balance::of_wallets(conn, cursor.no, &wallets).await?;
         let assets = assets(conn, cursor, HashSet::default(), pending_assets(&transfers)).await?;
         let known = Known { balances, assets, ..Known::default() };
-        Ok((known, Gone { transfers, reopened, deployments }))
+        Ok((known, Gone { transfers, reopened, deployments, asset_openings }))
     }
 
     pub async fn for_openings(

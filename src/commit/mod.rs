@@ -28,8 +28,8 @@ use crate::{
         backfill::{self, Range, ScanMove},
         changes::HistoryEnd,
         deployments::{self, Examined},
-        known::Shortage,
-        opening::{self, Opening},
+        known::{Known, Shortage},
+        opening::{self, AssetPage, Opening},
         reconcile::{self, Drift, Figure, Outcome},
         rollback, settle,
     },
@@ -329,26 +329,38 @@ impl Committer {
         }
     }
 
-    /// Makes assets money: what the configuration says of them, and the balances that the open watches
-    /// have of the new ones, read at the cursor's head.
-    pub async fn verify_assets(
+    /// Makes assets money: what the configuration says of them.
+    pub async fn list_assets(
         &self,
         cursor: &Cursor,
         assets: &[Asset],
-        openings: &[Opening],
-    ) -> Result<Cursor, CommitError> {
-        if assets.is_empty() {
-            return Ok(cursor.clone());
-        }
+    ) -> Result<Committed, CommitError> {
         let mut tries = Tries::new("assets", "open");
         let keys: Vec<AssetKey> = assets.iter().map(|asset| asset.key).collect();
         loop {
-            let mut known = self.step().for_openings(cursor, openings).await?;
+            let mut known = Known::default();
             self.step().assets(cursor, &mut known, &keys).await?;
             let (info, now) = (&*self.chain, self.clock.now());
-            let changes = opening::verify_assets(info, cursor, known, assets, openings, now)?;
+            let changes = opening::list_assets(info, cursor, &known, assets, now)?;
             if let Some(committed) = self.write(changes, &mut tries).await? {
-                return Ok(committed.cursor);
+                return Ok(committed);
+            }
+        }
+    }
+
+    /// Assets begin to count for some more wallets, with the balances read at exactly the cursor's head.
+    pub async fn open_assets(
+        &self,
+        cursor: &Cursor,
+        page: AssetPage<'_>,
+    ) -> Result<Committed, CommitError> {
+        let mut tries = Tries::new("assets", "open");
+        loop {
+            let known = self.step().for_openings(cursor, page.openings).await?;
+            let (info, now) = (&*self.chain, self.clock.now());
+            let changes = opening::open_assets(info, cursor, known, page, now)?;
+            if let Some(committed) = self.write(changes, &mut tries).await? {
+                return Ok(committed);
             }
         }
     }

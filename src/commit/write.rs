@@ -5,8 +5,8 @@ use crate::{
     ledger::Changes,
     model::{NewWallet, NewWatch},
     store::{
-        StoreError, Tx, asset, balance, chain, event, registration, safe, scan::Moved, transfer,
-        watch,
+        StoreError, Tx, asset, asset_opening, balance, chain, event, registration, safe,
+        scan::Moved, transfer, watch,
     },
 };
 
@@ -31,12 +31,14 @@ impl Committer {
         }
         if let Some(fork) = blocks.above {
             chain::delete_blocks_above(conn, chain, fork).await?;
+            asset_opening::delete_above(conn, chain, fork).await?;
         }
         if let Some(floor) = blocks.below {
             chain::delete_blocks_below(conn, chain, floor).await?;
         }
         chain::insert_blocks(conn, chain, &blocks.connected).await?;
         asset::write(conn, chain, &changes.assets, now).await?;
+        asset_opening::insert(conn, chain, &changes.asset_openings).await?;
         transfer::insert(conn, chain, &changes.transfers).await?;
         transfer::update(conn, &changes.updates, now).await?;
         transfer::insert_entries(conn, &changes.entries, &changes.transfers, now).await?;

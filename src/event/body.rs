@@ -104,6 +104,7 @@ mod tests {
             decimals: Some(6),
             verified: true,
             version: 0,
+            listing: None,
         }
     }
 

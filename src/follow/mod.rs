@@ -13,6 +13,7 @@ mod doubts;
 pub(crate) mod figures;
 mod lacking;
 mod metrics;
+mod pace;
 mod prefetch;
 mod registrations;
 mod reorg;
@@ -78,8 +79,9 @@ pub struct Follower {
     tracked: HashSet<TxId>,
     /// When each undecided deployment's transaction was last asked for.
     examined: HashMap<SafeDeploymentId, Instant>,
-    /// Whether configured assets are all opened for the watches there are.
+    /// Whether the configured assets are those of the store.
     assets_ready: bool,
+    opener: registrations::Opener,
     backfill: backfill::Backfill,
     sweep: Sweep,
     /// Differences from the chain's own figures that are not confirmed yet.
@@ -188,6 +190,7 @@ impl Follower {
             tracked: HashSet::new(),
             examined: HashMap::new(),
             assets_ready: false,
+            opener: registrations::Opener::default(),
             backfill: backfill::Backfill::new(),
             unproven: 0,
             reading: None,
@@ -341,10 +344,12 @@ impl Follower {
                 }
             }
         }
+        // What settles does not wait for what begins: a node may lack the states that this needs.
         let cursor = self.current()?;
-        self.registrations(&cursor).await?;
+        let settled = self.settle(&cursor, announced).await?;
         let cursor = self.current()?;
-        if self.settle(&cursor, announced).await? == Turn::More && turn == Turn::Idle {
+        let registered = self.registrations(&cursor).await?;
+        if turn == Turn::Idle && (settled == Turn::More || registered == Turn::More) {
             turn = Turn::More;
         }
         let cursor = self.current()?;
@@ -392,6 +397,7 @@ impl Follower {
             cursor = self.ready_assets(&cursor).await?;
             self.assets_ready = true;
         }
+        self.opener.look_again();
         self.epoch = Some(cursor.epoch);
         self.cursor = Some(cursor.clone());
         Ok(cursor)

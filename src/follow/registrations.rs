@@ -1,66 +1,227 @@
 //! Between two blocks: watches open and close, assets begin to count, deployments are examined.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Instant};
 
-use super::{Follower, TurnError};
+use super::{
+    Follower, Turn, TurnError,
+    pace::{Pace, Patience},
+};
 use crate::{
     chain::{Address, AssetKey, BalanceQuery, BlockRef, ChainBalance, SourceError},
-    ledger::opening::{Opening, OpeningBalance},
-    model::{Asset, AssetNo, Cursor, WalletRef, Watch, WatchStatus},
-    store::{asset as asset_store, watch as watch_store},
+    ledger::opening::{AssetPage, Opening, OpeningBalance},
+    model::{Asset, AssetNo, Cursor, Listing, WalletNo, WalletRef, Watch, WatchStatus},
+    store::{asset as asset_store, asset_opening, watch as watch_store},
 };
 
-/// Watches opened by one commit; with their assets, this bounds one round of reads.
-const OPEN_AT_ONCE: i64 = 500;
+/// Watches looked at in one go; with their assets, this bounds one round of reads.
+const PAGE: i64 = 500;
 
-impl Follower {
-    /// Looks at every request in the store. Called with the cursor that is in the store.
-    pub(super) async fn registrations(&mut self, cursor: &Cursor) -> Result<(), TurnError> {
-        let cursor = self.open_watches(cursor).await?;
-        self.examine_deployments(&cursor).await
+/// How watches and assets are opened: in pages between two blocks, each at the head as it is then.
+#[derive(Debug, Default)]
+pub(super) struct Opener {
+    pace: Pace,
+    /// Watches whose balances no node tells; the others do not wait for them.
+    waiting: Patience<WalletNo>,
+    /// Whether assets are left that do not count for all wallets yet.
+    assets_open: bool,
+}
+
+impl Opener {
+    #[cfg(test)]
+    pub fn pages_of(&mut self, size: usize) {
+        self.pace.set_size(size);
     }
 
-    async fn open_watches(&mut self, cursor: &Cursor) -> Result<Cursor, TurnError> {
-        let mut cursor = cursor.clone();
-        loop {
-            let (no, family) = (cursor.no, self.config.family);
-            let mut session = self.committer.db.read().await?;
-            let conn = &mut session.conn();
-            let (requested, closing) = (WatchStatus::Requested, WatchStatus::Closing);
-            let wanted = watch_store::to_do(conn, no, family, requested, OPEN_AT_ONCE).await?;
-            let closing = watch_store::to_do(conn, no, family, closing, OPEN_AT_ONCE).await?;
-            let closing: Vec<Watch> = closing.into_iter().map(|(watch, _)| watch).collect();
-            drop(session);
-            if wanted.is_empty() && closing.is_empty() {
-                return Ok(cursor);
+    /// Nothing rests any more; what waits alone waits on, unless `all`.
+    #[cfg(test)]
+    pub fn at_once(&mut self, all: bool) {
+        self.pace = Pace::default();
+        if all {
+            self.waiting = Patience::default();
+        }
+    }
+
+    /// Assets may have to be opened (again).
+    pub fn look_again(&mut self) {
+        self.assets_open = true;
+    }
+}
+
+/// What reading a page of openings came to.
+enum Read {
+    Openings(Vec<Opening>),
+    /// The node does not have the head's state (yet, or any more): the next block's may be there.
+    NoState,
+    /// It failed, and was told.
+    Failed,
+}
+
+impl Follower {
+    /// Looks at the requests in the store. Called with the cursor that is in the store. [`Turn::More`] if there is
+    /// more to do at once.
+    pub(super) async fn registrations(&mut self, cursor: &Cursor) -> Result<Turn, TurnError> {
+        let watches = self.open_watches(cursor).await?;
+        let cursor = self.current()?;
+        let assets = self.open_assets(&cursor).await?;
+        let cursor = self.current()?;
+        self.examine_deployments(&cursor).await?;
+        Ok(if watches == Turn::More || assets == Turn::More { Turn::More } else { Turn::Idle })
+    }
+
+    /// Opens one page of watches and closes those that were asked to close.
+    async fn open_watches(&mut self, cursor: &Cursor) -> Result<Turn, TurnError> {
+        let (no, family) = (cursor.no, self.config.family);
+        let mut session = self.committer.db.read().await?;
+        let conn = &mut session.conn();
+        let closing =
+            watch_store::to_do(conn, no, family, WatchStatus::Closing, WalletNo(0), PAGE).await?;
+        let closing: Vec<Watch> = closing.into_iter().map(|(watch, _)| watch).collect();
+        let now = Instant::now();
+        let mut wanted = Vec::new();
+        let mut left = false;
+        let mut after = WalletNo(0);
+        while wanted.is_empty() && !self.opener.pace.rests(Instant::now()) {
+            let requested = WatchStatus::Requested;
+            let page = watch_store::to_do(conn, no, family, requested, after, PAGE).await?;
+            let Some((last, _)) = page.last() else { break };
+            after = last.wallet;
+            let full = page.len() >= usize::try_from(PAGE).unwrap_or(usize::MAX);
+            wanted.extend(
+                page.into_iter()
+                    .filter(|(watch, _)| !self.opener.waiting.waits(&watch.wallet, now)),
+            );
+            left = full || wanted.len() > self.opener.pace.size();
+            wanted.truncate(self.opener.pace.size());
+            if !full {
+                break;
             }
-            let openings = match self.openings(&cursor, &wanted, &self.config.assets()).await? {
-                Some(openings) => openings,
-                None if closing.is_empty() => return Ok(cursor),
-                None => Vec::new(),
-            };
-            let committed = self.committer.open(&cursor, &openings, &closing).await?;
-            self.committed(&committed);
-            cursor = committed.cursor.clone();
-            if !committed.opened.is_empty() {
-                self.backfill.look_again();
+        }
+        drop(session);
+        if wanted.is_empty() && closing.is_empty() {
+            return Ok(Turn::Idle);
+        }
+        let assets = self.config.assets();
+        let openings = match self.paced(cursor, &wanted, &assets).await? {
+            Read::Openings(openings) => openings,
+            Read::NoState => Vec::new(),
+            Read::Failed => {
+                if let [(watch, _)] = wanted.as_slice() {
+                    self.opener.waiting.failed(watch.wallet, Instant::now());
+                }
+                left = true;
+                Vec::new()
             }
-            if !committed.closed.is_empty() {
-                self.backfill.reload();
+        };
+        if openings.is_empty() && closing.is_empty() {
+            return Ok(if left && !self.opener.pace.rests(Instant::now()) {
+                Turn::More
+            } else {
+                Turn::Idle
+            });
+        }
+        let committed = self.committer.open(cursor, &openings, &closing).await?;
+        self.committed(&committed);
+        if !committed.opened.is_empty() {
+            self.backfill.look_again();
+        }
+        if !committed.closed.is_empty() {
+            self.backfill.reload();
+        }
+        self.forget(&committed).await?;
+        if !openings.is_empty() {
+            tracing::info!(
+                chain = %self.config.name,
+                watches = committed.opened.len(),
+                block.number = cursor.head.at.number,
+                "watches opened"
+            );
+        }
+        let closing_left = i64::try_from(closing.len()).is_ok_and(|count| count >= PAGE);
+        let more = closing_left || (left && !openings.is_empty());
+        Ok(if more { Turn::More } else { Turn::Idle })
+    }
+
+    /// Lets assets that were listed on a running chain count for one more page of wallets.
+    async fn open_assets(&mut self, cursor: &Cursor) -> Result<Turn, TurnError> {
+        if !self.opener.assets_open || self.opener.pace.rests(Instant::now()) {
+            return Ok(Turn::Idle);
+        }
+        let mut session = self.committer.db.read().await?;
+        let conn = &mut session.conn();
+        let unopened: Vec<AssetNo> = asset_opening::unopened(conn, cursor.no).await?;
+        let mut assets: Vec<Asset> =
+            asset_store::by_numbers(conn, &unopened).await?.into_values().collect();
+        // Those that are opened least far go first, together.
+        let Some(listing) =
+            assets.iter().filter_map(|asset| asset.listing).min_by_key(|on| on.opened_to)
+        else {
+            self.opener.assets_open = false;
+            return Ok(Turn::Idle);
+        };
+        assets.retain(|asset| asset.listing == Some(listing));
+        let limit = i64::try_from(self.opener.pace.size()).unwrap_or(PAGE);
+        let Listing { below, opened_to } = listing;
+        let family = self.config.family;
+        let watches =
+            watch_store::open_between(conn, cursor.no, family, opened_to, below, limit).await?;
+        drop(session);
+        let full = i64::try_from(watches.len()).is_ok_and(|count| count >= limit);
+        let to = match watches.last() {
+            Some((last, _)) if full => last.wallet,
+            _ => below,
+        };
+        let keys: Vec<AssetKey> = assets.iter().map(|asset| asset.key).collect();
+        let openings = match self.paced(cursor, &watches, &keys).await? {
+            Read::Openings(openings) => openings,
+            Read::NoState => return Ok(Turn::Idle),
+            Read::Failed if watches.len() > 1 => return Ok(Turn::More),
+            // One wallet must not hold the others: what it has is found by the comparison later.
+            Read::Failed => Vec::new(),
+        };
+        let page = AssetPage { assets: &assets, to, openings: &openings };
+        let committed = self.committer.open_assets(cursor, page).await?;
+        self.committed(&committed);
+        if to == below {
+            let listed = assets.iter().filter_map(|asset| asset.symbol.as_deref());
+            tracing::info!(
+                chain = %self.config.name,
+                assets = listed.collect::<Vec<_>>().join(", "),
+                "counts for all wallets from now on"
+            );
+        }
+        Ok(Turn::More)
+    }
+
+    /// Reads a page of openings, and finds out how large the next one may be.
+    async fn paced(
+        &mut self,
+        cursor: &Cursor,
+        watches: &[(Watch, WalletRef)],
+        assets: &[AssetKey],
+    ) -> Result<Read, TurnError> {
+        if watches.is_empty() {
+            return Ok(Read::Openings(Vec::new()));
+        }
+        let started = Instant::now();
+        match self.openings(cursor, watches, assets).await {
+            Ok(Some(openings)) => {
+                self.opener.pace.took(started.elapsed());
+                Ok(Read::Openings(openings))
             }
-            self.forget(&committed).await?;
-            if !openings.is_empty() {
-                tracing::info!(
-                    chain = %self.config.name,
-                    watches = committed.opened.len(),
-                    block.number = cursor.head.at.number,
-                    "watches opened"
-                );
+            Ok(None) => Ok(Read::NoState),
+            Err(TurnError::Source(error)) => {
+                // A page is halved until the one is found that the node does not answer for.
+                if self.opener.pace.failed(watches.len(), Instant::now()) {
+                    tracing::warn!(
+                        chain = %self.config.name,
+                        error = %error,
+                        wallet = %watches[0].0.wallet_id,
+                        "the balances of a wallet cannot be read: it waits, and the others do not"
+                    );
+                }
+                Ok(Read::Failed)
             }
-            let full = |count: usize| i64::try_from(count).is_ok_and(|count| count >= OPEN_AT_ONCE);
-            if !full(openings.len()) && !full(closing.len()) {
-                return Ok(cursor);
-            }
+            Err(error) => Err(error),
         }
     }
 
@@ -147,8 +308,8 @@ impl Follower {
         Ok(())
     }
 
-    /// Makes the configured assets money in the store. One that is new to a chain with open watches begins
-    /// with its opening balances, at the cursor's head, like a watch does.
+    /// Makes the configured assets money in the store. One that is new to a chain with open watches begins to count
+    /// for them in pages, each with opening balances, like watches do.
     pub(super) async fn ready_assets(&mut self, cursor: &Cursor) -> Result<Cursor, TurnError> {
         let rows = self.configured_assets();
         self.check_tokens().await?;
@@ -160,35 +321,20 @@ impl Follower {
             .into_iter()
             .map(|asset| (asset.key, asset))
             .collect();
-        let mut news = Vec::new();
-        let mut changed = Vec::new();
-        for row in rows {
-            match known.get(&row.key) {
-                Some(known) if known.same_facts(&row) => {}
-                Some(known) if known.verified => changed.push(row),
-                Some(_) | None => news.push(row),
-            }
-        }
-        let watches = if news.is_empty() {
-            Vec::new()
-        } else {
-            watch_store::all_open(conn, cursor.no, self.config.family).await?
-        };
+        let below = asset_opening::newest_wallet(conn).await?;
         drop(session);
-        let keys: Vec<AssetKey> = news.iter().map(|row| row.key).collect();
-        let openings = if watches.is_empty() {
-            Vec::new()
-        } else {
-            self.openings(cursor, &watches, &keys).await?.ok_or_else(|| {
-                TurnError::Retry(format!(
-                    "new assets are configured, and the node has no state for block {} to begin them \
-                     with: use an archive node until the chain has moved on",
-                    cursor.head.at.number
-                ))
-            })?
+        let listing =
+            (self.watchlist.len() > 0).then_some(Listing { below, opened_to: WalletNo(0) });
+        let news = |row: Asset| match known.get(&row.key) {
+            Some(known) if known.same_facts(&row) => None,
+            Some(known) if known.verified => Some(Asset { listing: known.listing, ..row }),
+            Some(_) | None => Some(Asset { listing, ..row }),
         };
-        news.extend(changed);
-        Ok(self.committer.verify_assets(cursor, &news, &openings).await?)
+        let news: Vec<Asset> = rows.into_iter().filter_map(news).collect();
+        if news.is_empty() {
+            return Ok(cursor.clone());
+        }
+        Ok(self.committer.list_assets(cursor, &news).await?.cursor)
     }
 
     /// What the configuration says of the chain's assets. They have no numbers yet.
@@ -204,6 +350,7 @@ impl Follower {
             decimals: Some(decimals),
             verified: true,
             version: 0,
+            listing: None,
         };
         let native = &self.config.native;
         let native = asset(AssetKey::Native, &native.symbol, &native.name, native.decimals);

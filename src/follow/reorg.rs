@@ -86,8 +86,10 @@ impl Follower {
         self.forget(&committed).await?;
         self.committed(&committed);
         self.backfill.look_again();
+        self.opener.look_again();
         // What was opened above the fork opens again at the fork, before the new branch is followed.
-        self.registrations(&committed.cursor).await
+        self.registrations(&committed.cursor).await?;
+        Ok(())
     }
 
     /// A contradiction to settled blocks, seen once more; halts when it stands.

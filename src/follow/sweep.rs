@@ -19,9 +19,9 @@ use crate::{
         known::HashMap,
         reconcile::{Comparison, Drift, Figure, Outcome, compare},
     },
-    model::{AssetNo, Balance, BalanceRef, BlockPoint, Cursor, WalletNo},
+    model::{Asset, AssetNo, Balance, BalanceRef, BlockPoint, Cursor, WalletNo},
     store::{
-        asset, balance,
+        asset, asset_opening, balance,
         watch::{self, Watched},
     },
     task::joined,
@@ -166,13 +166,21 @@ impl Follower {
         let wallets: Vec<WalletNo> = watched.iter().map(|watched| watched.wallet).collect();
         let held = balance::of_wallets(&mut conn, cursor.no, &wallets).await?;
         let assets = asset::by_keys(&mut conn, cursor.no, &assets).await?;
+        let unsettled = asset_opening::above(&mut conn, cursor.no, number).await?;
         drop(session);
         let taken = u64::try_from(watched.len()).unwrap_or(limit);
         // The end of the walk costs something too: without addresses it would be reached in every turn.
         self.sweep.spend(taken.max(1));
+        // Below its beginning an asset's balance is not known.
+        let begun = |watched: &Watched, asset: &Asset| {
+            asset.counts_for(watched.wallet)
+                && !unsettled.iter().any(|opening| opening.holds(asset.no, watched.wallet))
+        };
         let balances: Vec<BalanceRef> = watched
             .iter()
-            .flat_map(|watched| assets.iter().map(|asset| watched.balance(asset)))
+            .flat_map(|watched| assets.iter().map(move |asset| (watched, asset)))
+            .filter(|(watched, asset)| begun(watched, asset))
+            .map(|(watched, asset)| watched.balance(asset))
             .collect();
         let source = Arc::clone(&self.source);
         let task = AbortOnDropHandle::new(tokio::spawn(async move {

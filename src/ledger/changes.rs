@@ -39,6 +39,7 @@ pub struct Changes {
     pub cursor: Cursor,
     pub now: Millis,
     pub assets: Vec<AssetChange>,
+    pub asset_openings: Vec<AssetOpening>,
     pub transfers: Vec<Transfer>,
     /// Transfers known before that stand otherwise now.
     pub updates: Vec<TransferUpdate>,
@@ -65,6 +66,7 @@ impl Changes {
             cursor,
             now,
             assets: Vec::new(),
+            asset_openings: Vec::new(),
             transfers: Vec::new(),
             updates: Vec::new(),
             entries: Vec::new(),
@@ -95,6 +97,26 @@ pub enum AssetChange {
         before: Asset,
         after: Asset,
     },
+    /// It counts for more wallets, or for fewer after a rollback; its facts are the same.
+    Opened(Asset),
+}
+
+/// Wallets for which assets began to count, by opening balances at one block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AssetOpening {
+    pub asset: AssetNo,
+    /// Those behind `from`, up to `to`.
+    pub from: WalletNo,
+    pub to: WalletNo,
+    pub block: u64,
+}
+
+impl AssetOpening {
+    /// Whether it opened this asset for this wallet.
+    #[must_use]
+    pub fn holds(&self, asset: AssetNo, wallet: WalletNo) -> bool {
+        self.asset == asset && self.from < wallet && wallet <= self.to
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,13 +2,18 @@
 
 use serde::Serialize;
 
-use super::{Changes, Known, LedgerError, Refused, changes::AssetChange, known, posting::Posting};
+use super::{
+    Changes, Known, LedgerError, Refused,
+    changes::{AssetChange, AssetOpening},
+    known,
+    posting::Posting,
+};
 use crate::{
     amount::Amount,
     chain::{AssetKey, Header},
     clock::Millis,
     event::{EventType, EventWallet, NewEvent},
-    model::{Asset, AssetNo, ChainInfo, Cursor, Direction, WalletRef, Watch},
+    model::{Asset, AssetNo, ChainInfo, Cursor, Direction, Listing, WalletNo, WalletRef, Watch},
     view::{BlockView, WalletRefView},
 };
 
@@ -66,23 +71,22 @@ pub fn open(
     posting.finish()
 }
 
-/// Makes assets money: what the configuration says of them, and the balances that the open watches have of
-/// the new ones, read at the cursor's head.
+/// Makes assets money: what the configuration says of them. For the watches that there are they begin to count
+/// with [`open_assets`], wallet by wallet.
 ///
 /// # Errors
-/// Booking would break an invariant.
-pub fn verify_assets(
+/// A number ran out.
+pub fn list_assets(
     chain: &ChainInfo,
     cursor: &Cursor,
-    mut known: Known,
+    known: &Known,
     assets: &[Asset],
-    openings: &[Opening],
     now: Millis,
 ) -> Result<Changes, Refused> {
     let mut next = cursor.clone();
     let mut changes = Vec::with_capacity(assets.len());
     for asset in assets {
-        let change = if let Some(before) = known.assets.get(&asset.key).cloned() {
+        changes.push(if let Some(before) = known.assets.get(&asset.key).cloned() {
             let version = before.version.saturating_add(1);
             let after = Asset { no: before.no, version, ..asset.clone() };
             AssetChange::Changed { before, after }
@@ -93,20 +97,57 @@ pub fn verify_assets(
             })?;
             next.assets += 1;
             AssetChange::New(Asset { no, version: 0, ..asset.clone() })
-        };
-        let (AssetChange::New(now) | AssetChange::Changed { after: now, .. }) = &change;
-        known.assets.insert(now.key, now.clone());
-        changes.push(change);
+        });
     }
-    let mut posting = Posting::new(chain, &known, cursor, next, now);
-    for opening in openings {
-        book_opening(&mut posting, opening, cursor)?;
-    }
+    let mut posting = Posting::new(chain, known, cursor, next, now);
     posting.changes.assets.extend(changes);
     posting.finish()
 }
 
-/// Books the balances with which a watch begins, at the cursor's head.
+/// Wallets for which assets begin to count, with what their watches have of them at the cursor's head.
+#[derive(Clone, Copy, Debug)]
+pub struct AssetPage<'a> {
+    /// As they are known: all listed at once, and opened equally far.
+    pub assets: &'a [Asset],
+    /// Up to this wallet.
+    pub to: WalletNo,
+    pub openings: &'a [Opening],
+}
+
+/// Assets begin to count for some more wallets.
+///
+/// # Errors
+/// Booking would break an invariant.
+pub fn open_assets(
+    chain: &ChainInfo,
+    cursor: &Cursor,
+    mut known: Known,
+    page: AssetPage<'_>,
+    now: Millis,
+) -> Result<Changes, Refused> {
+    let mut changes = Vec::with_capacity(page.assets.len());
+    let mut rows = Vec::with_capacity(page.assets.len());
+    for asset in page.assets {
+        let Some(listing) = asset.listing else { continue };
+        let on = Listing { opened_to: page.to, ..listing };
+        let listing_now = (on.opened_to < on.below).then_some(on);
+        let after = Asset { listing: listing_now, ..asset.clone() };
+        let (from, block) = (listing.opened_to, cursor.head.at.number);
+        rows.push(AssetOpening { asset: asset.no, from, to: page.to, block });
+        known.assets.insert(after.key, after.clone());
+        changes.push(AssetChange::Opened(after));
+    }
+    let mut posting = Posting::new(chain, &known, cursor, cursor.clone(), now);
+    for opening in page.openings {
+        book_opening(&mut posting, opening, cursor)?;
+    }
+    posting.changes.assets.extend(changes);
+    posting.changes.asset_openings = rows;
+    posting.finish()
+}
+
+/// Books the balances with which a watch or an asset begins, at the cursor's head, on top of what the ledger has.
+/// Where it has more than the chain, the comparison at the settled block tells.
 fn book_opening(
     posting: &mut Posting<'_>,
     opening: &Opening,
@@ -117,14 +158,26 @@ fn book_opening(
     let time = u64::try_from(cursor.head.time.seconds()).unwrap_or(0);
     let header = Header { at, parent: at, time };
     for balance in &opening.balances {
-        let settled = balance.settled.min(balance.total);
-        let parts = [(settled, true), (balance.total.saturating_sub(settled), false)];
+        let asset = posting.asset(balance.asset)?;
+        // An asset that is being opened wallet by wallet comes to this one in its turn.
+        if asset.verified && !asset.counts_for(watch.wallet) {
+            continue;
+        }
+        let asset = asset.no;
+        let position = posting.balance(watch.wallet, asset).position;
+        let more = balance.total.saturating_sub(position.total().unwrap_or(Amount::MAX));
+        let settled = balance.settled.saturating_sub(position.settled).min(more);
+        let parts = [(settled, true), (more.saturating_sub(settled), false)];
         for (amount, settled) in parts {
             if amount.is_zero() {
                 continue;
             }
             let movement = known::opening(at, settled, watch.address, balance.asset, amount);
             let mut side = posting.side(&header, &movement, watch.owner(), Direction::In)?;
+            // Listed twice at one block: what came between is found by the comparison.
+            if posting.stands(&side) {
+                continue;
+            }
             if settled {
                 posting.connect_settled(&mut side)?;
             } else {

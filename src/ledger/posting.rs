@@ -125,6 +125,7 @@ impl<'a> Posting<'a> {
                     decimals: None,
                     verified: false,
                     version: 0,
+                    listing: None,
                 };
                 self.changes.assets.push(AssetChange::New(asset.clone()));
                 Ok(slot.insert(asset))
@@ -141,7 +142,7 @@ impl<'a> Posting<'a> {
         direction: Direction,
     ) -> Result<Transfer, Refused> {
         let asset = self.asset(movement.asset)?;
-        let (no, verified) = (asset.no, asset.verified);
+        let (no, counts) = (asset.no, asset.counts_for(owner.wallet));
         let block_time = Millis::from_seconds(header.time);
         let id = transfer_id(self.chain, owner.wallet_id, movement, direction, block_time);
         let counterparty = match direction {
@@ -161,7 +162,7 @@ impl<'a> Posting<'a> {
             status: Status::Pending,
             amount: movement.amount,
             counterparty,
-            counted: verified && !movement.amount.is_zero(),
+            counted: counts && !movement.amount.is_zero(),
             block: header.at,
             block_time,
             connection: 1,
@@ -323,6 +324,11 @@ impl<'a> Posting<'a> {
             time: transfer.block_time,
             told: Told::Transfer(told),
         });
+    }
+
+    /// Whether a side stands already and was not taken back.
+    pub fn stands(&self, side: &Transfer) -> bool {
+        self.known.unsettled.same(side).is_some_and(|known| known.status != Status::Orphaned)
     }
 
     /// An event with data of its own.

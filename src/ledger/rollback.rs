@@ -1,8 +1,10 @@
 //! Blocks vanished: the opposite entries, and orphaned transfers that may come back.
 
+use std::collections::BTreeMap;
+
 use super::{
     Changes, Known, Refused,
-    changes::TransferUpdate,
+    changes::{AssetChange, AssetOpening, TransferUpdate},
     deployments,
     posting::{Posting, booked_first},
 };
@@ -10,7 +12,8 @@ use crate::{
     chain::{Address, Header},
     clock::Millis,
     model::{
-        BlockPoint, ChainInfo, Cursor, Deployment, EntryKind, Reason, Status, Transfer, WalletNo,
+        Asset, AssetNo, BlockPoint, ChainInfo, Cursor, Deployment, EntryKind, Listing, Reason,
+        Status, Transfer, WalletNo,
     },
 };
 
@@ -23,6 +26,8 @@ pub struct Gone {
     pub reopened: Vec<(WalletNo, Address)>,
     /// Deployments that a vanished block held.
     pub deployments: Vec<Deployment>,
+    /// Where assets began to count in blocks that vanished, with these assets as they are known.
+    pub asset_openings: Vec<(AssetOpening, Asset)>,
 }
 
 /// Goes back to `fork`, a block that was applied: never below the settled block.
@@ -70,10 +75,25 @@ pub fn rewind(
 fn undo(posting: &mut Posting<'_>, gone: Gone, fork: BlockPoint) -> Result<(), Refused> {
     let number = fork.at.number;
     disconnect(posting, gone.transfers, None)?;
+    close_assets(posting, &gone.asset_openings);
     deployments::gone(posting, gone.deployments)?;
     posting.changes.watches.reopened = Some((number, gone.reopened));
     posting.changes.blocks.above = Some(number);
     Ok(())
+}
+
+/// Assets count for fewer wallets again, and are opened anew for them.
+fn close_assets(posting: &mut Posting<'_>, gone: &[(AssetOpening, Asset)]) {
+    let mut assets: BTreeMap<AssetNo, Asset> = BTreeMap::new();
+    for (opening, known) in gone {
+        let asset = assets.entry(known.no).or_insert_with(|| known.clone());
+        let before = asset.listing.unwrap_or(Listing { below: opening.to, opened_to: opening.to });
+        asset.listing = Some(Listing {
+            below: before.below.max(opening.to),
+            opened_to: before.opened_to.min(opening.from),
+        });
+    }
+    posting.changes.assets.extend(assets.into_values().map(AssetChange::Opened));
 }
 
 /// Takes transfers back, whatever their status.

@@ -45,6 +45,7 @@ pub(super) fn asset(chain: &ChainInfo, n: u64, key: AssetKey) -> Asset {
         decimals: Some(18),
         verified: true,
         version: 0,
+        listing: None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! An asset on one chain.
 
-use super::AssetNo;
+use super::{AssetNo, WalletNo};
 use crate::chain::{AssetKey, ChainName};
 
 /// A chain's native coin, or a token on it.
@@ -17,9 +17,27 @@ pub struct Asset {
     pub verified: bool,
     /// Counts what the configuration changed about it, from 0. An event names the version that it tells of.
     pub version: i64,
+    /// How far it has been opened for the wallets that were there when it was listed; `None`: for all of them.
+    pub listing: Option<Listing>,
+}
+
+/// An asset that begins to count on a chain with watches: wallet by wallet, each with an opening balance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// The newest wallet when it was listed: those behind it begin with the asset.
+    pub below: WalletNo,
+    /// It counts for the wallets up to this one.
+    pub opened_to: WalletNo,
 }
 
 impl Asset {
+    /// Whether it is money in this wallet: listed, and opened for it.
+    #[must_use]
+    pub fn counts_for(&self, wallet: WalletNo) -> bool {
+        let opened = |at: Listing| wallet <= at.opened_to || wallet > at.below;
+        self.verified && self.listing.is_none_or(opened)
+    }
+
     /// Whether the configuration says the same of both.
     #[must_use]
     pub fn same_facts(&self, other: &Self) -> bool {

@@ -17,7 +17,7 @@ mod wallet;
 mod watch;
 
 pub use account::LocatorKind;
-pub use asset::Asset;
+pub use asset::{Asset, Listing};
 pub use balance::{Balance, BalanceRef, Buckets, Position};
 pub use chain::ChainInfo;
 pub use cursor::{BlockPoint, Cursor};

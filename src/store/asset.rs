@@ -13,7 +13,7 @@ use crate::{
     chain::{AssetKey, ChainName},
     clock::Millis,
     ledger::changes::AssetChange,
-    model::{Asset, AssetNo, ChainNo},
+    model::{Asset, AssetNo, ChainNo, Listing, WalletNo},
 };
 
 #[derive(FromRow)]
@@ -29,6 +29,8 @@ pub(super) struct RawAsset {
     decimals: Option<i64>,
     verified: bool,
     version: i64,
+    listed_below: Option<i64>,
+    opened_to: Option<i64>,
 }
 
 impl From<RawAsset> for Asset {
@@ -43,6 +45,10 @@ impl From<RawAsset> for Asset {
             decimals: row.decimals.and_then(|decimals| u8::try_from(decimals).ok()),
             verified: row.verified,
             version: row.version,
+            listing: row.listed_below.zip(row.opened_to).map(|(below, opened_to)| Listing {
+                below: WalletNo(below),
+                opened_to: WalletNo(opened_to),
+            }),
         }
     }
 }
@@ -51,7 +57,7 @@ macro_rules! select_asset {
     ($rest:literal) => {
         concat!(
             "SELECT a.no, n.name AS chain, a.asset, a.caip19, a.symbol, a.name, a.decimals, a.verified,
-                    a.version
+                    a.version, a.listed_below, a.opened_to
              FROM asset a JOIN chain n ON n.no = a.chain_no ",
             $rest
         )
@@ -121,7 +127,8 @@ pub async fn past(
     }
     let sql = sets(
         conn,
-        "SELECT a.no, n.name AS chain, a.asset, p.caip19, p.symbol, p.name, p.decimals, p.verified, p.version
+        "SELECT a.no, n.name AS chain, a.asset, p.caip19, p.symbol, p.name, p.decimals, p.verified, p.version,
+                NULL AS listed_below, NULL AS opened_to
          FROM asset_past p JOIN asset a ON a.no = p.asset_no JOIN chain n ON n.no = a.chain_no
          WHERE p.asset_no IN ints($1)",
     );
@@ -142,6 +149,8 @@ static ASSET: Table = Table::new(
         "decimals",
         "verified",
         "version",
+        "listed_below",
+        "opened_to",
         "created_at",
         "updated_at",
     ],
@@ -161,7 +170,7 @@ pub async fn write(
         .iter()
         .filter_map(|change| match change {
             AssetChange::New(asset) => Some(asset),
-            AssetChange::Changed { .. } => None,
+            AssetChange::Changed { .. } | AssetChange::Opened(_) => None,
         })
         .collect();
     ASSET
@@ -175,15 +184,33 @@ pub async fn write(
             row.push(asset.decimals.map(i64::from))?;
             row.push(asset.verified)?;
             row.push(asset.version)?;
+            row.push(asset.listing.map(|at| at.below.0))?;
+            row.push(asset.listing.map(|at| at.opened_to.0))?;
             row.push(now)?;
             row.push(now)
         })
         .await?;
     for change in changes {
-        if let AssetChange::Changed { before, after } = change {
-            change_one(conn, before, after, now).await?;
+        match change {
+            AssetChange::New(_) => {}
+            AssetChange::Changed { before, after } => {
+                change_one(conn, before, after, now).await?;
+                set_listing(conn, after).await?;
+            }
+            AssetChange::Opened(after) => set_listing(conn, after).await?,
         }
     }
+    Ok(())
+}
+
+async fn set_listing(conn: &mut Conn<'_>, asset: &Asset) -> Result<(), StoreError> {
+    on!(conn, c => sqlx::query("UPDATE asset SET listed_below = $2, opened_to = $3 WHERE no = $1")
+        .bind(asset.no.0)
+        .bind(asset.listing.map(|at| at.below.0))
+        .bind(asset.listing.map(|at| at.opened_to.0))
+        .execute(c)
+        .await
+        .map(|_| ()))?;
     Ok(())
 }
 

@@ -20,6 +20,7 @@ pub mod tx;
 
 pub mod account;
 pub mod asset;
+pub mod asset_opening;
 pub mod audit;
 pub mod balance;
 pub mod chain;

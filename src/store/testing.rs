@@ -242,6 +242,20 @@ impl TestStore {
         chain::cursor(&mut session.conn(), name).await.unwrap()
     }
 
+    /// Makes a token one that is not listed.
+    pub async fn unlist(&self, name: &ChainName, asset: AssetKey) {
+        let no = self.asset_no(name, asset).await.unwrap();
+        let mut tx = self.db.begin().await.unwrap();
+        on!(&mut tx.conn(), c => sqlx::query("UPDATE asset SET verified = $2 WHERE no = $1")
+            .bind(no.0)
+            .bind(false)
+            .execute(c)
+            .await
+            .map(|_| ()))
+        .unwrap();
+        tx.commit().await.unwrap();
+    }
+
     pub async fn position(&self, wallet: WalletId, name: &ChainName, asset: AssetKey) -> Position {
         self.balance(wallet, name, asset).await.position
     }

@@ -16,7 +16,7 @@ use crate::{
     chain::{Address, BlockHash, BlockRef, TxId},
     clock::Millis,
     id::TransferId,
-    ledger::changes::TransferUpdate,
+    ledger::changes::{AssetOpening, TransferUpdate},
     model::{
         AssetNo, ChainNo, Entry, EntryKind, Reason, Status, TenantNo, Transfer, TransferNo,
         WalletNo, ordinal_bytes, read_ordinal,
@@ -226,6 +226,29 @@ pub async fn openings(
         ),
     );
     all(on!(conn, c => sqlx::query_as(sql).bind(&wallets).bind(chain.0).fetch_all(c).await)?)
+}
+
+/// The settled part of what an asset began with, above a block, for the wallets behind `from` up to `to`.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn settled_openings_above(
+    conn: &mut Conn<'_>,
+    chain: ChainNo,
+    opening: &AssetOpening,
+    block: u64,
+) -> Result<Vec<Transfer>, StoreError> {
+    all(on!(conn, c => sqlx::query_as(select_transfer!(
+        "WHERE wallet_no > $1 AND wallet_no <= $2 AND kind = 9 AND status IN (0, 1) AND status + 0 = 0
+           AND asset_no + 0 = $3 AND chain_no + 0 = $4 AND block_number + 0 > $5 ORDER BY no DESC"
+    ))
+    .bind(opening.from.0)
+    .bind(opening.to.0)
+    .bind(opening.asset.0)
+    .bind(chain.0)
+    .bind(number(block)?)
+    .fetch_all(c)
+    .await)?)
 }
 
 #[derive(FromRow)]

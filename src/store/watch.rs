@@ -90,8 +90,8 @@ macro_rules! select_watch {
     };
 }
 
-/// Watches that wait to be opened (`requested`) or closed (`closing`), oldest wallets first, with their wallets
-/// as events show them.
+/// Watches behind the wallet `after` that wait to be opened (`requested`) or closed (`closing`), oldest wallets
+/// first, with their wallets as events show them.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
@@ -100,6 +100,7 @@ pub async fn to_do(
     chain: ChainNo,
     family: Family,
     status: WatchStatus,
+    after: WalletNo,
     limit: i64,
 ) -> Result<Vec<(Watch, WalletRef)>, StoreError> {
     // In the order of `watch_to_do` and of nothing else. By the wallet alone, PostgreSQL would walk all wallets
@@ -107,11 +108,13 @@ pub async fn to_do(
     // one value is left out of an order.
     let rows: Vec<RawShown> = on!(conn, c => sqlx::query_as(select_watch!(
         "WHERE w.chain_no = $1 AND w.status BETWEEN $2 AND $2 AND w.status IN (0, 2)
+           AND w.wallet_no > $4
          ORDER BY w.status, w.wallet_no LIMIT $3 + 0"
     ))
     .bind(chain.0)
     .bind(code::watch_status(status))
     .bind(limit)
+    .bind(after.0)
     .fetch_all(c)
     .await)?;
     Ok(rows.into_iter().map(|row| row.with_wallet(family)).collect())
@@ -146,19 +149,28 @@ pub async fn open_by_address(
     Ok(found)
 }
 
-/// All open watches of a chain: only for an asset that begins to count on it.
+/// The open watches of the wallets behind `after`, up to `upto`, oldest wallets first: for an asset that begins to
+/// count for them.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
-pub async fn all_open(
+pub async fn open_between(
     conn: &mut Conn<'_>,
     chain: ChainNo,
     family: Family,
+    after: WalletNo,
+    upto: WalletNo,
+    limit: i64,
 ) -> Result<Vec<(Watch, WalletRef)>, StoreError> {
+    // `+`: in the order of `watch_of_wallet`, whatever else there is.
     let rows: Vec<RawShown> = on!(conn, c => sqlx::query_as(select_watch!(
-        "WHERE w.chain_no = $1 AND w.status = 1 ORDER BY w.wallet_no"
+        "WHERE w.wallet_no > $1 AND w.wallet_no <= $2 AND w.chain_no + 0 = $3 AND w.status + 0 = 1
+         ORDER BY w.wallet_no LIMIT $4 + 0"
     ))
+    .bind(after.0)
+    .bind(upto.0)
     .bind(chain.0)
+    .bind(limit)
     .fetch_all(c)
     .await)?;
     Ok(rows.into_iter().map(|row| row.with_wallet(family)).collect())

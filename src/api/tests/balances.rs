@@ -191,6 +191,7 @@ async fn the_history_is_complete_newest_first_and_filtered() {
         decimals: None,
         verified: false,
         version: 0,
+        listing: None,
     };
     let changes = [AssetChange::New(unlisted.clone())];
     asset::write(&mut conn, chain, &changes, NOW).await.expect("an asset");

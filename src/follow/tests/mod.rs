@@ -6,6 +6,7 @@ mod descent;
 mod doubts;
 mod history;
 mod interrupted;
+mod listing;
 mod proof;
 mod scripted;
 mod simulation;

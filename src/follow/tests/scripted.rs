@@ -52,6 +52,8 @@ struct State {
     withheld_head: Option<u32>,
     /// How sure its figures are.
     certainty: Certainty,
+    /// The address of which the node tells nothing.
+    refused: Option<Address>,
     /// False figures, told by one word.
     lies: HashMap<(Address, AssetKey), u64>,
     /// Whether balances can be read at all.
@@ -84,6 +86,7 @@ impl State {
             pruned: false,
             withheld_head: None,
             certainty: Certainty::Proven,
+            refused: None,
             lies: HashMap::new(),
             mute: false,
             panics: false,
@@ -186,6 +189,11 @@ impl Scripted {
             Some(figure) => state.lies.insert((address, asset), figure),
             None => state.lies.remove(&(address, asset)),
         };
+    }
+
+    /// No question about this address is answered.
+    pub fn refuse(&self, address: Option<Address>) {
+        self.state.lock().refused = address;
     }
 
     /// No question about balances is answered.
@@ -433,6 +441,10 @@ impl Source for Scripted {
         assert!(!state.panics, "a bug of the source");
         if state.mute {
             let detail = "told to be mute".into();
+            return Err(SourceError::Unavailable { detail, retry_after: None });
+        }
+        if queries.iter().any(|query| state.refused == Some(query.address)) {
+            let detail = "told to refuse an address".into();
             return Err(SourceError::Unavailable { detail, retry_after: None });
         }
         let canonical = state.chain.iter().any(|header| header.at == at);

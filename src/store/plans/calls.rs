@@ -18,8 +18,8 @@ use crate::{
     event::{EventType, EventWallet, NewEvent, Told},
     id::{Ids, LeaseToken, TenantId},
     ledger::changes::{
-        AssetChange, BalanceChange, DeploymentChange, HistoryEnd, ScanChange, TransferUpdate,
-        WatchChanges,
+        AssetChange, AssetOpening, BalanceChange, DeploymentChange, HistoryEnd, ScanChange,
+        TransferUpdate, WatchChanges,
     },
     model::{
         Asset, AssetNo, Balance, ChainNo, DeploymentStatus, Direction, Entry, EntryKind,
@@ -27,7 +27,8 @@ use crate::{
         TransferNo, WalletKind, WalletNo, WalletStatus,
     },
     store::{
-        Conn, StoreError, account, asset, audit, balance, chain, delivery, endpoint, event, feed,
+        Conn, StoreError, account, asset, asset_opening, audit, balance, chain, delivery, endpoint,
+        event, feed,
         history::{self, TransferFilter},
         idempotency, key, on, ownership, participant, registration,
         retention::{self, Expiring},
@@ -203,9 +204,9 @@ async fn watches(conn: &mut Conn<'_>) {
     };
     let last = watch::watched(conn, CHAIN, &[WALLET], 5000).await.unwrap()[&WALLET];
     run!(conn:
-        watch::to_do(conn, CHAIN, Family::Evm, crate::model::WatchStatus::Requested, PAGE),
+        watch::to_do(conn, CHAIN, Family::Evm, crate::model::WatchStatus::Requested, WALLET, PAGE),
         watch::open_by_address(conn, CHAIN, &[address(10)]),
-        watch::all_open(conn, CHAIN, Family::Evm),
+        watch::open_between(conn, CHAIN, Family::Evm, WALLET, WALLET, PAGE),
         watch::still_open(conn, CHAIN, &[address(10)]),
         watch::write(conn, CHAIN, &block(10), &changes, NOW),
         async {
@@ -263,6 +264,7 @@ async fn scans(conn: &mut Conn<'_>) {
 async fn chains(conn: &mut Conn<'_>) {
     let name = ChainName::new("a");
     let cursor = chain::cursor(conn, &name).await.unwrap().unwrap();
+    let opening = AssetOpening { asset: ASSET, from: WalletNo(0), to: WALLET, block: 5001 };
     let header = Header { at: block(2), parent: block(1), time: 0 };
     let of = |n: u8| Asset {
         no: AssetNo(CHAIN.0 << 32 | i64::from(n)),
@@ -274,6 +276,7 @@ async fn chains(conn: &mut Conn<'_>) {
         decimals: Some(18),
         verified: true,
         version: 0,
+        listing: None,
     };
     let changed = AssetChange::Changed { before: of(1), after: Asset { version: 1, ..of(1) } };
     run!(conn:
@@ -282,6 +285,12 @@ async fn chains(conn: &mut Conn<'_>) {
         chain::insert_cursor(conn, &cursor, NOW),
         chain::move_cursor(conn, &cursor, &cursor, NOW),
         chain::halt(conn, CHAIN, 0, "reason", NOW),
+        asset_opening::above(conn, CHAIN, 5000),
+        asset_opening::insert(conn, CHAIN, &[opening]),
+        asset_opening::delete_above(conn, CHAIN, 5000),
+        asset_opening::newest_wallet(conn),
+        asset_opening::unopened(conn, CHAIN),
+        transfer::settled_openings_above(conn, CHAIN, &opening, 4990),
         chain::accept_differences(conn, CHAIN, true),
         chain::differences_accepted(conn, CHAIN),
         chain::insert_blocks(conn, CHAIN, &[header]),

@@ -24,6 +24,8 @@ pub struct Settings {
     pub database_url: String,
     pub node_url: String,
     pub node_ws: Option<String>,
+    /// Further nodes, which are asked after the first.
+    pub more_nodes: Vec<String>,
     /// The lines that say which chain it is.
     pub identity: String,
     pub tokens: Vec<Token>,
@@ -61,6 +63,7 @@ impl Settings {
             database_url: store.url(),
             node_url,
             node_ws: Some(node_ws),
+            more_nodes: Vec::new(),
             identity,
             tokens,
             chain: String::new(),
@@ -83,6 +86,8 @@ decimals = {decimals}
             )
         };
         let tokens: Vec<String> = self.tokens.iter().map(token).collect();
+        let further = |url: &String| format!(r#", {{ url = "{url}", weight = 1 }}"#);
+        let further: Vec<String> = self.more_nodes.iter().map(further).collect();
         format!(
             r#"
 [server]
@@ -102,7 +107,7 @@ retry_schedule_seconds = [1, 1, 1, 1, 2, 2, 2, 5, 5, 5, 10, 10, 10]
 settlement = "finalized"
 poll_interval_ms = 100
 lag_limit_seconds = 3600
-endpoints = [{{ name = "local-node", url = "{node}"{ws} }}]
+endpoints = [{{ name = "local-node", url = "{node}"{ws} }}{further}]
 {chain}
 {tokens}
 {more}
@@ -112,6 +117,7 @@ endpoints = [{{ name = "local-node", url = "{node}"{ws} }}]
             identity = self.identity,
             tokens = tokens.concat(),
             node = self.node_url,
+            further = further.concat(),
             chain = self.chain,
             more = self.more,
         )

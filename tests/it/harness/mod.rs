@@ -3,6 +3,7 @@
 mod api;
 mod daemon;
 mod gate;
+mod liar;
 mod node;
 mod receiver;
 pub mod solana;
@@ -19,6 +20,7 @@ use std::{
 pub use api::{Api, balance_in};
 pub use daemon::{CHAIN, Daemon, Settings, tidemark};
 pub use gate::Gate;
+pub use liar::{Liar, Lie};
 pub use node::Node;
 pub use receiver::Receiver;
 pub use store::Store;
