@@ -106,8 +106,8 @@ metrics! {
     history_blocks_total: IntCounterVec ["chain"];
     /// Balances compared with the chain's own figure.
     reconciled_balances_total: IntCounterVec ["chain"];
-    /// Balances that settled without being compared with the chain's own figure, by why: catching_up (transfers,
-    /// in batches), no_state (the node no longer has the settled block's state), no_answer, too_many.
+    /// Balances that settled without being compared with the chain's own figure, by the reason: `catching_up`
+    /// (transfers, in batches), `no_state` (no node has the settled block's state), `no_answer`, `too_many`.
     settled_uncompared_total: IntCounterVec ["chain", "reason"];
     /// Balances that differ from the chain's own figure, which nobody has confirmed yet.
     balances_in_doubt: IntGaugeVec ["chain"];

@@ -7,7 +7,7 @@ use super::{
     pace::{Pace, Patience},
 };
 use crate::{
-    chain::{Address, AssetKey, BalanceQuery, BlockRef, ChainBalance, SourceError},
+    chain::{Address, AssetKey, BalanceQuery, BlockRef, Certainty, ChainBalance, SourceError},
     ledger::opening::{AssetPage, Opening, OpeningBalance},
     model::{Asset, AssetNo, Cursor, Listing, WalletNo, WalletRef, Watch, WatchStatus},
     store::{asset as asset_store, asset_opening, watch as watch_store},
@@ -249,11 +249,12 @@ impl Follower {
             return Ok(None);
         };
         // What was there at the settled block already cannot vanish with a reorg.
-        let held: Vec<(BalanceQuery, ChainBalance)> = queries
+        let mut held: Vec<(BalanceQuery, ChainBalance)> = queries
             .into_iter()
             .zip(totals)
             .filter(|(_, holding)| !holding.total.is_zero())
             .collect();
+        self.make_sure(cursor.head.at, &mut held).await?;
         let held_queries: Vec<BalanceQuery> = held.iter().map(|(query, _)| *query).collect();
         let settled = if cursor.settled.at == cursor.head.at {
             Some(held.iter().map(|(_, holding)| *holding).collect())
@@ -274,6 +275,35 @@ impl Follower {
             balances: balances.get(&watch.address).cloned().unwrap_or_default(),
         };
         Ok(Some(watches.iter().map(opening).collect()))
+    }
+
+    /// Asks for certainty about what addresses hold: an opening is money that no block shows. One node's word
+    /// counts where there is no other.
+    async fn make_sure(
+        &self,
+        at: BlockRef,
+        held: &mut Vec<(BalanceQuery, ChainBalance)>,
+    ) -> Result<(), TurnError> {
+        if held.is_empty() {
+            return Ok(());
+        }
+        let queries: Vec<BalanceQuery> = held.iter().map(|(query, _)| *query).collect();
+        let sure = match self.source.balances_for_sure(at, &queries).await {
+            Ok(sure) if sure.len() == queries.len() => sure,
+            Ok(_) | Err(SourceError::NotThere(_)) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        for ((_, told), (figure, certainty)) in held.iter_mut().zip(sure) {
+            if certainty == Certainty::Disputed {
+                let detail = "the endpoints tell differently of what an address holds".to_owned();
+                return Err(SourceError::Unavailable { detail, retry_after: None }.into());
+            }
+            if certainty >= Certainty::Agreed {
+                *told = figure;
+            }
+        }
+        held.retain(|(_, holding)| !holding.total.is_zero());
+        Ok(())
     }
 
     /// What is held after that block; `None` if the node does not have that state.
@@ -324,7 +354,7 @@ impl Follower {
         let below = asset_opening::newest_wallet(conn).await?;
         drop(session);
         let listing =
-            (self.watchlist.len() > 0).then_some(Listing { below, opened_to: WalletNo(0) });
+            (!self.watchlist.is_empty()).then_some(Listing { below, opened_to: WalletNo(0) });
         let news = |row: Asset| match known.get(&row.key) {
             Some(known) if known.same_facts(&row) => None,
             Some(known) if known.verified => Some(Asset { listing: known.listing, ..row }),

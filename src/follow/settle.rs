@@ -123,7 +123,7 @@ impl Follower {
         if self.applied_at(cursor, point.at.number).await? != Some(point) {
             return Ok(Turn::More);
         }
-        let figures: Vec<Figure> = told.iter().map(|told| told.unconfirmed()).collect();
+        let figures: Vec<Figure> = told.iter().map(Told::unconfirmed).collect();
         match self.settle_at(cursor, point, &figures, false).await {
             Err(CommitError::Unconfirmed(drifts)) => {
                 let step = self.confirm(point, told, drifts);
@@ -247,7 +247,7 @@ impl Follower {
         let most = i64::try_from(PROVEN_AT_ONCE).unwrap_or(i64::MAX);
         let mut balances = settling::balances(conn, cursor.no, point.at.number, most).await?;
         drop(session);
-        balances.extend(self.owed.drain(..));
+        balances.append(&mut self.owed);
         balances.extend(self.doubts.balances());
         balances.sort_by_key(|balance| (balance.address, balance.wallet, balance.asset));
         balances.dedup();

@@ -127,6 +127,7 @@ fn known(chain: &ChainInfo) -> anyhow::Result<Known> {
             name: None,
             decimals: Some(18),
             verified: true,
+            listing: None,
             version: 0,
         };
         known.assets.insert(key, asset);

@@ -25,7 +25,8 @@ use crate::chain::{
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Account {
-    account_proof: Vec<Bytes>,
+    #[serde(rename = "accountProof")]
+    nodes: Vec<Bytes>,
     balance: U256,
     nonce: Quantity,
     storage_hash: B256,
@@ -70,13 +71,12 @@ async fn state_root(endpoint: &Endpoint, at: BlockRef) -> Result<B256, Failure> 
 
 /// The balance, if the proof leads from the root to it.
 fn proven(root: B256, owner: EvmAddress, account: &Account) -> Option<U256> {
-    let Account { account_proof, balance, nonce, storage_hash, code_hash } = account;
+    let Account { nodes, balance, nonce, storage_hash, code_hash } = account;
     let value = TrieAccount {
         nonce: nonce.0,
         balance: *balance,
         storage_root: *storage_hash,
         code_hash: *code_hash,
-        ..TrieAccount::default()
     };
     // Nodes show an account that is not there as an empty one, or with zeros for its hashes.
     let empty = balance.is_zero()
@@ -84,7 +84,7 @@ fn proven(root: B256, owner: EvmAddress, account: &Account) -> Option<U256> {
         && [EMPTY_ROOT_HASH, B256::ZERO].contains(storage_hash)
         && [KECCAK_EMPTY, B256::ZERO].contains(code_hash);
     let key = || Nibbles::unpack(keccak256(owner));
-    let there = verify_proof(root, key(), Some(rlp::encode(value)), account_proof).is_ok();
-    let absent = || empty && verify_proof(root, key(), None, account_proof).is_ok();
+    let there = verify_proof(root, key(), Some(rlp::encode(value)), nodes).is_ok();
+    let absent = || empty && verify_proof(root, key(), None, nodes).is_ok();
     (there || absent()).then_some(*balance)
 }

@@ -200,3 +200,24 @@ async fn what_a_stall_of_finality_has_gathered_settles_in_pieces_and_is_compared
         store.close().await;
     }
 }
+
+#[tokio::test]
+async fn a_wallet_of_which_the_nodes_tell_differently_begins_when_they_agree_and_with_no_lie() {
+    for store in TestStore::all().await {
+        let mut rig = Rig::new(&store);
+        rig.chain.mine(&[pay(1, None, who(9), 5)]);
+        rig.chain.settle(1);
+        rig.follow().await.unwrap();
+        rig.chain.lie(who(9), AssetKey::Native, Some(10_000));
+        rig.chain.certainty(Certainty::Disputed);
+        let tenant = store.tenant().await;
+        let wallet = store.register(tenant, &chain_name(), who(9)).await;
+        rig.follow().await.unwrap();
+        assert!(types(&store.events(tenant).await).is_empty(), "it waits");
+        rig.chain.certainty(Certainty::Proven);
+        rig.follower.opener.at_once(true);
+        rig.follow().await.unwrap();
+        assert_eq!(settled(&store, wallet).await, 5.into(), "the proof's figure, not the lie");
+        store.close().await;
+    }
+}

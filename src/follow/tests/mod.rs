@@ -22,7 +22,7 @@ use futures::FutureExt as _;
 use super::*;
 use crate::{
     amount::Amount,
-    chain::{Address, AssetKey, ChainName, Kind, SettlementTag},
+    chain::{Address, AssetKey, ChainName, Kind, Settlement, SettlementTag},
     config::{TokenConfig, testing::chain},
     id::{TenantId, WalletId},
     model::ChainInfo,
