@@ -7,8 +7,14 @@ use crate::{
     chain::Header,
     commit::Committed,
     model::{BlockPoint, Cursor},
-    store::{chain as chain_store, watch as watch_store},
+    store::{chain as chain_store, settling, watch as watch_store},
 };
+
+/// Transfers that one commit takes back at most, if a block does not hold more: a deep reorg goes in pieces.
+#[cfg(not(test))]
+const TAKEN_BACK_AT_ONCE: i64 = 5_000;
+#[cfg(test)]
+const TAKEN_BACK_AT_ONCE: i64 = 20;
 
 impl Follower {
     /// Whether the node's head, at or below ours, is on another branch than what we applied.
@@ -72,7 +78,14 @@ impl Follower {
     ) -> Result<(), TurnError> {
         let depth = cursor.head.at.number - fork.at.number;
         self.reading = None;
-        let committed = self.committer.rollback(cursor, fork).await?;
+        let mut cursor = cursor.clone();
+        while cursor.head.at != fork.at {
+            let to = self.piece_above(&cursor, fork).await?;
+            let committed = self.committer.rollback(&cursor, to).await?;
+            self.forget(&committed).await?;
+            self.committed(&committed);
+            cursor = committed.cursor;
+        }
         tracing::warn!(
             chain = %self.config.name,
             fork.number = fork.at.number,
@@ -83,13 +96,35 @@ impl Follower {
         self.metrics.reorgs_total.with_label_values(&[name]).inc();
         #[expect(clippy::cast_precision_loss, reason = "a depth in blocks, for a histogram")]
         self.metrics.reorg_depth_blocks.with_label_values(&[name]).observe(depth as f64);
-        self.forget(&committed).await?;
-        self.committed(&committed);
         self.backfill.look_again();
         self.opener.look_again();
         // What was opened above the fork opens again at the fork, before the new branch is followed.
-        self.registrations(&committed.cursor).await?;
+        self.registrations(&cursor).await?;
         Ok(())
+    }
+
+    /// How far one commit goes back on the way to `fork`: blocks of [`TAKEN_BACK_AT_ONCE`] transfers, or one block
+    /// that has more.
+    async fn piece_above(
+        &self,
+        cursor: &Cursor,
+        fork: BlockPoint,
+    ) -> Result<BlockPoint, TurnError> {
+        let mut session = self.committer.db.read().await?;
+        let conn = &mut session.conn();
+        let (no, above) = (cursor.no, fork.at.number);
+        let before = settling::block_before(conn, no, above, TAKEN_BACK_AT_ONCE).await?;
+        let Some(before) = before else { return Ok(fork) };
+        for height in [before, before.saturating_sub(1)] {
+            let block = chain_store::block_at_or_below(conn, no, height).await?;
+            let between = |block: &BlockPoint| {
+                block.at.number > above && block.at.number < cursor.head.at.number
+            };
+            if let Some(block) = block.filter(between) {
+                return Ok(block);
+            }
+        }
+        Ok(fork)
     }
 
     /// A contradiction to settled blocks, seen once more; halts when it stands.

@@ -1,4 +1,4 @@
-//! What settles next.
+//! What settles next, and in which pieces blocks settle or are taken back.
 
 use sqlx::FromRow;
 
@@ -78,6 +78,28 @@ pub async fn block_behind(
     )
     .bind(chain.0)
     .bind(number(upto)?)
+    .bind(count)
+    .fetch_optional(c)
+    .await)?;
+    Ok(block.and_then(|block| u64::try_from(block).ok()))
+}
+
+/// The block of the first pending transfer before the last `count` of those above `above`.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn block_before(
+    conn: &mut Conn<'_>,
+    chain: ChainNo,
+    above: u64,
+    count: i64,
+) -> Result<Option<u64>, StoreError> {
+    let block: Option<i64> = on!(conn, c => sqlx::query_scalar(
+        "SELECT block_number FROM transfer WHERE chain_no = $1 AND status = 1 AND block_number > $2
+         ORDER BY block_number DESC LIMIT 1 OFFSET $3",
+    )
+    .bind(chain.0)
+    .bind(number(above)?)
     .bind(count)
     .fetch_optional(c)
     .await)?;

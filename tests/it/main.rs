@@ -11,6 +11,7 @@ mod dev;
 mod history;
 mod hostile;
 mod lifecycle;
+mod listing;
 mod multicall;
 mod proof;
 mod refusals;

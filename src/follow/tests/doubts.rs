@@ -221,3 +221,28 @@ async fn a_wallet_of_which_the_nodes_tell_differently_begins_when_they_agree_and
         store.close().await;
     }
 }
+
+#[tokio::test]
+async fn a_deep_reorg_is_taken_back_in_pieces_and_each_leaves_the_ledger_at_one_block() {
+    for store in TestStore::all().await {
+        let mut rig = Rig::new(&store);
+        let (_, wallet) = one_wallet(&store, &mut rig).await;
+        for block in 0..9u64 {
+            let count = if block == 4 { 50 } else { 7 };
+            let pays: Vec<Payment> =
+                (0..count).map(|n| pay(block * 100 + n, None, who(9), 1)).collect();
+            rig.chain.mine(&pays);
+            rig.follow().await.unwrap();
+        }
+        rig.chain.cut(1);
+        rig.chain.mine(&[pay(1000, None, who(9), 3)]);
+        let steps = rig.follower.metrics.apply_duration_seconds.clone();
+        let pieces = || steps.with_label_values(&["scripted", "rollback"]).get_sample_count();
+        rig.follow().await.unwrap();
+        assert!(pieces() > 3, "{}", pieces());
+        assert_exact(&store, &rig, &BTreeMap::from([(who(9), wallet)])).await;
+        let reorgs = rig.follower.metrics.reorgs_total.with_label_values(&["scripted"]).get();
+        assert_eq!(reorgs, 1, "told once");
+        store.close().await;
+    }
+}

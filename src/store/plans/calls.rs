@@ -339,6 +339,7 @@ async fn transfers(conn: &mut Conn<'_>) {
         transfer::adjustments_at(conn, &[WALLET], NOW),
         settling::balances(conn, CHAIN, 5000, PAGE),
         settling::block_behind(conn, CHAIN, 5000, PAGE),
+        settling::block_before(conn, CHAIN, 4990, PAGE),
         transfer::update(conn, &updates, NOW),
         booked(conn, std::slice::from_ref(&new), &[entry, connected]),
         transfer::newest_block(conn, CHAIN, 5000),

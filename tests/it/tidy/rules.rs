@@ -148,6 +148,7 @@ pub const ONLY: &[Only] = &[
             ("follow::backfill", "questions to the node, ended when they are dropped"),
             ("follow::prefetch", "fetching ahead, ended when it is dropped"),
             ("follow::settle", "a question to the node, ended when it is dropped"),
+            ("follow::sweep", "a question to the node, ended when it is dropped"),
             ("commit::connect", "one transaction, which runs to its end whoever waits for it"),
             ("webhook::dispatch", "sends in flight, ended with the dispatcher"),
         ],
