@@ -117,6 +117,8 @@ metrics! {
     settlement_stopped: IntGaugeVec ["chain"];
     /// Addresses that the sweep has compared with the chain's own figures.
     swept_addresses_total: IntCounterVec ["chain"];
+    /// How long the sweep takes to look at every address once, at its budget.
+    sweep_round_seconds: IntGaugeVec ["chain"];
     /// When the sweep last had compared everything, in Unix seconds.
     sweep_last_completed_timestamp_seconds: GaugeVec ["chain"];
     /// Addresses watched on the chain, in memory.

@@ -108,6 +108,9 @@ impl Follower {
                     self.doubts.weigh(balance, comparison, certainty, at)
                 }
             };
+            if matches!(belief, Belief::Confirmed { .. }) {
+                self.sweep.walk.suspect(balance.wallet, self.clock.now());
+            }
             figures.push(Figure { balance, holding, belief });
         }
         if disputed > 0 {

@@ -41,6 +41,15 @@ impl Follower {
             .set(seconds(self.clock.now()));
     }
 
+    /// How long the sweep takes for everybody.
+    pub(super) fn gauge_round(&self) {
+        let seconds = self.sweep.walk.round_seconds(self.watchlist.len());
+        self.metrics
+            .sweep_round_seconds
+            .with_label_values(&[self.config.name.as_str()])
+            .set(gauge(seconds));
+    }
+
     /// So many scans for histories wait after a failure.
     pub(super) fn gauge_backing_off(&self, scans: usize) {
         self.metrics

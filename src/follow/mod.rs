@@ -22,6 +22,7 @@ mod settle;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 use std::{
     collections::{HashMap, HashSet},

@@ -1,8 +1,7 @@
 //! The slow walk over all that is watched: what no transfer touches is compared with the chain's state too.
 //!
 //! It goes on only at the head, when nothing else is to be done, and inside a budget of addresses per minute; the
-//! nodes are asked beside the follower.
-//! Where it stands is in memory: a new process begins anew.
+//! nodes are asked beside the follower. Where it stands is in memory: a new process begins anew.
 
 use std::sync::Arc;
 
@@ -11,37 +10,29 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{
     Announcements, Follower, TurnError, announcement,
     figures::{self, Sure, Told},
+    walk::{Lane, Walk},
 };
 use crate::{
-    chain::{Source, SourceError},
-    clock::Millis,
+    chain::{AssetKey, Source, SourceError},
     ledger::{
         known::HashMap,
         reconcile::{Comparison, Drift, Figure, Outcome, compare},
     },
     model::{Asset, AssetNo, Balance, BalanceRef, BlockPoint, Cursor, WalletNo},
     store::{
-        asset, asset_opening, balance,
+        Conn, asset, asset_opening, balance,
         watch::{self, Watched},
     },
     task::joined,
 };
 
-/// Addresses looked at in one go at most: a block that comes meanwhile waits for no more than them.
-const PAGE: u64 = 100;
 /// Balances asked for in one go at most; with many assets, a page has fewer addresses.
 const QUESTIONS: u64 = 1_000;
-/// What one address costs; a budget of N addresses per minute earns N each millisecond.
-const COST: u64 = 60_000;
 
-/// How far the walk is, and what it may spend.
+/// The walk, and what is being read of it.
 #[derive(Debug)]
 pub(super) struct Sweep {
-    per_minute: u64,
-    saved: u64,
-    since: Option<Millis>,
-    after: Option<Watched>,
-    /// What is being read.
+    pub walk: Walk,
     page: Option<Page>,
     /// Whether it was told that the walk stands still.
     told: bool,
@@ -49,25 +40,12 @@ pub(super) struct Sweep {
 
 impl Sweep {
     pub(super) fn new(per_minute: u64) -> Self {
-        Self { per_minute, saved: 0, since: None, after: None, page: None, told: false }
-    }
-
-    /// How many addresses are due. What a long catch-up has saved is not made up for.
-    fn due(&mut self, now: Millis) -> u64 {
-        let since = self.since.replace(now).unwrap_or(now);
-        let elapsed = u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX);
-        let earned = elapsed.saturating_mul(self.per_minute);
-        self.saved = self.saved.saturating_add(earned).min(PAGE * COST);
-        self.saved / COST
+        Self { walk: Walk::new(per_minute), page: None, told: false }
     }
 
     /// Leaves what is being read: the store may be another one by now.
     pub(super) fn give_up(&mut self) {
         self.page = None;
-    }
-
-    fn spend(&mut self, addresses: u64) {
-        self.saved = self.saved.saturating_sub(addresses.saturating_mul(COST));
     }
 }
 
@@ -77,9 +55,19 @@ struct Page {
     /// The settled block of which they are asked.
     at: BlockPoint,
     watched: Vec<Watched>,
-    /// Whether no more come behind them.
-    end: bool,
+    /// Whether as many were found as are due: there may be more.
+    full: bool,
+    /// Where the walks stand behind it.
+    behind: Behind,
     task: AbortOnDropHandle<Result<Option<Compared>, SourceError>>,
+}
+
+/// Where a walk stands when a page is done.
+#[derive(Clone, Copy, Debug)]
+enum Behind {
+    Suspects,
+    Holders((WalletNo, AssetNo)),
+    Everybody(Option<Watched>),
 }
 
 /// What the nodes say of a page.
@@ -111,7 +99,9 @@ impl Follower {
             () = self.wake_up.notified() => return Ok(true),
             () = tokio::time::sleep(self.config.poll_interval) => return Ok(true),
         };
-        let Some(Page { at, watched, end, .. }) = self.sweep.page.take() else { return Ok(false) };
+        let Some(Page { at, watched, full, behind, .. }) = self.sweep.page.take() else {
+            return Ok(false);
+        };
         let Compared { told, drifts, sure } = match joined(read) {
             Some(Ok(Some(compared))) => compared,
             Some(Ok(None)) => {
@@ -144,64 +134,107 @@ impl Follower {
             let committed = self.committer.reconcile(cursor, &figures, accepted).await?;
             self.committed(&committed);
         }
-        self.passed(&watched, weighed.len() - differing, end);
-        Ok(!end && self.sweep.saved >= COST)
+        self.passed(&watched, weighed.len() - differing, behind);
+        Ok(full && self.sweep.walk.rich())
     }
 
     /// Begins to read the addresses that are due; `false` if none are.
     async fn next_page(&mut self, cursor: &Cursor) -> Result<bool, TurnError> {
         let assets = self.config.assets();
         let most = (QUESTIONS / u64::try_from(assets.len()).unwrap_or(QUESTIONS).max(1)).max(1);
-        let limit = self.sweep.due(self.clock.now()).min(most);
+        let limit = self.sweep.walk.due(self.clock.now()).min(most);
         if limit == 0 {
             return Ok(false);
         }
         let at = cursor.settled;
-        let after = self.sweep.after;
-        let rows = i64::try_from(limit).unwrap_or(i64::MAX);
+        let number = at.at.number;
         let mut session = self.committer.db.read().await?;
         let mut conn = session.conn();
-        let (number, after) = (at.at.number, after.as_ref());
-        let watched = watch::watched_after(&mut conn, cursor.no, after, number, rows).await?;
+        let (watched, behind) = self.choose(&mut conn, cursor, limit).await?;
         let wallets: Vec<WalletNo> = watched.iter().map(|watched| watched.wallet).collect();
         let held = balance::of_wallets(&mut conn, cursor.no, &wallets).await?;
         let assets = asset::by_keys(&mut conn, cursor.no, &assets).await?;
         let unsettled = asset_opening::above(&mut conn, cursor.no, number).await?;
         drop(session);
         let taken = u64::try_from(watched.len()).unwrap_or(limit);
-        // The end of the walk costs something too: without addresses it would be reached in every turn.
-        self.sweep.spend(taken.max(1));
+        // An empty page costs something too: without addresses the end would be reached in every turn.
+        self.sweep.walk.spend(taken.max(1));
         // Below its beginning an asset's balance is not known.
         let begun = |watched: &Watched, asset: &Asset| {
             asset.counts_for(watched.wallet)
                 && !unsettled.iter().any(|opening| opening.holds(asset.no, watched.wallet))
         };
+        // A token that a wallet never had comes with a log; only now and then it is asked for all the same.
+        let full = matches!(behind, Behind::Everybody(_)) && self.sweep.walk.is_full();
+        let asked = |watched: &Watched, asset: &Asset| {
+            full || asset.key == AssetKey::Native || held.contains_key(&(watched.wallet, asset.no))
+        };
         let balances: Vec<BalanceRef> = watched
             .iter()
             .flat_map(|watched| assets.iter().map(move |asset| (watched, asset)))
-            .filter(|(watched, asset)| begun(watched, asset))
+            .filter(|(watched, asset)| asked(watched, asset) && begun(watched, asset))
             .map(|(watched, asset)| watched.balance(asset))
             .collect();
         let source = Arc::clone(&self.source);
         let task = AbortOnDropHandle::new(tokio::spawn(async move {
             compare_all(source.as_ref(), at, &balances, &held).await
         }));
-        self.sweep.page = Some(Page { at, watched, end: taken < limit, task });
+        self.sweep.page = Some(Page { at, watched, full: taken == limit, behind, task });
         Ok(true)
     }
 
+    /// Whom the next page is about, and where the walk stands behind it.
+    async fn choose(
+        &mut self,
+        conn: &mut Conn<'_>,
+        cursor: &Cursor,
+        limit: u64,
+    ) -> Result<(Vec<Watched>, Behind), TurnError> {
+        let (no, settled) = (cursor.no, cursor.settled.at.number);
+        let rows = i64::try_from(limit).unwrap_or(i64::MAX);
+        let walk = &mut self.sweep.walk;
+        let (wallets, behind) = match walk.lane(&self.clock) {
+            Lane::Suspects => (walk.suspects(limit, self.clock.now()), Behind::Suspects),
+            Lane::Holders => {
+                let (holders, last) = balance::holders(conn, no, walk.holder, rows).await?;
+                (holders, Behind::Holders(last))
+            }
+            Lane::Everybody => (Vec::new(), Behind::Everybody(None)),
+        };
+        let mut watched: Vec<Watched> =
+            watch::watched(conn, no, &wallets, settled).await?.into_values().collect();
+        if !watched.is_empty() {
+            watched.sort_unstable_by_key(|watched| (watched.address, watched.wallet));
+            return Ok((watched, behind));
+        }
+        // Nobody of them is left: the page is for everybody.
+        if let Behind::Holders(last) = behind {
+            walk.holder = last;
+        }
+        let watched = watch::watched_after(conn, no, walk.after.as_ref(), settled, rows).await?;
+        let full = u64::try_from(watched.len()) == Ok(limit);
+        let behind = Behind::Everybody(watched.last().copied().filter(|_| full));
+        Ok((watched, behind))
+    }
+
     /// Goes on behind a page that was compared.
-    fn passed(&mut self, page: &[Watched], equal: usize, end: bool) {
+    fn passed(&mut self, page: &[Watched], equal: usize, behind: Behind) {
         let name = self.config.name.as_str();
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         self.metrics.reconciled_balances_total.with_label_values(&[name]).inc_by(count(equal));
         self.metrics.swept_addresses_total.with_label_values(&[name]).inc_by(count(page.len()));
-        if end {
-            self.gauge_swept();
+        match behind {
+            Behind::Suspects => {}
+            Behind::Holders(last) => self.sweep.walk.holder = last,
+            Behind::Everybody(Some(last)) => self.sweep.walk.after = Some(last),
+            Behind::Everybody(None) => {
+                self.sweep.walk.came_round();
+                self.gauge_swept();
+            }
         }
-        self.sweep.after = page.last().copied().filter(|_| !end);
+        self.gauge_round();
         if std::mem::take(&mut self.sweep.told) {
-            tracing::info!(chain = name, "the sweep goes on");
+            tracing::info!(chain = %self.config.name, "the sweep goes on");
         }
     }
 
@@ -240,33 +273,4 @@ async fn compare_all(
     let differing: Vec<BalanceRef> = drifts.iter().map(|drift| drift.balance).collect();
     let sure = figures::for_sure(source, at.at, &differing).await;
     Ok(Some(Compared { told, drifts, sure }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn after(seconds: i64) -> Millis {
-        Millis(1_768_469_400_000 + seconds * 1000)
-    }
-
-    #[test]
-    fn the_budget_is_earned_by_the_minute_and_saved_for_one_page_only() {
-        let mut sweep = Sweep::new(30);
-        assert_eq!(sweep.due(after(0)), 0, "nothing is due at the start");
-        assert_eq!(sweep.due(after(1)), 0);
-        assert_eq!(sweep.due(after(5)), 2);
-        sweep.spend(2);
-        assert_eq!(sweep.due(after(5)), 0);
-        assert_eq!(sweep.due(after(7)), 1, "the half address of before is not lost");
-        assert_eq!(sweep.due(after(3)), 1, "a clock that is set back earns nothing");
-        assert_eq!(sweep.due(after(100_000)), PAGE);
-    }
-
-    #[test]
-    fn a_budget_of_nothing_is_never_due() {
-        let mut sweep = Sweep::new(0);
-        assert_eq!(sweep.due(after(0)), 0);
-        assert_eq!(sweep.due(after(1_000_000)), 0);
-    }
 }

@@ -65,6 +65,41 @@ pub async fn of_wallets(
     Ok(rows.into_iter().map(balance).collect())
 }
 
+/// Wallets with money on a chain, by number: those among the `limit` balances behind `after`, and the last of these;
+/// the beginning once the end is reached.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn holders(
+    conn: &mut Conn<'_>,
+    chain: ChainNo,
+    after: (WalletNo, AssetNo),
+    limit: i64,
+) -> Result<(Vec<WalletNo>, (WalletNo, AssetNo)), StoreError> {
+    // In the order of the key, whatever chain a row belongs to: each look is at so many rows and no more.
+    let rows: Vec<RawBalance> = on!(conn, c => sqlx::query_as(
+        "SELECT wallet_no, asset_no, settled, incoming, outgoing, held, frozen, version FROM balance
+         WHERE (wallet_no, asset_no) > ($1, $2) ORDER BY wallet_no, asset_no LIMIT $3 + 0",
+    )
+    .bind(after.0.0)
+    .bind(after.1.0)
+    .bind(limit)
+    .fetch_all(c)
+    .await)?;
+    let full = i64::try_from(rows.len()) == Ok(limit);
+    let last = rows.last().filter(|_| full);
+    let last = last
+        .map_or((WalletNo(0), AssetNo(0)), |row| (WalletNo(row.wallet_no), AssetNo(row.asset_no)));
+    let holds = |row: &RawBalance| {
+        let sums = [row.settled, row.incoming, row.outgoing];
+        AssetNo(row.asset_no).chain() == chain && sums.iter().any(|sum| !sum.is_zero())
+    };
+    let mut wallets: Vec<WalletNo> =
+        rows.iter().filter(|row| holds(row)).map(|row| WalletNo(row.wallet_no)).collect();
+    wallets.dedup();
+    Ok((wallets, last))
+}
+
 static BALANCE: Table = Table::upsert(
     "balance",
     &[

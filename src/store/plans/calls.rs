@@ -286,6 +286,7 @@ async fn chains(conn: &mut Conn<'_>) {
         chain::move_cursor(conn, &cursor, &cursor, NOW),
         chain::halt(conn, CHAIN, 0, "reason", NOW),
         asset_opening::above(conn, CHAIN, 5000),
+        balance::holders(conn, CHAIN, (WALLET, ASSET), PAGE),
         asset_opening::insert(conn, CHAIN, &[opening]),
         asset_opening::delete_above(conn, CHAIN, 5000),
         asset_opening::newest_wallet(conn),
