@@ -167,4 +167,6 @@ pub struct Defaults {
     pub batch_blocks: u64,
     /// Calls in one JSON-RPC batch.
     pub max_batch: u64,
+    /// Addresses that the sweep looks at in a minute.
+    pub sweep_per_minute: u64,
 }

@@ -33,7 +33,6 @@ const UNKNOWN_LAG_SECONDS: u64 = 120;
 const DROPPED_AFTER_SECONDS: u64 = 3600;
 const MAX_DIFFERENCES: u64 = 100;
 const MAX_DIFFERENCES_PERCENT: u64 = 25;
-const SWEEP_PER_MINUTE: u64 = 60;
 
 pub(super) fn config(raw: RawConfig) -> Result<Config, ConfigError> {
     if raw.chains.len() > MAX_CHAINS {
@@ -180,7 +179,7 @@ fn chain(name: &str, raw: RawChain) -> Result<ChainConfig, ConfigError> {
         sweep_per_minute: number(
             "sweep_per_minute",
             raw.sweep_per_minute,
-            SWEEP_PER_MINUTE,
+            defaults.sweep_per_minute,
             0..=60_000,
         )?,
         differences: DifferenceLimits {

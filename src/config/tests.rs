@@ -130,7 +130,7 @@ fn a_known_chain_needs_only_endpoints() {
     assert_eq!(usdc.decimals, 18);
     assert_eq!((bnb.batch_blocks, bnb.start_block), (100, None));
     assert_eq!(bnb.dropped_after, Duration::from_hours(1));
-    assert_eq!(bnb.sweep_per_minute, 60);
+    assert_eq!(bnb.sweep_per_minute, 600);
     assert_eq!(chain("ethereum", "").verification, Verification::Full);
     assert_eq!(chain("sei", "").verification, Verification::Links);
     let node = &bnb.endpoints[0];

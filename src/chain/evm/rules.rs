@@ -107,6 +107,8 @@ impl Rules for Evm {
             batch_blocks: 100,
             // Where there is no Multicall3, so many balances settle by one request.
             max_batch: 500,
+            // A request answers hundreds of balances where Multicall3 is.
+            sweep_per_minute: 600,
         }
     }
 

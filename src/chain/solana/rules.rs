@@ -115,6 +115,7 @@ impl Rules for Solana {
             // Its blocks are a thousand times fuller than a quiet EVM chain's.
             batch_blocks: 8,
             max_batch: 100,
+            sweep_per_minute: 60,
         }
     }
 

@@ -181,3 +181,44 @@ async fn what_begins_above_the_settled_block_is_swept_from_there_on() {
         store.close().await;
     }
 }
+
+#[tokio::test]
+async fn the_sweep_looks_at_money_first_and_seldom_asks_for_tokens_that_a_wallet_never_had() {
+    for store in TestStore::all().await {
+        let mut rig = Rig::new(&store);
+        rig.follow().await.unwrap();
+        let tenant = store.tenant().await;
+        for number in 10..60 {
+            store.register(tenant, &chain_name(), who(number)).await;
+        }
+        rig.follow().await.unwrap();
+        rig.chain.mine(&[Payment { asset: token(), ..pay(1, None, who(47), 5) }]);
+        rig.chain.settle(1);
+        rig.follow().await.unwrap();
+        sweeping(&mut rig, 60);
+        after(&mut rig, 0).await;
+        rig.chain.asked();
+        let native = |n| BalanceQuery { address: who(n), asset: AssetKey::Native };
+        let held = BalanceQuery { address: who(47), asset: token() };
+        let mut first = Vec::new();
+        for seconds in 1..=3 {
+            after(&mut rig, seconds).await;
+            first.extend(rig.chain.asked().into_iter().flatten());
+        }
+        assert!(first.contains(&held), "{first:?}");
+        assert!(first.contains(&native(47)));
+        // The first round asks everybody for everything, the next three do not.
+        rig.follower.sweep.walk.came_round();
+        for seconds in 4..=80 {
+            after(&mut rig, seconds).await;
+        }
+        let asked: Vec<BalanceQuery> = rig.chain.asked().into_iter().flatten().collect();
+        let everybody = (10..60).filter(|number| asked.contains(&native(*number))).count();
+        assert!((15..50).contains(&everybody), "{everybody}");
+        let others = asked.iter().filter(|query| query.asset == token() && **query != held).count();
+        assert_eq!(others, 0);
+        let round = rig.follower.metrics.sweep_round_seconds.with_label_values(&["scripted"]).get();
+        assert_eq!(round, 200, "50 addresses, one page in four for everybody, 60 a minute");
+        store.close().await;
+    }
+}
