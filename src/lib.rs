@@ -58,6 +58,8 @@ pub mod delivery;
 pub mod dev;
 pub mod event;
 pub mod follow;
+#[cfg(test)]
+mod fuzz;
 pub mod id;
 pub mod ledger;
 pub mod logging;

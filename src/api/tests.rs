@@ -2,6 +2,7 @@
 //! `TIDEMARK_TEST_POSTGRES_URL` names a server.
 
 mod balances;
+mod fuzz;
 mod isolation;
 mod operation;
 mod ownership;

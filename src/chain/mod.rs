@@ -17,6 +17,8 @@ pub mod sign_in;
 mod signature;
 pub mod solana;
 mod source;
+#[cfg(test)]
+mod testing;
 
 pub use address::{Address, AddressError, BadValue, BlockHash, PackedAddresses, TxId};
 pub use certainty::Certainty;

@@ -1,3 +1,5 @@
+mod fuzz;
+
 use std::{io::Write as _, path::Path};
 
 use super::*;

@@ -116,7 +116,7 @@ impl Sender {
 }
 
 /// One signature per secret that can be used, separated by spaces.
-fn signatures(request: &WebhookRequest, id: &str, now: Millis) -> String {
+pub(super) fn signatures(request: &WebhookRequest, id: &str, now: Millis) -> String {
     let sign = |secret: &String| {
         Webhook::new(secret).ok()?.sign(id, now.seconds(), request.body.as_bytes()).ok()
     };

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::chain::{
     Address, BlockHash, BlockRef,
-    rpc::{Answer, Call, Endpoint, Failure},
+    rpc::{Answer, Answers, Call, Endpoint, Failure},
 };
 
 /// Blocks that one question covers at first. Providers allow from a few to this many, and say so only when
@@ -126,7 +126,18 @@ async fn ask(
     for some in addresses.chunks(ADDRESSES) {
         calls.extend(questions(contracts, some, lo, hi)?);
     }
-    let mut answers = endpoint.batch(&calls).await?.into_iter();
+    found.append(&mut places(endpoint.batch(&calls).await?, contracts, lo, hi)?);
+    Ok(())
+}
+
+/// The blocks of the logs in the answers, the first of which is the header of block `hi`.
+pub(super) fn places(
+    answers: Answers,
+    contracts: &[EvmAddress],
+    lo: u64,
+    hi: u64,
+) -> Result<BTreeMap<u64, B256>, Failure> {
+    let mut answers = answers.into_iter();
     let top = answers.next().unwrap_or_else(|| Err(Failure::Invalid("no answer".to_owned())))?;
     let top = header(&top, hi)?;
     let mut places = BTreeMap::from([(hi, top)]);
@@ -144,8 +155,7 @@ async fn ask(
             some.insert(number, block_hash);
         }
     }
-    found.append(&mut some);
-    Ok(())
+    Ok(some)
 }
 
 /// Two questions: transfers from the addresses, and transfers to them.

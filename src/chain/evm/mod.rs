@@ -38,6 +38,8 @@ mod ws;
 mod tests;
 
 pub use rules::Evm;
+#[cfg(test)]
+pub(super) use source::DIALECT;
 pub use source::EvmSource;
 
 /// CAIP-2 of an EIP-155 chain id.

@@ -29,6 +29,8 @@ pub(super) const MULTICALL3: EvmAddress = address!("cA11bde05977b3631167028862bE
 pub(super) const CODE: B256 =
     b256!("d5c15df687b16f2ff992fc8d767b4216323184a2bbc6ee2f9c398c318e770891");
 
+/// Bytes of a word of the ABI.
+const WORD: usize = 32;
 /// Fewer balances are asked for one by one, in one batch.
 const WORTH_IT: usize = 8;
 /// Balances by one call at most. A token's `balanceOf` costs from 3,000 to 60,000 gas, and nodes allow a call
@@ -241,18 +243,35 @@ fn aggregate<'a>(
     Ok(Call::new("eth_call", format!(r#"[{{"to":"{MULTICALL3:?}","data":"{data}"}},{block}]"#)))
 }
 
-/// What one call returned of so many balances.
-fn figures(answer: &Answer, count: usize) -> Result<Vec<Figure>, Failure> {
+/// What one call returned of so many balances. Results that share their bytes are read where they stand: they
+/// would take the square of the answer's length if each had its own.
+pub(super) fn figures(answer: &Answer, count: usize) -> Result<Vec<Figure>, Failure> {
     let wrong = || Failure::Invalid("Multicall3 returned something else".to_owned());
     let data = answer.parse::<Hex<'_>>()?.to_vec().ok_or_else(wrong)?;
-    let results = Multicall3::aggregate3Call::abi_decode_returns(&data).map_err(|_| wrong())?;
-    if results.len() != count {
+    let results = place(&data, 0).and_then(|at| data.get(at..)).ok_or_else(wrong)?;
+    if place(results, 0) != Some(count) {
         return Err(wrong());
     }
-    let figure = |result: Multicall3::Result| match <[u8; 32]>::try_from(&result.returnData[..]) {
-        _ if !result.success => Figure::Unknown,
+    let heads = &results[WORD..];
+    (0..count).map(|n| figure(heads, n * WORD).ok_or_else(wrong)).collect()
+}
+
+/// The result whose place stands at `at`: whether the call succeeded, and what it returned.
+fn figure(results: &[u8], at: usize) -> Option<Figure> {
+    let result = results.get(place(results, at)?..)?;
+    let success = place(result, 0)? != 0;
+    let returned = result.get(place(result, WORD)?..)?;
+    let length = place(returned, 0)?;
+    let returned = returned.get(WORD..WORD.checked_add(length)?)?;
+    Some(match <[u8; WORD]>::try_from(returned) {
+        _ if !success => Figure::Unknown,
         Ok(word) => Figure::Is(U256::from_be_bytes(word)),
         Err(_) => Figure::None,
-    };
-    Ok(results.into_iter().map(figure).collect())
+    })
+}
+
+/// The word that begins there, as a place or a length.
+fn place(data: &[u8], at: usize) -> Option<usize> {
+    let word = data.get(at..at.checked_add(WORD)?)?;
+    U256::from_be_slice(word).try_into().ok()
 }

@@ -29,7 +29,7 @@ use crate::{
     metrics::Metrics,
 };
 
-static DIALECT: Dialect = Dialect {
+pub(in crate::chain) static DIALECT: Dialect = Dialect {
     identity: "eth_chainId",
     caip2: |answer| Ok(super::caip2(answer.parse::<Quantity>()?.0)),
     classify: errors::classify,

@@ -9,14 +9,14 @@ use super::{
     decode::address,
     json::{Hex, Quantity, Receipt, Transaction},
     multicall::{Figure, Multicall, Told},
-    safe,
+    safe, verify,
 };
 use crate::{
     amount::Amount,
     chain::{
         Address, AssetKey, BalanceQuery, BlockHash, BlockRef, ChainBalance, ChainName,
         SafeRejection, SafeState, TxId, TxLookup,
-        rpc::{Answer, Call, Endpoint, Failure},
+        rpc::{Answer, Answers, Call, Endpoint, Failure},
     },
 };
 
@@ -134,7 +134,7 @@ async fn one_by_one(
 
 /// What `balanceOf` returned. A contract that is not deployed yet returns nothing and holds nothing; one that
 /// reverts, or returns anything but one word, says no number: `None`.
-fn token_balance(answer: Result<Answer, Failure>) -> Result<Option<U256>, Failure> {
+pub(super) fn token_balance(answer: Result<Answer, Failure>) -> Result<Option<U256>, Failure> {
     match answer {
         Ok(answer) => Ok(answer.parse::<Hex<'_>>()?.to_array().map(U256::from_be_bytes::<32>)),
         Err(Failure::Reverted) => Ok(None),
@@ -177,7 +177,14 @@ pub(super) async fn transaction(endpoint: &Endpoint, tx: TxId) -> Result<TxLooku
         Call::new("eth_getTransactionByHash", params.clone()),
         Call::new("eth_getTransactionReceipt", params),
     ];
-    let Ok([found, receipt]) = <[_; 2]>::try_from(endpoint.batch(&calls).await?) else {
+    mined(tx, endpoint.batch(&calls).await?)
+}
+
+/// What the answers about a transaction, its own and its receipt's, say together.
+pub(super) fn mined(tx: TxId, answers: Answers) -> Result<TxLookup, Failure> {
+    let hash = B256::try_from(tx.as_slice())
+        .map_err(|_| Failure::Refused("a transaction of another family".to_owned()))?;
+    let Ok([found, receipt]) = <[_; 2]>::try_from(answers) else {
         return Err(Failure::Invalid("an answer is missing".to_owned()));
     };
     let found: Option<Transaction> = found?.parse()?;
@@ -189,11 +196,11 @@ pub(super) async fn transaction(endpoint: &Endpoint, tx: TxId) -> Result<TxLooku
     }
     let receipt = match receipt {
         Ok(receipt) => receipt,
-        Err(Failure::NotThere(_)) => return Ok(lookup(&found, None)),
+        Err(Failure::NotThere(_)) => return lookup(&found, None),
         Err(failure) => return Err(failure),
     };
     let Some(mined) = receipt.parse::<Option<Receipt<'_>>>()? else {
-        return Ok(lookup(&found, None));
+        return lookup(&found, None);
     };
     if mined.transaction_hash != hash {
         return Err(wrong("the receipt of another transaction was returned"));
@@ -201,24 +208,20 @@ pub(super) async fn transaction(endpoint: &Endpoint, tx: TxId) -> Result<TxLooku
     let success = mined.success().ok_or_else(|| {
         Failure::Invalid("a receipt does not say whether it succeeded".to_owned())
     })?;
-    let at = BlockRef {
-        number: receipt.parse::<Place>()?.block_number.0,
-        hash: BlockHash(mined.block_hash.0),
-    };
+    let Place { block_number: Quantity(number) } = receipt.parse()?;
+    verify::height(number)?;
+    let at = BlockRef { number, hash: BlockHash(mined.block_hash.0) };
     let mut safes = Vec::new();
     if success {
         safe::candidates(tx, &mined, &mut safes);
     }
-    Ok(lookup(&found, Some((at, success, safes))))
+    lookup(&found, Some((at, success, safes)))
 }
 
 fn lookup(
     tx: &Transaction,
     mined: Option<(BlockRef, bool, Vec<crate::chain::SafeCandidate>)>,
-) -> TxLookup {
-    TxLookup {
-        sender: address(tx.from.unwrap_or_default()),
-        nonce: tx.nonce.map(|nonce| nonce.0),
-        mined,
-    }
+) -> Result<TxLookup, Failure> {
+    let sender = address(tx.from.unwrap_or_default());
+    Ok(TxLookup { sender, nonce: verify::nonce(tx)?, mined })
 }

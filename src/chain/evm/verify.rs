@@ -5,7 +5,7 @@
 //! with which logs, the block has. Where a chain hashes its headers or receipts in a way of its own, the
 //! logs' bloom still shows a log that is missing.
 
-use std::ops::Deref;
+use std::{collections::HashSet, ops::Deref};
 
 use alloy::{
     consensus::{EMPTY_ROOT_HASH, Header},
@@ -15,16 +15,18 @@ use alloy::{
 };
 use alloy_trie::root::{ordered_trie_root, ordered_trie_root_encoded};
 
-use super::json::{Block, Log, Receipt, Transaction};
+use super::json::{Block, Log, Quantity, Receipt, Transaction};
 use crate::{
     chain::{BlockRef, ChainName, rpc::Failure},
     config::Verification,
     metrics::Metrics,
 };
 
-/// The last EIP-2718 type whose receipt is encoded in the common way (EIP-7702). Rollups and sidechains have
-/// types of their own above it, with receipts of their own.
+/// The last EIP-2718 type of Ethereum (EIP-7702). Rollups and sidechains have types of their own above it, some
+/// with receipts of their own: such a chain is configured as `bloom`.
 const LAST_COMMON_TYPE: u64 = 4;
+/// EIP-2681 ends nonces at 2^64 − 1, and the store here: no account comes near either.
+const MAX_NONCE: u64 = u64::MAX >> 1;
 
 /// Checks what one chain's endpoints return, and counts what does not fit.
 #[derive(Clone)]
@@ -104,9 +106,9 @@ impl Checker {
             Verification::Full => {
                 header_hash(block)?;
                 bodies(block)?;
-                let common = receipts.iter().all(|receipt| receipt.kind() <= LAST_COMMON_TYPE)
-                    && block.transactions.iter().all(|tx| tx.kind() <= LAST_COMMON_TYPE);
-                if common { receipts_root(block, receipts) } else { logs_bloom(block, receipts) }
+                // Whatever types the node names: else a name would spare it the root.
+                receipts_root(block, receipts)?;
+                types(block, receipts)
             }
         }
     }
@@ -132,14 +134,24 @@ fn without_state_sync<'a>(
 }
 
 /// The height is one that a chain can have, and the store.
-fn height(number: u64) -> Result<(), Failure> {
+pub(super) fn height(number: u64) -> Result<(), Failure> {
     if number <= BlockRef::MAX_HEIGHT {
         return Ok(());
     }
     Err(Failure::untrusted("height", format!("{number} is no height of a block")))
 }
 
-/// Every transaction has its receipt, in order, and every receipt names this block.
+/// The nonce of a transaction is one that an account can have, and the store.
+pub(super) fn nonce(tx: &Transaction) -> Result<Option<u64>, Failure> {
+    match tx.nonce {
+        Some(Quantity(nonce)) if nonce > MAX_NONCE => {
+            Err(Failure::untrusted("nonce", format!("{nonce} is no nonce of a transaction")))
+        }
+        nonce => Ok(nonce.map(|nonce| nonce.0)),
+    }
+}
+
+/// Every transaction stands once and has its receipt, in order, and every receipt names this block.
 fn links(block: &FullBlock, receipts: &[Receipt<'_>]) -> Result<(), Failure> {
     let wrong = |detail: String| Err(Failure::untrusted("receipt_links", detail));
     let number = block.number.0;
@@ -151,6 +163,7 @@ fn links(block: &FullBlock, receipts: &[Receipt<'_>]) -> Result<(), Failure> {
         ));
     }
     let mut last_log = None;
+    let mut seen = HashSet::with_capacity(receipts.len());
     for (index, (tx, receipt)) in block.transactions.iter().zip(receipts).enumerate() {
         if receipt.transaction_hash != tx.hash
             || receipt.block_hash != block.hash
@@ -161,6 +174,10 @@ fn links(block: &FullBlock, receipts: &[Receipt<'_>]) -> Result<(), Failure> {
                 "receipt {index} is not of transaction {index} of block {number}"
             ));
         }
+        if !seen.insert(tx.hash) {
+            return wrong(format!("transaction {index} of block {number} stands there twice"));
+        }
+        nonce(tx)?;
         for log in &receipt.logs {
             // The place of a log in its receipt names a movement for ever: it must not be a matter of
             // how a node sorts.
@@ -171,6 +188,11 @@ fn links(block: &FullBlock, receipts: &[Receipt<'_>]) -> Result<(), Failure> {
                 last_log = Some(at.0);
             }
         }
+    }
+    let mut seen = HashSet::new();
+    let mut withdrawals = block.withdrawals.iter().flatten();
+    if withdrawals.any(|withdrawal| !seen.insert(withdrawal.index.0)) {
+        return wrong(format!("a withdrawal of block {number} stands there twice"));
     }
     Ok(())
 }
@@ -254,6 +276,16 @@ fn bodies(block: &FullBlock) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A type says what a transaction's value means. That of the receipt is under the receipts' root.
+fn types(block: &FullBlock, receipts: &[Receipt<'_>]) -> Result<(), Failure> {
+    let mut pairs = block.transactions.iter().zip(receipts);
+    if pairs.all(|(tx, receipt)| tx.kind() == receipt.kind()) {
+        return Ok(());
+    }
+    let detail = format!("a transaction of block {} has two types", block.number.0);
+    Err(Failure::untrusted("transaction_type", detail))
+}
+
 fn receipts_root(block: &FullBlock, receipts: &[Receipt<'_>]) -> Result<(), Failure> {
     let number = block.number.0;
     let encoded = receipts
@@ -271,15 +303,20 @@ fn receipts_root(block: &FullBlock, receipts: &[Receipt<'_>]) -> Result<(), Fail
     Err(Failure::untrusted(
         "receipts_root",
         format!(
-            "the receipts of block {number} hash to {found}, its header says {}",
-            block.receipts_root
+            "the receipts of block {number} hash to {found}, its header says {}{}",
+            block.receipts_root,
+            if receipts.iter().all(|receipt| receipt.kind() <= LAST_COMMON_TYPE) {
+                ""
+            } else {
+                "; a chain with types of its own needs verification = \"bloom\""
+            },
         ),
     ))
 }
 
 /// A receipt as it is hashed (EIP-2718, EIP-658): the type, then the status, the gas used so far, the bloom
 /// and the logs. A receipt from before Byzantium has a state root for its status and does not pass.
-fn encode(receipt: &Receipt<'_>) -> Option<Vec<u8>> {
+pub(super) fn encode(receipt: &Receipt<'_>) -> Option<Vec<u8>> {
     let status = receipt.success()?;
     let gas = receipt.cumulative_gas_used.0;
     // Covered by the root, so that the node's word is enough.

@@ -95,15 +95,10 @@ impl Session for Subscription {
             };
             waits_for_pong = false;
             let Some(text) = message? else { continue };
-            let reply: Reply = serde_json::from_str(&text)
-                .map_err(|error| Lost(format!("an unexpected message: {error}")))?;
-            if let Some(Params { result: head }) = reply.params {
+            if let Some(announced) = announced(&text)? {
                 pings = 0;
                 *heard = true;
-                heads.send_replace(Some(Announced {
-                    number: head.number.0,
-                    hash: Some(BlockHash(head.hash.0)),
-                }));
+                heads.send_replace(Some(announced));
             }
         }
     }
@@ -137,14 +132,26 @@ impl Subscription {
     }
 }
 
+fn reply(text: &str) -> Result<Reply, Lost> {
+    serde_json::from_str(text).map_err(|error| Lost(format!("an unexpected message: {error}")))
+}
+
+/// The block that a message announces, if it does.
+pub(super) fn announced(text: &str) -> Result<Option<Announced>, Lost> {
+    let head = reply(text)?.params.map(|Params { result }| result);
+    Ok(head.map(|Head { number: Quantity(number), hash }| Announced {
+        number,
+        hash: Some(BlockHash(hash.0)),
+    }))
+}
+
 /// Sends a call and waits for its result; whatever else comes before it is not needed.
 async fn ask(socket: &mut Socket, id: u64, call: &str) -> Result<serde_json::Value, Lost> {
     send(socket, Message::Text(call.into())).await?;
     let answer = async {
         loop {
             let Some(text) = next(socket).await? else { continue };
-            let reply: Reply = serde_json::from_str(&text)
-                .map_err(|error| Lost(format!("an unexpected message: {error}")))?;
+            let reply = reply(&text)?;
             if reply.id == Some(id) {
                 return reply.result.ok_or_else(|| Lost("the node refused".to_owned()));
             }

@@ -11,6 +11,8 @@
 
 mod decoder;
 mod endpoint;
+#[cfg(test)]
+mod fuzz;
 mod pool;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -143,7 +145,7 @@ impl Answer {
     /// `null` is `None` for an `Option`.
     pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Failure> {
         serde_json::from_slice(&self.0)
-            .map_err(|error| Failure::Invalid(format!("unexpected result: {error}")))
+            .map_err(|error| Failure::Invalid(format!("unexpected result: {}", told(&error))))
     }
 }
 
@@ -175,7 +177,8 @@ struct ErrorObject {
 
 /// Takes an answer apart: one result per call, matched by id. An error for the request as a whole is `Err`.
 pub(super) fn split(dialect: &Dialect, body: &Bytes, calls: usize) -> Result<Answers, Failure> {
-    let invalid = |error: serde_json::Error| Failure::Invalid(format!("not JSON-RPC: {error}"));
+    let invalid =
+        |error: serde_json::Error| Failure::Invalid(format!("not JSON-RPC: {}", told(&error)));
     let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
     let envelopes: Vec<Envelope<'_>> = if first == Some(&b'[') {
         serde_json::from_slice(body).map_err(invalid)?
@@ -231,6 +234,11 @@ const LIMITED: &[&str] = &[
 pub(super) fn says_limited(message: &str) -> bool {
     let text = message.to_ascii_lowercase();
     LIMITED.iter().any(|sign| text.contains(sign))
+}
+
+/// What serde says of a text of a node. It may quote the text.
+fn told(error: &serde_json::Error) -> String {
+    without_urls(&error.to_string())
 }
 
 /// A node's text made fit for our logs: short, and without anything that could hold a key.

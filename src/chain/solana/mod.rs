@@ -38,6 +38,8 @@ mod ws;
 pub(crate) mod tests;
 
 pub use rules::Solana;
+#[cfg(test)]
+pub(super) use source::DIALECT;
 pub use source::SolanaSource;
 
 /// The Token program.

@@ -30,7 +30,7 @@ use crate::{
     metrics::Metrics,
 };
 
-static DIALECT: Dialect = Dialect {
+pub(in crate::chain) static DIALECT: Dialect = Dialect {
     identity: "getGenesisHash",
     caip2: |answer| Ok(super::caip2(answer.parse::<&str>()?)),
     classify: errors::classify,

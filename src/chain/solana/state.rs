@@ -270,7 +270,7 @@ fn other_branch(at: BlockRef) -> Failure {
     Failure::NotThere(format!("the node's chain does not contain the block of slot {}", at.number))
 }
 
-fn add_token_account(
+pub(super) fn add_token_account(
     held: &mut HashMap<(Address, AssetKey), (ChainBalance, u64)>,
     owner: &Address,
     account: &TokenAccount,

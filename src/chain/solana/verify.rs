@@ -6,7 +6,10 @@
 //! cannot see, an account's first or last transaction of a block left out, is found when the ledger is
 //! compared with the chain's state.
 
-use std::{collections::HashMap, ops::Deref};
+use std::{
+    collections::{HashMap, HashSet},
+    ops::Deref,
+};
 
 use super::{
     TOKEN, TOKEN_2022,
@@ -67,6 +70,9 @@ pub(super) fn header(slot: u64, head: Head<'_>) -> Result<Verified<SlotHead<'_>>
     Ok(Verified(SlotHead { slot, head }))
 }
 
+/// Accounts that a transaction names at most: each by a byte.
+const MAX_ACCOUNTS: usize = 256;
+
 /// Whether the transactions of a slot's block are whole and, with `full`, continue each other.
 pub(super) fn block<'a>(
     slot: u64,
@@ -81,6 +87,10 @@ pub(super) fn block<'a>(
         for stated in &transactions {
             continuity.follow(stated)?;
         }
+    }
+    let mut seen = HashSet::with_capacity(transactions.len());
+    if !transactions.iter().all(|stated| seen.insert(stated.tx.transaction.signatures[0])) {
+        return Err(Failure::untrusted("transaction_twice", "a transaction stands there twice"));
     }
     Ok(Verified(SlotBlock { header, transactions, rewards: &block.rewards }))
 }
@@ -112,7 +122,10 @@ fn shape(tx: &Transaction<'_>, meta: &Meta<'_>) -> Result<(), Failure> {
     }
     let tokens = [&meta.pre_token_balances, &meta.post_token_balances];
     let mut indexes = tokens.into_iter().flatten().flatten().map(|balance| balance.account_index);
-    if meta.pre_balances.len() != keys
+    let too_many = tokens.into_iter().flatten().any(|balances| balances.len() > keys);
+    if keys > MAX_ACCOUNTS
+        || too_many
+        || meta.pre_balances.len() != keys
         || meta.post_balances.len() != keys
         || indexes.any(|index| index >= keys)
     {

@@ -158,6 +158,7 @@ pub const ONLY: &[Only] = &[
         modules: &[
             ("chain::sign_in", "takes the generator it is given"),
             ("dev", "names and ports of a demo"),
+            ("fuzz", "of tests: takes its generator from a seed"),
             ("random", "hands randomness in"),
         ],
     },
@@ -168,6 +169,7 @@ pub const ONLY: &[Only] = &[
             ("config", "TIDEMARK__… variables"),
             ("daemon", "the second signal ends the process"),
             ("dev", "starts nodes"),
+            ("fuzz", "of tests: for how long, and from which seed"),
             ("logging", "NO_COLOR"),
             ("main", "the exit code"),
             ("seeds", "of tests: which seeds the simulations run"),

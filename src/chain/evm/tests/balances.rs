@@ -18,8 +18,9 @@ use crate::{
         SourceError,
         evm::{
             EvmSource,
-            multicall::{CODE, Erc20, MULTICALL3, Multicall3},
+            multicall::{CODE, Erc20, Figure, MULTICALL3, Multicall3, figures},
         },
+        rpc::testing::answer_of,
     },
     metrics::Metrics,
 };
@@ -265,4 +266,16 @@ async fn a_state_that_is_gone_is_not_there_whoever_is_asked() {
     let error = source.expect("a source").balances_at(block(), &queries(20)).await;
     let error = error.expect_err("no state");
     assert!(matches!(error, SourceError::NotThere(_)), "{error}");
+}
+
+#[test]
+fn results_that_share_their_bytes_cost_no_more_than_they_are_long() {
+    let word = |number: usize| format!("{number:064x}");
+    let (count, length) = (20_000, 500_000);
+    let result = [word(1), word(64), word(length), "ab".repeat(length)].concat();
+    let places = word(32 * count).repeat(count);
+    let answer = format!(r#""0x{}{}{places}{result}""#, word(32), word(count));
+    // Ten gigabytes if each had bytes of its own.
+    let read = figures(&answer_of(answer.as_bytes()), count).expect("figures");
+    assert!(read.len() == count && read.iter().all(|figure| *figure == Figure::None));
 }

@@ -325,3 +325,23 @@ async fn a_transaction_is_looked_up_with_its_block() {
     assert_eq!(found.mined, Some((mixed(), false, Vec::new())));
     assert_eq!(source.transaction(TxId::from([9; 32])).await.expect("an answer"), None);
 }
+
+#[tokio::test]
+async fn a_transaction_at_a_height_or_with_a_nonce_that_nobody_has_is_not_believed() {
+    let text = mixed_block()["transactions"][3]["hash"].as_str().expect("a hash").to_owned();
+    let tx = Family::Evm.parse_tx(&text).expect("a transaction id");
+    for (method, field) in
+        [("eth_getTransactionReceipt", "blockNumber"), ("eth_getTransactionByHash", "nonce")]
+    {
+        let node = Node::start(move |asked, params| match honest(asked, params) {
+            Reply::Result(mut answer) if asked == method => {
+                answer[field] = json!("0x8000000000000000");
+                Reply::Result(answer)
+            }
+            reply => reply,
+        })
+        .await;
+        let error = only(&node).transaction(tx).await.expect_err("no such figure");
+        assert!(matches!(error, SourceError::Untrusted(_)), "{error}");
+    }
+}

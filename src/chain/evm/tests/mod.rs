@@ -6,6 +6,7 @@
 mod balances;
 mod decoding;
 mod endpoints;
+mod fuzz;
 mod logs;
 mod node;
 mod panics;

@@ -109,11 +109,41 @@ fn receipts_of_another_block_or_order_are_noticed() {
 }
 
 #[test]
-fn a_type_with_a_receipt_of_its_own_is_checked_by_its_bloom() {
+fn a_type_that_a_node_makes_up_spares_it_no_check() {
     let (mut block, mut receipts) = (mixed_block(), mixed_receipts());
     block["transactions"][0]["type"] = json!("0x7e");
+    let two_types = Some("transaction_type");
+    assert_eq!(fails(Verification::Full, &block, &receipts), two_types, "it would mint money");
     receipts[0]["type"] = json!("0x7e");
-    assert_eq!(fails(Verification::Full, &block, &receipts), None);
+    assert_eq!(fails(Verification::Full, &block, &receipts), Some("receipts_root"));
+    assert_eq!(fails(Verification::Bloom, &block, &receipts), None, "for chains that have such");
     receipts[1]["logs"] = json!([]);
-    assert_eq!(fails(Verification::Full, &block, &receipts), Some("logs_bloom"));
+    assert_eq!(fails(Verification::Bloom, &block, &receipts), Some("logs_bloom"));
+}
+
+#[test]
+fn what_stands_twice_in_a_block_is_noticed_before_it_is_booked_at_one_place() {
+    for verification in [Verification::Bloom, Verification::Links] {
+        let (mut block, mut receipts) = (mixed_block(), mixed_receipts());
+        let transactions = block["transactions"].as_array_mut().expect("a list");
+        transactions.push(transactions[0].clone());
+        let mut receipt = receipts[0].clone();
+        receipt["transactionIndex"] = json!("0x5");
+        receipts.as_array_mut().expect("a list").push(receipt);
+        assert_eq!(fails(verification, &block, &receipts), Some("receipt_links"));
+        let mut block = empty_block();
+        let one = json!({"index": "0x7", "validatorIndex": "0x1", "amount": "0x1",
+            "address": "0x1111111111111111111111111111111111111111"});
+        block["withdrawals"] = json!([one, one]);
+        assert_eq!(fails(verification, &block, &json!([])), Some("receipt_links"));
+    }
+}
+
+#[test]
+fn a_nonce_that_no_account_has_is_noticed_before_it_reaches_the_store() {
+    for verification in ALL {
+        let mut block = mixed_block();
+        block["transactions"][0]["nonce"] = json!("0x8000000000000000");
+        assert_eq!(fails(verification, &block, &mixed_receipts()), Some("nonce"));
+    }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod cluster;
 mod endpoints;
+mod fuzz;
 mod history;
 mod movements;
 mod state;

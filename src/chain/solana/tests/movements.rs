@@ -8,7 +8,7 @@ use super::cluster::{Cluster, FEE, Key, Op, RENT, Slot, Tx, key, text};
 use crate::{
     amount::Amount,
     chain::{
-        Address, AssetKey, Block, Kind, Movement, Ordinal,
+        Address, AssetKey, Block, BlockRef, Kind, Movement, Ordinal,
         rpc::Failure,
         solana::{TOKEN, TOKEN_2022, WRAPPED_SOL, decode, json, verify},
     },
@@ -406,6 +406,42 @@ fn a_transaction_left_out_between_others_of_its_accounts_or_altered_is_noticed()
     assert_eq!(lost, "transaction_meta");
     let own_parent = refusal(|block| block["parentSlot"] = 99.into());
     assert_eq!(own_parent, "parent_slot");
+}
+
+#[test]
+fn what_stands_twice_in_a_block_and_what_is_too_long_for_a_transaction_is_noticed() {
+    // Nobody pays for it, so that no balance of it contradicts another.
+    let twice = refusal(|block| {
+        let mut tx = block["transactions"][0].clone();
+        tx["meta"]["fee"] = 0.into();
+        tx["meta"]["preBalances"] = tx["meta"]["postBalances"].clone();
+        let more = block["transactions"].as_array_mut().expect("transactions");
+        more.insert(1, tx);
+    });
+    assert_eq!(twice, "transaction_twice");
+    let long = refusal(|block| {
+        let tx = &mut block["transactions"][0];
+        let keys = tx["transaction"]["accountKeys"].as_array_mut().expect("keys");
+        keys.resize(257, keys[0].clone());
+        for list in ["preBalances", "postBalances"] {
+            tx["meta"][list] = vec![7; 257].into();
+        }
+    });
+    assert_eq!(long, "balance_lists");
+}
+
+#[test]
+fn a_slot_that_no_chain_has_is_noticed_before_it_reaches_the_store() {
+    let shown = cluster().head().block.to_string();
+    let block: json::Block<'_> = serde_json::from_str(&shown).expect("a block");
+    let check = |slot| match verify::block(slot, &block, Verification::Links) {
+        Ok(_) => None,
+        Err(Failure::Untrusted { check, .. }) => Some(check),
+        Err(other) => panic!("{other:?}"),
+    };
+    assert_eq!(check(BlockRef::MAX_HEIGHT), None);
+    assert_eq!(check(BlockRef::MAX_HEIGHT + 1), Some("height"));
+    assert_eq!(check(u64::MAX), Some("height"));
 }
 
 #[test]

@@ -1,0 +1,272 @@
+//! The decoders of what an EVM node says, on whatever it says.
+
+use std::{collections::BTreeSet, sync::LazyLock};
+
+use alloy::{
+    consensus::ReceiptEnvelope,
+    eips::Decodable2718 as _,
+    primitives::{Address as EvmAddress, B256, U256},
+};
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::value::RawValue;
+
+use super::{checker, empty_block, mixed_block, mixed_receipts};
+use crate::{
+    chain::{
+        Address, Block, Header, Ordinal, Rules as _, TxId,
+        evm::{
+            Evm, decode, fetch,
+            json::{self, Hex, Quantity, Receipt},
+            logs, multicall, safe, state,
+            verify::{self, FullBlock},
+            ws,
+        },
+        rpc::{Answer, Answers, Failure, testing::answer_of},
+        testing::{assert_storable, outcome},
+    },
+    config::Verification,
+    fuzz::{about, run},
+};
+
+const ALL: [Verification; 3] = [Verification::Full, Verification::Bloom, Verification::Links];
+
+/// The recorded block as it is decoded.
+static MIXED: LazyLock<Block> = LazyLock::new(|| {
+    super::read(&checker(Verification::Full), &mixed_block(), &mixed_receipts()).expect("a block")
+});
+
+fn header_of(text: &[u8]) -> Result<Header, Failure> {
+    let block: json::Block<IgnoredAny> = answer_of(text).parse()?;
+    Ok(decode::header(&checker(Verification::Full).header(block)?))
+}
+
+#[test]
+fn a_header_is_what_its_hash_says_or_nothing() {
+    let known = [mixed_block(), empty_block()].map(|block| block.to_string().into_bytes());
+    let honest = known.each_ref().map(|text| header_of(text).expect("a header"));
+    run("evm_block", known.to_vec(), |input| {
+        let header = header_of(input);
+        if let Ok(header) = &header {
+            assert_storable(&Block::empty(*header));
+            for known in honest.iter().filter(|known| known.at.hash == header.at.hash) {
+                assert_eq!(header, known, "another header under the same hash");
+            }
+        }
+        outcome(&header)
+    });
+}
+
+/// A block and its receipts.
+#[derive(Deserialize)]
+struct Document<'a> {
+    #[serde(borrow)]
+    block: &'a RawValue,
+    #[serde(borrow)]
+    receipts: &'a RawValue,
+}
+
+/// What receipts prove: the transfers of tokens, and which transactions succeeded. The values of transactions
+/// and what they paid for gas are not under the receipts' root.
+fn proven(block: &Block) -> (Vec<&crate::chain::Movement>, Vec<bool>) {
+    let logs = block.movements.iter().filter(|m| matches!(m.ordinal, Ordinal::Log(_)));
+    (logs.collect(), block.transactions.iter().map(|fact| fact.success).collect())
+}
+
+#[test]
+fn a_block_and_its_receipts_are_decoded_as_they_are_or_not_at_all() {
+    run("evm_receipts", Vec::new(), |input| {
+        let Ok(Document { block, receipts }) = serde_json::from_slice(input) else {
+            return "no document".to_owned();
+        };
+        let (block, receipts) =
+            (answer_of(block.get().as_bytes()), answer_of(receipts.get().as_bytes()));
+        let block = block.parse::<FullBlock>();
+        let receipts = receipts.parse::<Vec<Receipt<'_>>>();
+        let (Ok(block), Ok(receipts)) = (&block, &receipts) else {
+            return format!("{} {}", outcome(&block), outcome(&receipts));
+        };
+        ALL.map(|verification| {
+            let read = fetch::checked(&checker(verification), block, receipts);
+            if let Ok(read) = &read {
+                assert_storable(read);
+                let logs: usize = receipts.iter().map(|receipt| receipt.logs.len()).sum();
+                let withdrawals = block.withdrawals.as_ref().map_or(0, Vec::len);
+                let most = 2 * block.transactions.len() + logs + withdrawals;
+                assert!(read.movements.len() <= most && read.safes.len() <= logs);
+                let owners: usize = read.safes.iter().map(|safe| safe.owners.len()).sum();
+                assert!(owners * 64 <= input.len(), "more owners than were written");
+                if verification == Verification::Full && read.header.at == MIXED.header.at {
+                    assert_eq!(proven(read), proven(&MIXED), "other receipts under the same root");
+                }
+            }
+            format!("{} {}", outcome(&read), read.map_or("", |read| about(read.safes.len())))
+        })
+        .join(" ")
+    });
+}
+
+#[test]
+fn a_receipt_is_hashed_as_the_consensus_encodes_it() {
+    run("evm_receipt", Vec::new(), |input| {
+        let answer = answer_of(input);
+        let receipt = answer.parse::<Receipt<'_>>();
+        let Ok(receipt) = &receipt else { return outcome(&receipt) };
+        let Some(bytes) = verify::encode(receipt) else { return "no encoding".to_owned() };
+        if receipt.kind() > 4 {
+            return "a type of its own".to_owned();
+        }
+        let mut rest = &bytes[..];
+        let read = ReceiptEnvelope::decode_2718(&mut rest).expect("the encoding of a receipt");
+        assert!(rest.is_empty(), "something follows");
+        assert_eq!(Some(read.status()), receipt.success());
+        assert_eq!(read.cumulative_gas_used(), receipt.cumulative_gas_used.0);
+        assert_eq!(read.logs().len(), receipt.logs.len());
+        for (read, log) in read.logs().iter().zip(&receipt.logs) {
+            assert_eq!((read.address, read.topics()), (log.address, &log.topics[..]));
+            assert_eq!(Some(read.data.data.to_vec()), log.data.to_vec());
+        }
+        format!("encoded {}", about(receipt.logs.len()))
+    });
+}
+
+/// Answers to a batch, as their results stand in a list; an object is an error.
+fn answers(input: &[u8]) -> Option<Answers> {
+    let results: Vec<&RawValue> = serde_json::from_slice(input).ok()?;
+    let answer = |raw: &RawValue| match raw.get() {
+        r#"{"error":"reverted"}"# => Err(Failure::Reverted),
+        text => Ok(answer_of(text.as_bytes())),
+    };
+    Some(results.into_iter().map(answer).collect())
+}
+
+#[test]
+fn logs_lead_to_the_blocks_that_were_asked_for_and_nowhere_else() {
+    let contract = EvmAddress::repeat_byte(0x11);
+    let (lo, hi) = (1, 9);
+    run("evm_logs", Vec::new(), |input| {
+        let Some(answers) = answers(input) else { return "no list".to_owned() };
+        let found = logs::places(answers, &[contract], lo, hi);
+        if let Ok(found) = &found {
+            assert!(found.keys().all(|number| (lo..=hi).contains(number)), "{found:?}");
+        }
+        let count = found.as_ref().map_or(0, std::collections::BTreeMap::len);
+        format!("{} {}", outcome(&found), about(count))
+    });
+}
+
+/// Whether an answer is bytes in hexadecimal digits, as a node writes them.
+fn is_hex(answer: &Result<Answer, Failure>) -> bool {
+    match answer {
+        Ok(answer) => answer.parse::<Hex<'_>>().is_ok_and(|hex| hex.to_vec().is_some()),
+        Err(failure) => *failure == Failure::Reverted,
+    }
+}
+
+#[test]
+fn what_a_contract_answers_makes_it_a_safe_or_not_and_is_no_fault_of_the_node() {
+    let asked = safe::questions(EvmAddress::ZERO, B256::ZERO).len();
+    run("evm_safe_state", Vec::new(), |input| {
+        let Some(mut answers) = answers(input) else { return "no list".to_owned() };
+        answers.resize_with(asked, || Ok(answer_of(format!(r#""0x{:064}""#, 0).as_bytes())));
+        // The node's own part: bytes, and a slot of 32 of them; code and slots cannot revert.
+        let slot = |answer: &Result<Answer, Failure>| {
+            let answer = answer.as_ref().ok().and_then(|answer| answer.parse::<Hex<'_>>().ok());
+            answer.is_some_and(|hex| hex.to_array::<32>().is_some())
+        };
+        let honest = answers.iter().all(is_hex) && answers[0].is_ok() && slot(&answers[1]);
+        let judged = safe::judge(answers);
+        assert!(!honest || judged.is_ok(), "a contract's answer is blamed on the node: {judged:?}");
+        if let Ok(Ok(state)) = &judged {
+            let owners = state.owners.len();
+            assert!((1..=256).contains(&owners) && owners * 64 <= input.len());
+            assert!(usize::try_from(state.threshold).is_ok_and(|n| (1..=owners).contains(&n)));
+        }
+        match &judged {
+            Ok(Err(rejection)) => rejection.as_str().to_owned(),
+            Ok(Ok(state)) => format!("a Safe {}", about(state.owners.len())),
+            Err(_) => outcome(&judged),
+        }
+    });
+}
+
+#[test]
+fn a_balance_is_a_figure_or_none() {
+    run("evm_balances", Vec::new(), |input| {
+        let answer = answer_of(input);
+        let figures = multicall::figures(&answer, 3);
+        assert!(figures.as_ref().is_ok_and(|figures| figures.len() == 3) || figures.is_err());
+        let native = answer.parse::<U256>();
+        let token = state::token_balance(Ok(answer.clone()));
+        let nonce = answer.parse::<Quantity>();
+        if let (Ok(Some(token)), Ok(native)) = (&token, &native) {
+            assert_eq!(token, native, "one word, and two figures");
+        }
+        let found: Vec<_> = figures.iter().flatten().map(|figure| format!("{figure:?}")).collect();
+        let found: BTreeSet<String> =
+            found.iter().map(|text| text.chars().take(4).collect()).collect();
+        let (native, nonce) = (native.is_ok(), nonce.is_ok());
+        format!("{} {found:?} {} {native} {nonce}", outcome(&figures), outcome(&token))
+    });
+}
+
+#[test]
+fn a_transaction_that_is_looked_up_is_the_one_that_was_asked_for() {
+    let block = mixed_block();
+    let hash = block["transactions"][0]["hash"].as_str().expect("a hash");
+    let tx = TxId::from(hash.parse::<B256>().expect("a hash").0);
+    run("evm_lookup", Vec::new(), |input| {
+        let Some(answers) = answers(input) else { return "no list".to_owned() };
+        let found = state::mined(tx, answers);
+        if let Ok(found) = &found {
+            assert!(found.nonce.is_none_or(|nonce| i64::try_from(nonce).is_ok()), "{found:?}");
+            if let Some((at, _, safes)) = &found.mined {
+                assert!(at.number <= crate::chain::BlockRef::MAX_HEIGHT, "{at:?}");
+                assert!(safes.iter().all(|safe| safe.tx == tx));
+            }
+        }
+        let mined = found.as_ref().ok().map(|found| found.mined.is_some());
+        format!("{} {mined:?}", outcome(&found))
+    });
+}
+
+#[test]
+fn an_announcement_is_only_a_place_to_look_at() {
+    run("evm_announcement", Vec::new(), |input| {
+        let Ok(text) = str::from_utf8(input) else { return "no text".to_owned() };
+        match ws::announced(text) {
+            Ok(announced) => format!("{}", announced.is_some()),
+            Err(error) => error.to_string(),
+        }
+    });
+}
+
+#[derive(Deserialize)]
+struct Signed {
+    address: String,
+    message: String,
+    signature: String,
+}
+
+/// Who signed what with which bytes, if somebody did.
+fn signed(input: &[u8]) -> Result<(Address, String, Vec<u8>), String> {
+    let Signed { address, message, signature } =
+        serde_json::from_slice(input).map_err(|error| error.to_string())?;
+    let address = Evm.parse_address(&address).map_err(|error| error.to_string())?;
+    let verified = Evm.verify_signature(&address, &message, &signature);
+    verified.map_err(|error| error.to_string())?;
+    // v is 27 and 28 as well as 0 and 1.
+    let mut bytes = hex::decode(&signature[2..]).expect("it was read");
+    bytes[64] %= 27;
+    Ok((address, message, bytes))
+}
+
+#[test]
+fn a_signature_is_the_one_that_was_made_in_every_text_that_is_taken_for_one() {
+    let known = include_bytes!("../../../fuzz/corpus/evm_signature/tally.json");
+    let known = signed(known).expect("a published signature");
+    run("evm_signature", Vec::new(), |input| {
+        let signed = signed(input);
+        assert!(signed.as_ref().map_or(true, |signed| *signed == known), "forged: {signed:?}");
+        signed.err().unwrap_or_default()
+    });
+}
