@@ -42,6 +42,15 @@ pub struct Mint {
     fee: bool,
 }
 
+/// What a mint of Token-2022 can do besides.
+#[derive(Clone, Copy, Debug)]
+enum Extension {
+    /// Withholds hundredths of a percent of each transfer.
+    Fee(u16),
+    /// Can be closed by whoever that is.
+    CloseAuthority(Pubkey),
+}
+
 impl Mint {
     /// A new mint of the Token program.
     ///
@@ -53,33 +62,54 @@ impl Mint {
 
     /// A new mint of Token-2022 that withholds `fee` hundredths of a percent of each transfer.
     pub async fn create_with_fee(rpc: &Rpc, decimals: u8, fee: u16) -> anyhow::Result<Self> {
-        Self::create_with(rpc, TOKEN_2022_PROGRAM, decimals, Some(fee)).await
+        Self::create_with(rpc, TOKEN_2022_PROGRAM, decimals, Some(Extension::Fee(fee))).await
+    }
+
+    /// A new mint of Token-2022 that `authority` can close while it has no tokens.
+    pub async fn create_closable(
+        rpc: &Rpc,
+        decimals: u8,
+        authority: &Pubkey,
+    ) -> anyhow::Result<Self> {
+        let extension = Extension::CloseAuthority(*authority);
+        Self::create_with(rpc, TOKEN_2022_PROGRAM, decimals, Some(extension)).await
     }
 
     async fn create_with(
         rpc: &Rpc,
         program: Pubkey,
         decimals: u8,
-        fee: Option<u16>,
+        extension: Option<Extension>,
     ) -> anyhow::Result<Self> {
         let (key, bank) = (Keypair::new(), rpc.bank().pubkey());
-        let mint = Self { address: key.pubkey(), program, decimals, fee: fee.is_some() };
-        let extensions: &[ExtensionType] =
-            if mint.fee { &[ExtensionType::TransferFeeConfig] } else { &[] };
+        let fee = matches!(extension, Some(Extension::Fee(_)));
+        let mint = Self { address: key.pubkey(), program, decimals, fee };
+        let extensions: &[ExtensionType] = match extension {
+            None => &[],
+            Some(Extension::Fee(_)) => &[ExtensionType::TransferFeeConfig],
+            Some(Extension::CloseAuthority(_)) => &[ExtensionType::MintCloseAuthority],
+        };
         let space = ExtensionType::try_calculate_account_len::<State>(extensions)?;
         let rent = rpc.rent(space).await?;
         let space = u64::try_from(space)?;
         let mut instructions =
             vec![system::create_account(&bank, &mint.address, rent, space, &program)];
-        if let Some(fee) = fee {
-            instructions.push(initialize_transfer_fee_config(
+        match extension {
+            None => {}
+            Some(Extension::Fee(fee)) => instructions.push(initialize_transfer_fee_config(
                 &program,
                 &mint.address,
                 Some(&bank),
                 Some(&bank),
                 fee,
                 MAXIMUM_FEE,
-            )?);
+            )?),
+            Some(Extension::CloseAuthority(authority)) => {
+                let what = TokenInstruction::InitializeMintCloseAuthority {
+                    close_authority: Some(authority).into(),
+                };
+                instructions.push(mint.instruction(&what, vec![writable(mint.address)]));
+            }
         }
         let initialize = TokenInstruction::InitializeMint2 {
             decimals,
@@ -155,6 +185,31 @@ impl Mint {
     pub fn close(&self, owner: &Pubkey, account: &Pubkey, to: &Pubkey) -> Instruction {
         let accounts = vec![writable(*account), writable(*to), signer(*owner)];
         self.instruction(&TokenInstruction::CloseAccount, accounts)
+    }
+
+    /// Ends the mint itself, which has no tokens; its lamports go to `authority`, who signs.
+    #[must_use]
+    pub fn close_mint(&self, authority: &Pubkey) -> Instruction {
+        self.close(authority, &self.address, authority)
+    }
+
+    /// Lets somebody else spend from an account, up to an amount.
+    #[must_use]
+    pub fn approve(
+        &self,
+        owner: &Pubkey,
+        account: &Pubkey,
+        delegate: &Pubkey,
+        amount: u64,
+    ) -> Instruction {
+        let accounts = vec![writable(*account), readonly(*delegate), signer(*owner)];
+        self.instruction(&TokenInstruction::Approve { amount }, accounts)
+    }
+
+    #[must_use]
+    pub fn revoke(&self, owner: &Pubkey, account: &Pubkey) -> Instruction {
+        let accounts = vec![writable(*account), signer(*owner)];
+        self.instruction(&TokenInstruction::Revoke, accounts)
     }
 
     /// Gives an account, with what is in it, to another owner.

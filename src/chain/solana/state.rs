@@ -102,9 +102,10 @@ impl Inner {
                     natives.insert(query.address);
                 }
                 AssetKey::Token(mint) => {
-                    if let Some(mint) = self.known_mint(mint) {
-                        owners.insert((query.address, mint.program));
-                    }
+                    // A mint that no node tells is looked for among what the owner has of both programs.
+                    let program = self.known_mint(mint).map(|mint| mint.program);
+                    let programs = program.map_or_else(|| vec![TOKEN, TOKEN_2022], |one| vec![one]);
+                    owners.extend(programs.into_iter().map(|program| (query.address, program)));
                 }
             }
         }
@@ -146,7 +147,7 @@ impl Inner {
                 Some((ChainBalance::default(), *slot))
             };
             let Some((mut holding, slot)) = held.get(&key).copied().or_else(nothing) else {
-                // The node does not tell its mint: that is not the same as nothing held.
+                // The node does not tell its mint, and shows none of it: that is not the same as nothing held.
                 holdings.push(ChainBalance { unreadable: true, ..ChainBalance::default() });
                 continue;
             };

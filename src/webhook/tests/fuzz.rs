@@ -59,7 +59,7 @@ fn whatever_a_receiver_answers_is_an_outcome_in_time_and_puts_off_by_a_day_at_mo
     let deadline = Duration::from_millis(300);
     let config = WebhookConfig {
         request_timeout: deadline,
-        retry_schedule: vec![Duration::from_secs(60); 3],
+        retry_schedule: vec![Duration::from_mins(1); 3],
         ..config()
     };
     let answer: Arc<Mutex<Vec<u8>>> = Arc::default();

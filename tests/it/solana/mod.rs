@@ -4,6 +4,7 @@ mod deposits;
 mod faults;
 mod frozen;
 mod history;
+mod hostile;
 mod random;
 mod rewards;
 mod tokens;

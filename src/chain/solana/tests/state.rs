@@ -164,3 +164,21 @@ async fn a_state_that_does_not_fit_the_blocks_is_not_trusted() {
     let held = source.balances_at(asked, &[query(9, None)]).await.expect("a balance");
     assert_eq!(totals(&held), [0]);
 }
+
+#[tokio::test]
+async fn what_is_held_of_a_mint_that_a_node_denies_is_found_in_the_accounts() {
+    let (cluster, _) = cluster().await;
+    let honest = cluster.clone();
+    let node = cluster.node().await;
+    node.change(move |method, params| match method {
+        "getAccountInfo" => crate::chain::rpc::testing::Reply::Result(
+            serde_json::json!({"context": {"slot": honest.head().at.number}, "value": null}),
+        ),
+        _ => honest.honest(method, params),
+    });
+    let source = super::source(vec![endpoint("denies", &node.url, 1)]);
+    let held = source.balances_at(cluster.head().at, &all()).await.expect("balances");
+    assert_eq!(totals(&held), [1_000_000_000_000, 1_500, 70, 0, 0, 0]);
+    let unreadable: Vec<bool> = held.iter().map(|holding| holding.unreadable).collect();
+    assert_eq!(unreadable, [false, false, false, true, false, true], "nothing proves a zero");
+}
