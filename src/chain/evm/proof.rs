@@ -24,7 +24,7 @@ use crate::chain::{
 /// The part of an EIP-1186 answer that concerns the account itself.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Account {
+pub(super) struct Account {
     #[serde(rename = "accountProof")]
     nodes: Vec<Bytes>,
     balance: U256,
@@ -70,7 +70,7 @@ async fn state_root(endpoint: &Endpoint, at: BlockRef) -> Result<B256, Failure> 
 }
 
 /// The balance, if the proof leads from the root to it.
-fn proven(root: B256, owner: EvmAddress, account: &Account) -> Option<U256> {
+pub(super) fn proven(root: B256, owner: EvmAddress, account: &Account) -> Option<U256> {
     let Account { nodes, balance, nonce, storage_hash, code_hash } = account;
     let value = TrieAccount {
         nonce: nonce.0,

@@ -5,8 +5,9 @@ use std::{collections::BTreeSet, sync::LazyLock};
 use alloy::{
     consensus::ReceiptEnvelope,
     eips::Decodable2718 as _,
-    primitives::{Address as EvmAddress, B256, U256},
+    primitives::{Address as EvmAddress, B256, U256, keccak256},
 };
+use alloy_trie::{HashBuilder, Nibbles, TrieAccount, proof::ProofRetainer};
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
@@ -17,7 +18,7 @@ use crate::{
         evm::{
             Evm, decode, fetch,
             json::{self, Hex, Quantity, Receipt},
-            logs, multicall, safe, state,
+            logs, multicall, proof, safe, state,
             verify::{self, FullBlock},
             ws,
         },
@@ -206,6 +207,41 @@ fn a_balance_is_a_figure_or_none() {
             found.iter().map(|text| text.chars().take(4).collect()).collect();
         let (native, nonce) = (native.is_ok(), nonce.is_ok());
         format!("{} {found:?} {} {native} {nonce}", outcome(&figures), outcome(&token))
+    });
+}
+
+#[test]
+fn a_balance_is_proven_as_the_state_root_has_it_or_not_at_all() {
+    let owner = EvmAddress::repeat_byte(0x11);
+    let path = |who: EvmAddress| Nibbles::unpack(keccak256(who));
+    let mut leaves: Vec<_> = (0x11..0x31).map(|n| (path(EvmAddress::repeat_byte(n)), n)).collect();
+    leaves.sort();
+    let mut trie =
+        <HashBuilder>::default().with_proof_retainer(ProofRetainer::new(vec![path(owner)]));
+    for (path, n) in leaves {
+        let account = TrieAccount { nonce: 7, balance: U256::from(n), ..TrieAccount::default() };
+        trie.add_leaf(path, &alloy::rlp::encode(account));
+    }
+    let root = trie.root();
+    let nodes = trie.take_proof_nodes().into_nodes_sorted();
+    let nodes: Vec<_> = nodes.into_iter().map(|(_, node)| node).collect();
+    let empty = TrieAccount::default();
+    let honest = serde_json::json!({
+        "address": owner, "balance": "0x11", "nonce": "0x7", "storageHash": empty.storage_root,
+        "codeHash": empty.code_hash, "accountProof": nodes, "storageProof": [],
+    });
+    let honest = honest.to_string().into_bytes();
+    let proven = |input: &[u8]| {
+        let account = answer_of(input).parse()?;
+        Ok::<_, Failure>(proof::proven(root, owner, &account))
+    };
+    assert_eq!(proven(&honest), Ok(Some(U256::from(0x11))));
+    run("evm_proof", vec![honest], |input| {
+        let balance = proven(input);
+        if let Ok(Some(balance)) = balance {
+            assert_eq!(balance, U256::from(0x11), "another balance under the same root");
+        }
+        format!("{} {}", outcome(&balance), balance.is_ok_and(|balance| balance.is_some()))
     });
 }
 
