@@ -127,6 +127,11 @@ metrics! {
     rpc_requests_total: IntCounterVec ["chain", "endpoint", "method", "outcome"];
     /// Time of requests to nodes.
     rpc_request_duration_seconds: HistogramVec ["chain", "method"] in FAST;
+    /// Answers of nodes that could not be had for their size, however they were asked for.
+    oversized_answers_total: IntCounterVec ["chain", "endpoint"];
+    /// How many bytes the last such answer had, or how many of it were read; 0 while there was none, and where
+    /// the node itself refused it.
+    oversized_answer_bytes: IntGaugeVec ["chain", "endpoint"];
     /// 1 while the endpoint answers.
     rpc_endpoint_healthy: IntGaugeVec ["chain", "endpoint"];
     /// Safe deployments that reached a status since the start, by status.

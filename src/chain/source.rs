@@ -332,6 +332,10 @@ pub enum SourceError {
     /// Try again; every endpoint was asked and none answered well.
     #[error("no endpoint answered: {detail}")]
     Unavailable { detail: String, retry_after: Option<Duration> },
+    /// An answer is larger than its endpoint may give, or than is taken in: it will be tomorrow. A person can
+    /// raise the limit, or name another endpoint.
+    #[error("an answer is too large: {0}")]
+    TooLarge(String),
     /// The node does not have it: an unknown block, or a state that it no longer keeps. Another block,
     /// or a later try, may do.
     #[error("the node does not have it: {0}")]
@@ -339,6 +343,10 @@ pub enum SourceError {
     /// Every endpoint returned data that contradicts itself ({0} says which check failed).
     #[error("verification failed: {0}")]
     Untrusted(String),
+    /// Every endpoint's blocks leave out their parents, so that nothing shows that one continues the other. A
+    /// person must act: name an endpoint that tells them, or do without the chain.
+    #[error("the blocks of this chain cannot be linked to each other: {0}")]
+    Unlinked(String),
     /// Our own code panicked on what a node said, which was told. Try again later: nobody else can.
     #[error("{0}")]
     Bug(String),
@@ -366,7 +374,8 @@ pub trait Source: Send + Sync + 'static {
     async fn header_at(&self, number: u64) -> Result<Option<Header>, SourceError>;
 
     /// All blocks with `from <= number <= to`, ascending. Heights without a block are left out by
-    /// families that skip slots; others give fewer blocks only at the end, where the chain ends.
+    /// families that skip slots; others give fewer blocks only at the end: where the chain ends, or where those
+    /// that there are take much memory.
     async fn blocks(&self, from: u64, to: u64) -> Result<Vec<Block>, SourceError>;
 
     /// The block of that hash, with everything in it; `None` if the node does not have it.

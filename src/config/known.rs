@@ -143,9 +143,8 @@ pub(super) static CHAINS: &[KnownChain] = &[
         family: Family::Evm,
         id: KnownId::ChainId(1329),
         native: KnownNative { symbol: "SEI", name: "Sei", slip44: 19_000_118 },
-        // A block's hash is Tendermint's, and under Autobahn parent hash, receipts root and transactions
-        // root are zero. The chain cannot even be linked by parent then: `links` is the least there is, and
-        // what carries it is heights without gaps and instant finality (latest = safe = finalized).
+        // A block's hash is Tendermint's: `links` is the least there is. Under Autobahn parent hash, receipts
+        // root and transactions root are zero: such blocks cannot even be linked by parent, and are refused.
         verification: Verification::Links,
         poll_interval_ms: 400,
         lag_limit_seconds: 30,

@@ -22,6 +22,7 @@ mod settle;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod unable;
 mod walk;
 
 use std::{
@@ -222,6 +223,7 @@ impl Follower {
                 Ok(turn) => {
                     if last_trouble.take().is_some() {
                         tracing::info!(chain = %self.config.name, "following again");
+                        self.gauge_halted(0);
                     }
                     trouble.reset();
                     self.gauge_progress();
@@ -246,6 +248,15 @@ impl Follower {
                     let text = error.to_string();
                     let news = last_trouble.as_ref() != Some(&text);
                     let pause = match error {
+                        TurnError::Source(error) if unable::needs_a_person(&error) => {
+                            if news {
+                                self.ask_a_person(&error);
+                            }
+                            last_trouble = Some(text);
+                            // Neither an announcement nor a registration shortens it.
+                            tokio::time::sleep(unable::PAUSE).await;
+                            continue;
+                        }
                         TurnError::Retry(_) | TurnError::Source(_) => {
                             if news {
                                 tracing::warn!(chain = %self.config.name, error = %text, "cannot go on yet, trying again");

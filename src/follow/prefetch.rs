@@ -56,7 +56,7 @@ impl Prefetch {
                     }
                     let short = blocks.last().is_none_or(|block| block.header.at.number < to);
                     if short && !self.source.family().skips_heights() {
-                        // The chain ends here, as far as this node knows.
+                        // The chain ends here, as far as this node knows, or the next block is for the next turn.
                         self.in_flight.clear();
                         self.next = self.last + 1;
                     }

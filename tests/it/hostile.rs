@@ -79,7 +79,7 @@ impl Forged {
 }
 
 /// An honest deposit comes, and is available in time.
-async fn an_honest_deposit_is_available(api: &Api, node: &Node) {
+pub async fn an_honest_deposit_is_available(api: &Api, node: &Node) {
     let wallet = Node::stranger();
     api.watch(wallet).await;
     node.mint(wallet, 77).await;

@@ -13,6 +13,8 @@ const TOO_LARGE: &[&str] = &[
     "too big",
     "response size",
     "size exceeded",
+    "response exceeds",
+    "exceeds the maximum size",
     "query returned more than",
     "query exceeds max results",
     "exceeds limit",
@@ -153,6 +155,34 @@ mod tests {
             let failure = classify(*code, text);
             assert!(matches!(failure, Failure::NotThere(_)), "{text}: {failure:?}");
         }
+    }
+
+    /// What clients and providers say where the answer is larger than they give.
+    const LARGE: &[(i64, &str)] = &[
+        // geth, Arbitrum
+        (-32003, "response too large"),
+        // Reth and whatever else is made with jsonrpsee
+        (-32008, "Response is too big"),
+        // Alchemy
+        (-32600, "Response size is larger than 150MB limit"),
+        (-32000, "Response size exceeded"),
+        // 1RPC
+        (-32602, "response size should not greater than 10000000 bytes"),
+        // Proxies in front of a node
+        (-32000, "response body too large"),
+        (-32603, "the response exceeds the maximum size"),
+        (-32005, "response size limit exceeded"),
+    ];
+
+    #[test]
+    fn an_answer_that_is_too_large_is_told_apart_in_every_clients_words() {
+        for (code, text) in LARGE {
+            let failure = classify(*code, text);
+            assert!(matches!(failure, Failure::TooLarge(_)), "{text}: {failure:?}");
+        }
+        // A batch that is too large is made smaller.
+        let failure = classify(-32011, "The batch response was too large");
+        assert!(matches!(failure, Failure::BatchTooLarge(_)), "{failure:?}");
     }
 
     #[test]

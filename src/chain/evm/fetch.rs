@@ -1,6 +1,8 @@
 //! Blocks with their receipts, from one endpoint, verified and decoded.
 //!
-//! Receipts are asked for by block hash only: a number may mean another block a moment later.
+//! Receipts are asked for by block hash only: a number may mean another block a moment later. Anybody can make
+//! them large: where all of a block's are too much for one answer, they come one by one, and only what is read of
+//! them is kept.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -8,12 +10,12 @@ use alloy::primitives::B256;
 
 use super::{
     decode,
-    json::Receipt,
-    verify::{Checker, FullBlock},
+    json::{Receipt, Transaction},
+    verify::{self, Checker, FullBlock},
 };
 use crate::chain::{
     Block, BlockRef,
-    rpc::{Answer, Answers, Call, Decoder, Endpoint, Failure},
+    rpc::{Answer, Answers, Call, Decoder, Endpoint, Failure, Keep, Slim},
 };
 
 /// Where the receipts of one block are.
@@ -26,12 +28,14 @@ enum Receipts {
     Each(Vec<Answer>),
     /// The endpoint has the block and not, or not yet, its receipts.
     Missing,
+    /// They are more than can be had, however they are asked for.
+    TooLarge(Failure),
 }
 
 impl Receipts {
     fn answers(&self) -> impl Iterator<Item = &Answer> {
         match self {
-            Self::None | Self::Missing => [].iter(),
+            Self::None | Self::Missing | Self::TooLarge(_) => [].iter(),
             Self::Block(answer) => std::slice::from_ref(answer).iter(),
             Self::Each(answers) => answers.iter(),
         }
@@ -43,6 +47,8 @@ impl Receipts {
 pub(super) struct Reader {
     pub checker: Arc<Checker>,
     pub decoder: Arc<Decoder>,
+    /// What is read of blocks and receipts.
+    pub slim: Arc<Slim>,
 }
 
 impl Reader {
@@ -56,12 +62,12 @@ impl Reader {
         let calls: Vec<Call> = (from..=to)
             .map(|number| Call::new("eth_getBlockByNumber", format!(r#"["{number:#x}",true]"#)))
             .collect();
-        let answers = endpoint.batch(&calls).await?;
+        let answers = endpoint.batch_keeping(&calls, Keep::AllOrRead(&self.slim)).await?;
         let given = answers.iter().filter_map(|answer| answer.as_ref().ok().cloned()).collect();
         let what = format!("blocks {from} to {to}");
         let blocks =
             self.decoder.run(what.clone(), given, move |_| chain_of(answers, from)).await?;
-        let receipts = receipts_of(endpoint, &blocks).await?;
+        let receipts = self.receipts_of(endpoint, &blocks).await?;
         let reader = self.clone();
         let read = self.decoder.run(what, Vec::new(), move |_| reader.assemble(&blocks, receipts));
         match read.await? {
@@ -80,7 +86,8 @@ impl Reader {
         if !endpoint.limited.load(Ordering::Relaxed) {
             calls.push(block_receipts(hash));
         }
-        let mut answers = endpoint.batch(&calls).await?.into_iter();
+        let keep = Keep::AllOrRead(&self.slim);
+        let mut answers = endpoint.batch_keeping(&calls, keep).await?.into_iter();
         let answer = answers.next().ok_or_else(|| missing(hash))??;
         let what = format!("block {}", at.number);
         let reader = self.clone();
@@ -101,7 +108,10 @@ impl Reader {
             _ if blocks[0].transactions.is_empty() => Receipts::None,
             Some(Err(Failure::Unsupported(_))) | None => {
                 endpoint.limited.store(true, Ordering::Relaxed);
-                receipts_of(endpoint, &blocks).await?.pop().ok_or_else(|| missing(hash))?
+                self.receipts_of(endpoint, &blocks).await?.pop().ok_or_else(|| missing(hash))?
+            }
+            Some(Err(failure)) if failure.is_size() => {
+                self.one_by_one(endpoint, &blocks[0]).await?
             }
             Some(Err(failure)) => return Err(failure),
             Some(Ok(_)) => return Err(missing(hash)),
@@ -117,6 +127,15 @@ impl Reader {
         endpoint: &Endpoint,
         at: &[BlockRef],
     ) -> Result<Vec<Block>, Failure> {
+        let mut blocks = Vec::with_capacity(at.len());
+        while blocks.len() < at.len() {
+            blocks.append(&mut self.first_of(endpoint, &at[blocks.len()..]).await?);
+        }
+        Ok(blocks)
+    }
+
+    /// As many of those blocks as come together, at least one.
+    async fn first_of(&self, endpoint: &Endpoint, at: &[BlockRef]) -> Result<Vec<Block>, Failure> {
         let calls: Vec<Call> = at
             .iter()
             .map(|at| {
@@ -124,32 +143,123 @@ impl Reader {
                 Call::new("eth_getBlockByHash", format!(r#"["{hash}",true]"#))
             })
             .collect();
-        let answers = endpoint.batch(&calls).await?;
-        let given = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let answers = endpoint.batch_keeping(&calls, Keep::AllOrRead(&self.slim)).await?;
+        let given: Vec<Answer> = answers.into_iter().map_while(Result::ok).collect();
         let (what, expected) = (format!("{} blocks", at.len()), at.to_vec());
         let parse = move |given: &[Answer]| {
             given.iter().zip(expected).map(|(answer, at)| block_of(answer, at)).collect()
         };
         let blocks: Vec<FullBlock> = self.decoder.run(what.clone(), given, parse).await?;
-        let receipts = receipts_of(endpoint, &blocks).await?;
+        let receipts = self.receipts_of(endpoint, &blocks).await?;
         let reader = self.clone();
         let read = self.decoder.run(what, Vec::new(), move |_| reader.assemble(&blocks, receipts));
-        match read.await? {
-            Assembled { unreadable: None, blocks } if blocks.len() == at.len() => Ok(blocks),
-            Assembled { blocks, .. } => {
-                match at.get(blocks.len()) {
-                    // Asked for by itself, it says what is missing, or is kept if our own code fails on it.
-                    Some(at) => Err(self.block(endpoint, *at).await.err().unwrap_or_else(|| {
-                        Failure::NotThere(format!("block {} at first", at.number))
-                    })),
-                    None => Err(Failure::Invalid("more blocks than were asked for".to_owned())),
-                }
-            }
+        let Assembled { blocks, .. } = read.await?;
+        match at.first() {
+            // By itself it says what is missing, or is kept if our own code fails on it.
+            Some(first) if blocks.is_empty() => Ok(vec![self.block(endpoint, *first).await?]),
+            _ => Ok(blocks),
         }
     }
 
-    /// Verifies and decodes, up to the first block whose receipts are not there yet, or that our own code
-    /// fails on.
+    /// The receipts of every block that has transactions, up to where they take much memory.
+    async fn receipts_of(
+        &self,
+        endpoint: &Endpoint,
+        blocks: &[FullBlock],
+    ) -> Result<Vec<Receipts>, Failure> {
+        let busy: Vec<&FullBlock> =
+            blocks.iter().filter(|block| !block.transactions.is_empty()).collect();
+        if busy.is_empty() {
+            return Ok(blocks.iter().map(|_| Receipts::None).collect());
+        }
+        let mut found = None;
+        if !endpoint.limited.load(Ordering::Relaxed) {
+            let calls: Vec<Call> = busy.iter().map(|block| block_receipts(block.hash)).collect();
+            let answers = endpoint.batch_keeping(&calls, Keep::AllOrRead(&self.slim)).await?;
+            if answers.iter().any(|answer| matches!(answer, Err(Failure::Unsupported(_)))) {
+                endpoint.limited.store(true, Ordering::Relaxed);
+            } else {
+                let mut receipts = Vec::with_capacity(busy.len());
+                for (block, answer) in busy.iter().zip(answers) {
+                    receipts.push(match answer {
+                        Err(failure) if failure.is_size() => {
+                            self.one_by_one(endpoint, block).await?
+                        }
+                        answer => present(answer)?,
+                    });
+                    if matches!(receipts.last(), Some(Receipts::TooLarge(_))) {
+                        break;
+                    }
+                }
+                found = Some(receipts);
+            }
+        }
+        let found = match found {
+            Some(found) => found,
+            None => self.each(endpoint, &busy).await?,
+        };
+        let mut found = found.into_iter();
+        Ok(blocks
+            .iter()
+            .map(|block| {
+                if block.transactions.is_empty() {
+                    Receipts::None
+                } else {
+                    found.next().unwrap_or(Receipts::Missing)
+                }
+            })
+            .collect())
+    }
+
+    /// Receipts one by one, for endpoints without `eth_getBlockReceipts`.
+    async fn each(
+        &self,
+        endpoint: &Endpoint,
+        blocks: &[&FullBlock],
+    ) -> Result<Vec<Receipts>, Failure> {
+        let calls: Vec<Call> =
+            blocks.iter().flat_map(|block| &block.transactions).map(transaction_receipt).collect();
+        let answers = endpoint.batch_keeping(&calls, Keep::AllOrRead(&self.slim)).await?;
+        let mut answers = answers.into_iter();
+        let mut receipts = Vec::with_capacity(blocks.len());
+        for block in blocks {
+            let some: Result<Vec<_>, _> = answers.by_ref().take(block.transactions.len()).collect();
+            receipts.push(match some {
+                Ok(some) if some.len() == block.transactions.len() => Receipts::Each(some),
+                // What was left out for its size waits for the blocks before it.
+                Ok(_) if !receipts.is_empty() => Receipts::Missing,
+                Ok(_) => self.one_by_one(endpoint, block).await?,
+                Err(Failure::NotThere(_)) => Receipts::Missing,
+                Err(failure) if failure.is_size() => self.one_by_one(endpoint, block).await?,
+                Err(failure) => return Err(failure),
+            });
+        }
+        Ok(receipts)
+    }
+
+    /// The receipts of a block that are too much for one answer: what is read of each.
+    async fn one_by_one(
+        &self,
+        endpoint: &Endpoint,
+        block: &FullBlock,
+    ) -> Result<Receipts, Failure> {
+        let calls: Vec<Call> = block.transactions.iter().map(transaction_receipt).collect();
+        let answers = endpoint.batch_keeping(&calls, Keep::Read(&self.slim)).await?;
+        let some: Vec<Answer> = match answers.into_iter().collect() {
+            Ok(some) => some,
+            Err(Failure::NotThere(_)) => return Ok(Receipts::Missing),
+            Err(failure) if failure.is_size() => return Ok(Receipts::TooLarge(failure)),
+            Err(failure) => return Err(failure),
+        };
+        if some.len() == calls.len() {
+            return Ok(Receipts::Each(some));
+        }
+        let bytes: usize = some.iter().map(|answer| answer.as_bytes().len()).sum();
+        Ok(Receipts::TooLarge(endpoint.oversized(bytes)))
+    }
+
+    /// Verifies and decodes, up to the first block whose receipts are not there yet or too large, or that our
+    /// own code fails on.
     fn assemble(
         &self,
         blocks: &[FullBlock],
@@ -160,7 +270,12 @@ impl Reader {
             let what = format!("block {}", block.number.0);
             match self.decoder.attempt(&what, || self.one(block, &receipts)) {
                 Ok(Ok(block)) => out.blocks.push(block),
-                Ok(Err(Failure::NotThere(_))) if !out.blocks.is_empty() => break,
+                Ok(Err(failure))
+                    if !out.blocks.is_empty()
+                        && (failure.is_size() || matches!(failure, Failure::NotThere(_))) =>
+                {
+                    break;
+                }
                 Ok(Err(failure)) => return Err(failure),
                 Err(_) => {
                     out.unreadable = Some(decode::place(block));
@@ -181,6 +296,7 @@ impl Reader {
                 answers.iter().map(Answer::parse::<Option<_>>).collect::<Result<_, _>>()?
             }
             Receipts::Missing => None,
+            Receipts::TooLarge(failure) => return Err(failure.clone()),
         };
         let parsed = parsed.ok_or_else(|| {
             Failure::NotThere(format!("the receipts of block {}", block.number.0))
@@ -213,19 +329,25 @@ fn block_receipts(hash: B256) -> Call {
     Call::new("eth_getBlockReceipts", format!(r#"["{hash}"]"#))
 }
 
-/// The blocks of a run, up to the first that is not there, each the parent of the next.
+fn transaction_receipt(tx: &Transaction) -> Call {
+    Call::new("eth_getTransactionReceipt", format!(r#"["{}"]"#, tx.hash))
+}
+
+/// The blocks of a run, up to the first that is not there or too large, each the parent of the next.
 fn chain_of(answers: Answers, from: u64) -> Result<Vec<FullBlock>, Failure> {
     let mut blocks: Vec<FullBlock> = Vec::with_capacity(answers.len());
     for (number, answer) in (from..).zip(answers) {
         let answer = match answer {
             Ok(answer) => answer,
             Err(Failure::NotThere(_)) => break,
+            Err(failure) if failure.is_size() && !blocks.is_empty() => break,
             Err(failure) => return Err(failure),
         };
         let Some(block) = answer.parse::<Option<FullBlock>>()? else { break };
         if block.number.0 != number {
             return Err(Failure::Invalid(format!("asked for block {number}, got another")));
         }
+        verify::linked(&block)?;
         if blocks.last().is_some_and(|parent| parent.hash != block.parent_hash) {
             return Err(Failure::Moved(format!(
                 "block {number} is not the child of the one before"
@@ -236,67 +358,12 @@ fn chain_of(answers: Answers, from: u64) -> Result<Vec<FullBlock>, Failure> {
     Ok(blocks)
 }
 
-/// The receipts of every block that has transactions.
-async fn receipts_of(endpoint: &Endpoint, blocks: &[FullBlock]) -> Result<Vec<Receipts>, Failure> {
-    let busy: Vec<&FullBlock> =
-        blocks.iter().filter(|block| !block.transactions.is_empty()).collect();
-    if busy.is_empty() {
-        return Ok(blocks.iter().map(|_| Receipts::None).collect());
-    }
-    let mut found = None;
-    if !endpoint.limited.load(Ordering::Relaxed) {
-        let calls: Vec<Call> = busy.iter().map(|block| block_receipts(block.hash)).collect();
-        let answers = endpoint.batch(&calls).await?;
-        if answers.iter().any(|answer| matches!(answer, Err(Failure::Unsupported(_)))) {
-            endpoint.limited.store(true, Ordering::Relaxed);
-        } else {
-            found = Some(answers.into_iter().map(present).collect::<Result<Vec<_>, _>>()?);
-        }
-    }
-    let found = match found {
-        Some(found) => found,
-        None => each(endpoint, &busy).await?,
-    };
-    let mut found = found.into_iter();
-    Ok(blocks
-        .iter()
-        .map(|block| {
-            if block.transactions.is_empty() {
-                Receipts::None
-            } else {
-                found.next().unwrap_or(Receipts::Missing)
-            }
-        })
-        .collect())
-}
-
 fn present(answer: Result<Answer, Failure>) -> Result<Receipts, Failure> {
     match answer {
         Ok(answer) => Ok(Receipts::Block(answer)),
         Err(Failure::NotThere(_)) => Ok(Receipts::Missing),
         Err(failure) => Err(failure),
     }
-}
-
-/// Receipts one by one, for endpoints without `eth_getBlockReceipts`.
-async fn each(endpoint: &Endpoint, blocks: &[&FullBlock]) -> Result<Vec<Receipts>, Failure> {
-    let calls: Vec<Call> = blocks
-        .iter()
-        .flat_map(|block| &block.transactions)
-        .map(|tx| Call::new("eth_getTransactionReceipt", format!(r#"["{}"]"#, tx.hash)))
-        .collect();
-    let mut answers = endpoint.batch(&calls).await?.into_iter();
-    blocks
-        .iter()
-        .map(|block| {
-            let some: Result<Vec<_>, _> = answers.by_ref().take(block.transactions.len()).collect();
-            match some {
-                Ok(some) => Ok(Receipts::Each(some)),
-                Err(Failure::NotThere(_)) => Ok(Receipts::Missing),
-                Err(failure) => Err(failure),
-            }
-        })
-        .collect()
 }
 
 /// Verifies a block and its receipts, and decodes it.

@@ -93,12 +93,12 @@ pub(super) async fn find(
         let lo = from.max((hi + 1).saturating_sub(spans.of(&endpoint.name)));
         match ask(endpoint, &contracts, addresses, lo, hi, &mut found).await {
             Ok(()) => spans.answered(&endpoint.name),
-            Err(Failure::TooLarge(_)) if lo < hi => {
+            Err(failure) if failure.is_size() && lo < hi => {
                 spans.refused(&endpoint.name, hi - lo + 1);
                 continue;
             }
             // The logs of one block are too many for an answer: it is looked at as a whole.
-            Err(Failure::TooLarge(_)) => {
+            Err(failure) if failure.is_size() => {
                 let block = header(&endpoint.call(by_number(hi)).await?, hi)?;
                 found.insert(hi, block);
             }

@@ -164,6 +164,7 @@ impl Multicall {
                 Err(
                     Failure::Reverted
                     | Failure::TooLarge(_)
+                    | Failure::Oversized { .. }
                     | Failure::Refused(_)
                     | Failure::Unsupported(_),
                 ) => self.ask_for_less(learnt.at_once),

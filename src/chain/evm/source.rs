@@ -23,7 +23,7 @@ use crate::{
         Family, Header, LogIndex, SafeRejection, SafeSource, SafeState, SettlementTag, Source,
         SourceError, TxId, TxLookup,
         certainty::agreed,
-        rpc::{Call, Dialect, Endpoint, Failure, Listener, Pool, SetupError},
+        rpc::{Call, Dialect, Endpoint, Failure, Listener, Pool, SetupError, Slim, fields_of},
     },
     config::ChainConfig,
     metrics::Metrics,
@@ -57,8 +57,26 @@ impl EvmSource {
         let listener = Listener::new(config, Subscription::new(config, &metrics), pool.decoder())?;
         let checker =
             Checker { chain: config.name.clone(), verification: config.verification, metrics };
+        let read = [
+            fields_of::<json::Block<IgnoredAny>>(),
+            fields_of::<json::Transaction>(),
+            fields_of::<json::Receipt<'_>>(),
+            fields_of::<state::Place>(),
+        ];
+        // Their fields are few, and what else is in them has the names of those above.
+        let inside = [
+            ("transactions", fields_of::<json::Transaction>()),
+            ("withdrawals", fields_of::<json::Withdrawal>()),
+            ("logs", fields_of::<json::Log<'_>>()),
+        ];
+        let slim = Slim::new(pool.decoder(), &read, &inside);
+        let reader = Reader {
+            checker: Arc::new(checker),
+            decoder: Arc::clone(pool.decoder()),
+            slim: Arc::new(slim),
+        };
         Ok(Self {
-            reader: Reader { checker: Arc::new(checker), decoder: Arc::clone(pool.decoder()) },
+            reader,
             pool,
             listener,
             known: Known::new(config.name.clone()),
@@ -229,7 +247,11 @@ impl LogIndex for EvmSource {
 impl SafeSource for EvmSource {
     async fn transaction(&self, tx: TxId) -> Result<Option<TxLookup>, SourceError> {
         let found =
-            self.pool.ask(|endpoint| async move { state::transaction(&endpoint, tx).await }).await;
+            self.pool
+                .ask(|endpoint| async move {
+                    state::transaction(&endpoint, &self.reader.slim, tx).await
+                })
+                .await;
         if_there(found)
     }
 

@@ -1,6 +1,6 @@
 //! Balances, nonces and transactions as one endpoint knows them at one block.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use alloy::primitives::{Address as EvmAddress, B256, U256};
 use parking_lot::Mutex;
@@ -16,7 +16,7 @@ use crate::{
     chain::{
         Address, AssetKey, BalanceQuery, BlockHash, BlockRef, ChainBalance, ChainName,
         SafeRejection, SafeState, TxId, TxLookup,
-        rpc::{Answer, Answers, Call, Endpoint, Failure},
+        rpc::{Answer, Answers, Call, Endpoint, Failure, Keep, Slim},
     },
 };
 
@@ -165,11 +165,15 @@ pub(super) async fn safe_state(
 /// A receipt and the block number that the block itself does not need to repeat.
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Place {
+pub(super) struct Place {
     block_number: Quantity,
 }
 
-pub(super) async fn transaction(endpoint: &Endpoint, tx: TxId) -> Result<TxLookup, Failure> {
+pub(super) async fn transaction(
+    endpoint: &Endpoint,
+    slim: &Arc<Slim>,
+    tx: TxId,
+) -> Result<TxLookup, Failure> {
     let hash = B256::try_from(tx.as_slice())
         .map_err(|_| Failure::Refused("a transaction of another family".to_owned()))?;
     let params = format!(r#"["{hash}"]"#);
@@ -177,7 +181,7 @@ pub(super) async fn transaction(endpoint: &Endpoint, tx: TxId) -> Result<TxLooku
         Call::new("eth_getTransactionByHash", params.clone()),
         Call::new("eth_getTransactionReceipt", params),
     ];
-    mined(tx, endpoint.batch(&calls).await?)
+    mined(tx, endpoint.batch_keeping(&calls, Keep::AllOrRead(slim)).await?)
 }
 
 /// What the answers about a transaction, its own and its receipt's, say together.
@@ -197,6 +201,8 @@ pub(super) fn mined(tx: TxId, answers: Answers) -> Result<TxLookup, Failure> {
     let receipt = match receipt {
         Ok(receipt) => receipt,
         Err(Failure::NotThere(_)) => return lookup(&found, None),
+        // Whoever asks for it has chosen it: nobody else waits for it. Its block tells, if it can be read.
+        Err(failure) if failure.is_size() => return lookup(&found, None),
         Err(failure) => return Err(failure),
     };
     let Some(mined) = receipt.parse::<Option<Receipt<'_>>>()? else {

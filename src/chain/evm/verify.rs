@@ -17,7 +17,10 @@ use alloy_trie::root::{ordered_trie_root, ordered_trie_root_encoded};
 
 use super::json::{Block, Log, Quantity, Receipt, Transaction};
 use crate::{
-    chain::{BlockRef, ChainName, rpc::Failure},
+    chain::{
+        BlockRef, ChainName,
+        rpc::{Failure, UNLINKED},
+    },
     config::Verification,
     metrics::Metrics,
 };
@@ -65,6 +68,7 @@ impl Checker {
     /// Whether a header is what its hash says.
     pub fn header<T>(&self, block: Block<T>) -> Result<Verified<Block<T>>, Failure> {
         self.counted(height(block.number.0))?;
+        self.counted(linked(&block))?;
         if self.verification == Verification::Full {
             self.counted(header_hash(&block))?;
         }
@@ -99,6 +103,7 @@ impl Checker {
 
     fn check(&self, block: &FullBlock, receipts: &[Receipt<'_>]) -> Result<(), Failure> {
         height(block.number.0)?;
+        linked(block)?;
         links(block, receipts)?;
         match self.verification {
             Verification::Links => Ok(()),
@@ -149,6 +154,17 @@ pub(super) fn nonce(tx: &Transaction) -> Result<Option<u64>, Failure> {
         }
         nonce => Ok(nonce.map(|nonce| nonce.0)),
     }
+}
+
+/// Every block but a chain's first names its parent: without it nothing shows that a block continues the one below.
+pub(super) fn linked<T>(block: &Block<T>) -> Result<(), Failure> {
+    if block.number.0 == 0 || !block.parent_hash.is_zero() {
+        return Ok(());
+    }
+    Err(Failure::untrusted(
+        UNLINKED,
+        format!("block {} names no parent: its parent hash is zero", block.number.0),
+    ))
 }
 
 /// Every transaction stands once and has its receipt, in order, and every receipt names this block.

@@ -1,7 +1,10 @@
 //! One node: transport, pace, limits, batches, and whether it can be asked at all.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -13,7 +16,7 @@ use reqwest::{
 };
 use tokio::time::{Instant, sleep_until};
 
-use super::{Answer, Answers, Call, Dialect, Failure, split};
+use super::{Answer, Answers, Call, Dialect, Failure, slim, slim::Slim, split};
 use crate::{
     chain::ChainName,
     config::{ChainConfig, EndpointConfig, Secret},
@@ -31,6 +34,8 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(5);
 const USUAL_BATCH: usize = 100;
 /// How often one call halves its batch because an answer took too long: every attempt costs the whole timeout.
 const MAX_TIMEOUT_HALVINGS: u32 = 2;
+/// How much longer than others an answer may take that is taken in as it streams.
+const STREAM_PATIENCE: u32 = 4;
 
 /// Why an endpoint's client could not be made; no URL in it.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +58,16 @@ pub(super) enum Health {
     },
 }
 
+/// What is kept of an answer.
+#[derive(Clone, Copy)]
+pub(in crate::chain) enum Keep<'a> {
+    All,
+    /// All of it; or, where that is too large, what is read of it.
+    AllOrRead(&'a Arc<Slim>),
+    /// What is read of it.
+    Read(&'a Arc<Slim>),
+}
+
 struct State {
     backoff: Backoff,
     cooling: Option<(Instant, Failure)>,
@@ -67,6 +82,7 @@ pub(in crate::chain) struct Endpoint {
     dialect: &'static Dialect,
     url: Secret,
     client: reqwest::Client,
+    request_timeout: Duration,
     max_response_bytes: usize,
     /// Learnt: made smaller when the node calls a batch too large.
     max_batch: AtomicUsize,
@@ -113,6 +129,10 @@ impl Endpoint {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|error| wrong(&error.without_url().to_string()))?;
+        let labels = [chain.name.as_str(), &config.name];
+        // That nothing was too large is to be seen as well.
+        metrics.oversized_answers_total.with_label_values(&labels).inc_by(0);
+        metrics.oversized_answer_bytes.with_label_values(&labels).set(0);
         Ok(Self {
             name: config.name.clone(),
             weight: config.weight,
@@ -121,6 +141,7 @@ impl Endpoint {
             dialect,
             url: config.url.clone(),
             client,
+            request_timeout: config.request_timeout,
             max_response_bytes: config.max_response_bytes,
             max_batch: AtomicUsize::new(config.max_batch.max(1)),
             interval: config
@@ -172,6 +193,8 @@ impl Endpoint {
             | Failure::WrongChain(_)
             | Failure::Untrusted { .. } => Duration::ZERO,
             Failure::Limited { retry_after, .. } => retry_after.unwrap_or_default(),
+            Failure::TooLarge(_) => return self.too_large(0),
+            Failure::Oversized { bytes, .. } => return self.too_large(*bytes),
             // What one call asked for is the matter, not the endpoint.
             _ => return,
         };
@@ -197,6 +220,19 @@ impl Endpoint {
         self.limited.store(false, Ordering::Relaxed);
     }
 
+    /// What a block's receipts are that are too large together, with so many bytes of them read.
+    pub fn oversized(&self, bytes: usize) -> Failure {
+        Failure::oversized(u64::try_from(bytes).unwrap_or(u64::MAX), self.max_response_bytes)
+    }
+
+    /// Counts an answer that could not be had for its size alone; the endpoint is well.
+    fn too_large(&self, bytes: u64) {
+        let labels = [self.chain.as_str(), &self.name];
+        self.metrics.oversized_answers_total.with_label_values(&labels).inc();
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.metrics.oversized_answer_bytes.with_label_values(&labels).set(bytes);
+    }
+
     fn healthy(&self, value: i64) {
         self.metrics
             .rpc_endpoint_healthy
@@ -212,16 +248,28 @@ impl Endpoint {
 
     /// The answers to all calls, in order, in as few requests as the endpoint's limits allow.
     pub async fn batch(&self, calls: &[Call]) -> Result<Answers, Failure> {
+        self.batch_keeping(calls, Keep::All).await
+    }
+
+    /// The same for answers that anybody can make large. Fewer answers than calls, but one, when those that there
+    /// are take much memory already. What is too large even alone fails alone.
+    pub async fn batch_keeping(&self, calls: &[Call], keep: Keep<'_>) -> Result<Answers, Failure> {
         self.check_chain().await?;
         let mut answers = Vec::with_capacity(calls.len());
         let mut rest = calls;
         let mut size = usize::MAX;
         let mut timeouts = 0;
-        while !rest.is_empty() {
+        let mut room = match keep {
+            Keep::All => usize::MAX,
+            Keep::AllOrRead(_) | Keep::Read(_) => {
+                self.max_response_bytes.saturating_mul(slim::KEPT)
+            }
+        };
+        while !rest.is_empty() && room > 0 {
             let limit = size.min(self.max_batch.load(Ordering::Relaxed)).clamp(1, rest.len());
             let (chunk, later) = rest.split_at(limit);
             let half = chunk.len() / 2;
-            match self.request(chunk).await {
+            match self.request_keeping(chunk, keep).await {
                 Ok(some) => {
                     if let Some(limited) = some.iter().find_map(|answer| match answer {
                         Err(failure @ Failure::Limited { .. }) => Some(failure.clone()),
@@ -229,21 +277,37 @@ impl Endpoint {
                     }) {
                         return Err(limited);
                     }
-                    let too_large = |answer: &Result<_, _>| {
-                        matches!(answer, Err(Failure::TooLarge(_) | Failure::BatchTooLarge(_)))
+                    let too_large = |answer: &Result<_, Failure>| {
+                        answer.as_ref().is_err_and(|failure| {
+                            failure.is_size() || matches!(failure, Failure::BatchTooLarge(_))
+                        })
                     };
                     if half > 0 && some.iter().any(too_large) {
                         size = half;
                         continue;
                     }
+                    let taken = some.iter().flatten().map(|answer| answer.as_bytes().len()).sum();
+                    room = room.saturating_sub(taken);
                     answers.extend(some);
                     rest = later;
+                    if timeouts == 0 {
+                        // One large answer is no reason to ask for all others singly.
+                        size = size.saturating_mul(2);
+                    }
                 }
                 Err(Failure::BatchTooLarge(_)) if half > 0 => {
                     let fewer = if chunk.len() > USUAL_BATCH { USUAL_BATCH } else { half };
                     self.max_batch.fetch_min(fewer, Ordering::Relaxed);
                 }
-                Err(Failure::TooLarge(_)) if half > 0 => size = half,
+                Err(failure) if failure.is_size() && half > 0 => size = half,
+                Err(failure) if failure.is_size() => {
+                    answers.push(Err(failure));
+                    rest = later;
+                }
+                Err(Failure::BatchTooLarge(detail)) => {
+                    answers.push(Err(Failure::TooLarge(detail)));
+                    rest = later;
+                }
                 Err(Failure::Timeout) if half > 0 && timeouts < MAX_TIMEOUT_HALVINGS => {
                     timeouts += 1;
                     size = half;
@@ -252,6 +316,22 @@ impl Endpoint {
             }
         }
         Ok(answers)
+    }
+
+    async fn request_keeping(&self, calls: &[Call], keep: Keep<'_>) -> Result<Answers, Failure> {
+        let (whole, slim) = match keep {
+            Keep::All => (true, None),
+            Keep::AllOrRead(slim) => (true, Some(slim)),
+            Keep::Read(slim) => (false, Some(slim)),
+        };
+        if whole {
+            let answers = self.request(calls, None).await;
+            let alone = calls.len() == 1 && slim.is_some();
+            if !alone || !matches!(answers, Err(Failure::Oversized { .. })) {
+                return answers;
+            }
+        }
+        self.request(calls, slim).await
     }
 
     /// Asks which chain it is once per connection's life: behind a URL the node can change.
@@ -264,7 +344,7 @@ impl Endpoint {
             return Ok(());
         }
         let answer = self
-            .request(&[Call::new(self.dialect.identity, "[]".to_owned())])
+            .request(&[Call::new(self.dialect.identity, "[]".to_owned())], None)
             .await?
             .pop()
             .unwrap_or_else(|| Err(Failure::Invalid("no answer".to_owned())))?;
@@ -276,11 +356,11 @@ impl Endpoint {
         Ok(())
     }
 
-    /// One HTTP request, counted and timed.
-    async fn request(&self, calls: &[Call]) -> Result<Answers, Failure> {
+    /// One HTTP request, counted and timed. With `slim` only what is read of its answer is kept.
+    async fn request(&self, calls: &[Call], slim: Option<&Arc<Slim>>) -> Result<Answers, Failure> {
         self.wait_for_turn(calls.len()).await;
         let started = Instant::now();
-        let result = match self.exchange(calls).await {
+        let result = match self.exchange(calls, slim).await {
             Ok(body) => split(self.dialect, &body, calls.len()),
             Err(failure) => Err(failure),
         };
@@ -320,14 +400,12 @@ impl Endpoint {
         sleep_until(slot).await;
     }
 
-    async fn exchange(&self, calls: &[Call]) -> Result<Bytes, Failure> {
-        let response = self
-            .client
-            .post(self.url.expose())
-            .body(write(calls))
-            .send()
-            .await
-            .map_err(transport)?;
+    async fn exchange(&self, calls: &[Call], slim: Option<&Arc<Slim>>) -> Result<Bytes, Failure> {
+        let mut request = self.client.post(self.url.expose()).body(write(calls));
+        if slim.is_some() {
+            request = request.timeout(self.request_timeout * STREAM_PATIENCE);
+        }
+        let response = request.send().await.map_err(transport)?;
         let status = response.status();
         match status {
             StatusCode::TOO_MANY_REQUESTS => {
@@ -348,7 +426,12 @@ impl Endpoint {
             }
             _ => {}
         }
-        let body = self.read(response).await?;
+        let body = match slim {
+            Some(slim) if status.is_success() => {
+                slim.take_in(response, self.max_response_bytes).await?
+            }
+            _ => self.read(response).await?,
+        };
         if status.is_success() {
             return Ok(body);
         }
@@ -365,15 +448,16 @@ impl Endpoint {
     /// The body, never more of it in memory than allowed.
     async fn read(&self, mut response: reqwest::Response) -> Result<Bytes, Failure> {
         let max = self.max_response_bytes;
-        let too_large = || Failure::TooLarge(format!("the answer is over {max} bytes"));
-        let announced = response.content_length().and_then(|length| usize::try_from(length).ok());
-        if announced.is_some_and(|length| length > max) {
-            return Err(too_large());
+        let announced = response.content_length().unwrap_or(0);
+        let too_large = |bytes| Err(Failure::oversized(bytes, max));
+        let capacity = usize::try_from(announced).unwrap_or(usize::MAX);
+        if capacity > max {
+            return too_large(announced);
         }
-        let mut body = Vec::with_capacity(announced.unwrap_or(0));
+        let mut body = Vec::with_capacity(capacity);
         while let Some(chunk) = response.chunk().await.map_err(transport)? {
             if chunk.len() > max - body.len() {
-                return Err(too_large());
+                return too_large(u64::try_from(max).unwrap_or(u64::MAX));
             }
             body.extend_from_slice(&chunk);
         }
@@ -401,7 +485,7 @@ fn write(calls: &[Call]) -> String {
     out
 }
 
-fn transport(error: reqwest::Error) -> Failure {
+pub(super) fn transport(error: reqwest::Error) -> Failure {
     if error.is_timeout() {
         return Failure::Timeout;
     }

@@ -5,6 +5,7 @@
 //! | `decoder` | taking answers apart, and what a panic in that is |
 //! | `endpoint` | one node: transport, pace, limits, batches |
 //! | `pool` | which endpoint is asked, and which one next |
+//! | `slim` | answers that are too large to be kept as they are |
 //! | `websocket` | announcements: how a connection is opened, and that another follows |
 //!
 //! What an error means, and how a node says which chain it serves, is the family's own: [`Dialect`].
@@ -14,6 +15,7 @@ mod endpoint;
 #[cfg(test)]
 mod fuzz;
 mod pool;
+mod slim;
 #[cfg(test)]
 pub(crate) mod testing;
 mod websocket;
@@ -23,11 +25,15 @@ use std::time::Duration;
 use alloy::primitives::bytes::Bytes;
 pub(super) use decoder::Decoder;
 pub use endpoint::SetupError;
-pub(super) use endpoint::{Endpoint, wrong_chain};
+pub(super) use endpoint::{Endpoint, Keep, wrong_chain};
 pub(super) use pool::Pool;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
+pub(super) use slim::{Slim, fields_of};
 pub(super) use websocket::{Listener, Lost, Session, ws_request};
+
+/// The check that a block fails which does not name its parent.
+pub(super) const UNLINKED: &str = "parent_hash";
 
 /// What a family says differently over JSON-RPC.
 #[derive(Debug)]
@@ -71,8 +77,10 @@ pub(super) enum Failure {
     Timeout,
     /// Too many requests; the node may say when to come back.
     Limited { detail: String, retry_after: Option<Duration> },
-    /// The answer, or the question, is bigger than one side allows: ask for less.
+    /// The node calls its answer, or the question, too large: ask for less.
     TooLarge(String),
+    /// The answer has so many bytes, or more, and is larger than `max_response_bytes` lets in.
+    Oversized { bytes: u64, max: usize },
     /// The question has too many calls in it.
     BatchTooLarge(String),
     /// Not JSON-RPC, or not the shape that was asked for.
@@ -100,11 +108,23 @@ impl Failure {
         Self::Untrusted { check, detail: detail.into() }
     }
 
+    pub fn oversized(bytes: u64, max: usize) -> Self {
+        Self::Oversized { bytes, max }
+    }
+
+    /// Whether asking for less may do.
+    pub fn is_size(&self) -> bool {
+        matches!(self, Self::TooLarge(_) | Self::Oversized { .. })
+    }
+
     /// The metrics' word for it.
     pub fn outcome(&self) -> &'static str {
         match self {
             Self::Timeout => "timeout",
-            Self::Limited { .. } | Self::TooLarge(_) | Self::BatchTooLarge(_) => "limited",
+            Self::Limited { .. }
+            | Self::TooLarge(_)
+            | Self::Oversized { .. }
+            | Self::BatchTooLarge(_) => "limited",
             Self::Invalid(_) => "invalid",
             _ => "error",
         }
@@ -120,6 +140,10 @@ impl Failure {
             Self::Timeout => "no answer in time".to_owned(),
             Self::Limited { detail, .. } => format!("limited: {detail}"),
             Self::TooLarge(detail) | Self::BatchTooLarge(detail) => format!("too large: {detail}"),
+            Self::Oversized { bytes, max } => format!(
+                "too large: the answer is over {max} bytes, the endpoint's max_response_bytes: it has {bytes} or \
+                 more"
+            ),
             Self::Unsupported(detail) => format!("unsupported: {detail}"),
             Self::Reverted => "execution reverted".to_owned(),
             Self::Refused(detail) => format!("refused: {detail}"),

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
-    Decoder, Dialect, Failure,
+    Decoder, Dialect, Failure, UNLINKED,
     endpoint::{Endpoint, Health, SetupError},
 };
 use crate::{
@@ -208,18 +208,28 @@ impl Pool {
         if failures.iter().any(|(_, failure)| matches!(failure, Failure::Bug(_))) {
             return SourceError::Bug(detail);
         }
+        // Whoever else was asked does not have it: the one that does is to be heard of.
+        if failures.iter().any(|(_, failure)| failure.is_size()) {
+            return SourceError::TooLarge(detail);
+        }
         let mut untrusted = false;
+        let mut unlinked = true;
         let mut unavailable = false;
         for (_, failure) in failures {
             match failure {
                 Failure::NotThere(_) => return SourceError::NotThere(detail),
-                Failure::Untrusted { .. } => untrusted = true,
+                Failure::Untrusted { check, .. } => {
+                    untrusted = true;
+                    unlinked &= *check == UNLINKED;
+                }
                 Failure::WrongChain(_) => {}
                 _ => unavailable = true,
             }
         }
         if unavailable {
             SourceError::Unavailable { detail, retry_after: self.soonest() }
+        } else if untrusted && unlinked {
+            SourceError::Unlinked(detail)
         } else if untrusted {
             SourceError::Untrusted(detail)
         } else {

@@ -375,14 +375,25 @@ async fn fetch(
     from: u64,
     to: u64,
 ) -> Result<Vec<HistoryBlock>, SourceError> {
-    let blocks = source.blocks(from, to).await?;
-    let found = blocks.iter().map(|block| block.header.at.number);
-    if !source.family().skips_heights() && !found.eq(from..=to) {
-        return Err(SourceError::NotThere(format!("some of the blocks from {from} to {to}")));
+    let skips = source.family().skips_heights();
+    let mut history_blocks = Vec::new();
+    let mut next = from;
+    while next <= to {
+        let blocks = source.blocks(next, to).await?;
+        let end = next.saturating_add(u64::try_from(blocks.len()).unwrap_or(u64::MAX));
+        if !skips {
+            let found = blocks.iter().map(|block| block.header.at.number);
+            if blocks.is_empty() || !found.eq(next..end) {
+                let missing = format!("some of the blocks from {from} to {to}");
+                return Err(SourceError::NotThere(missing));
+            }
+        }
+        for block in blocks {
+            history_blocks.push(wanted_of(source, block, wanted).await?);
+        }
+        // Large blocks come in several pieces.
+        next = if skips { to.saturating_add(1) } else { end };
     }
-    let mut history_blocks = Vec::with_capacity(blocks.len());
-    for block in blocks.into_iter().rev() {
-        history_blocks.push(wanted_of(source, block, wanted).await?);
-    }
+    history_blocks.reverse();
     Ok(history_blocks)
 }

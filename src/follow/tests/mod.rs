@@ -242,6 +242,27 @@ async fn a_head_without_its_block_is_asked_for_with_growing_pauses_and_followed_
 }
 
 #[tokio::test]
+async fn what_is_too_large_is_asked_for_with_long_pauses_whatever_is_announced() {
+    for store in TestStore::all().await {
+        let mut rig = Rig::new(&store);
+        rig.follow().await.unwrap();
+        rig.chain.enlarge(true);
+        let chain = Arc::clone(&rig.chain);
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(rig.follower.run(shutdown.clone()));
+        for _ in 0..20 {
+            chain.mine(&[]);
+            chain.announce();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(chain.asked_for_large(), 1);
+        shutdown.cancel();
+        running.await.unwrap().unwrap();
+        store.close().await;
+    }
+}
+
+#[tokio::test]
 async fn a_reorg_returns_money_once_and_a_remined_transaction_is_the_same_deposit() {
     for store in TestStore::all().await {
         let mut rig = Rig::new(&store);

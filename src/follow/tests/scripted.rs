@@ -56,6 +56,8 @@ struct State {
     refused: Option<Address>,
     /// False figures, told by one word.
     lies: HashMap<(Address, AssetKey), u64>,
+    /// How often blocks were asked for, while every block is too large to be had.
+    too_large: Option<u32>,
     /// Whether balances can be read at all.
     mute: bool,
     /// Whether the source has a bug in reading balances.
@@ -87,6 +89,7 @@ impl State {
             withheld_head: None,
             certainty: Certainty::Proven,
             refused: None,
+            too_large: Default::default(),
             lies: HashMap::new(),
             mute: false,
             panics: false,
@@ -212,6 +215,16 @@ impl Scripted {
         self.state.lock().withheld_head.unwrap_or(0)
     }
 
+    /// No block can be had any more for its size.
+    pub fn enlarge(&self, large: bool) {
+        self.state.lock().too_large = large.then_some(0);
+    }
+
+    /// How often a block was asked for that is too large.
+    pub fn asked_for_large(&self) -> u32 {
+        self.state.lock().too_large.unwrap_or(0)
+    }
+
     /// The source panics when it is asked for balances.
     pub fn panic(&self) {
         self.state.lock().panics = true;
@@ -306,6 +319,14 @@ impl Scripted {
     }
 }
 
+impl State {
+    fn refuse_large(&mut self) -> Result<(), SourceError> {
+        let Some(asked) = &mut self.too_large else { return Ok(()) };
+        *asked += 1;
+        Err(SourceError::TooLarge("told to be".into()))
+    }
+}
+
 fn balances(state: &State, at: BlockRef, queries: &[BalanceQuery]) -> Vec<Amount> {
     let mut sums: BTreeMap<(Address, AssetKey), i128> = BTreeMap::new();
     for header in state.chain.iter().take_while(|header| header.at.number <= at.number) {
@@ -392,6 +413,7 @@ impl Source for Scripted {
 
     async fn blocks(&self, from: u64, to: u64) -> Result<Vec<Block>, SourceError> {
         let mut state = self.call()?;
+        state.refuse_large()?;
         state.read.push((from, to));
         let head = state.chain.last().unwrap().at.number;
         let to = match &mut state.withheld_head {
@@ -418,6 +440,7 @@ impl Source for Scripted {
 
     async fn block(&self, at: BlockRef) -> Result<Option<Block>, SourceError> {
         let mut state = self.call()?;
+        state.refuse_large()?;
         if state.chain.last().is_some_and(|head| head.at == at)
             && let Some(asked) = &mut state.withheld_head
         {

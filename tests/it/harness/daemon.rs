@@ -163,6 +163,12 @@ impl Daemon {
         Self { settings, folder, child: None, client: super::api::client() }
     }
 
+    /// Sets a variable of the environment for the next start.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.settings.environment.retain(|(other, _)| other != name);
+        self.settings.environment.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Starts the process (again), on the same store and port, and waits until it answers at all.
     pub async fn begin(&mut self) {
         assert!(self.child.is_none(), "it runs already");

@@ -11,6 +11,7 @@ mod logs;
 mod node;
 mod panics;
 mod safes;
+mod sizes;
 mod verification;
 mod websocket;
 

@@ -65,6 +65,20 @@ fn a_height_that_no_chain_has_is_noticed_before_it_reaches_the_store() {
 }
 
 #[test]
+fn a_block_that_names_no_parent_is_noticed_and_a_chains_first_is_not() {
+    let zero = json!(format!("0x{}", "0".repeat(64)));
+    for verification in ALL {
+        let mut block = mixed_block();
+        block["parentHash"] = zero.clone();
+        assert_eq!(fails(verification, &block, &mixed_receipts()), Some("parent_hash"));
+    }
+    let mut first = empty_block();
+    first["parentHash"] = zero;
+    first["number"] = json!("0x0");
+    assert_eq!(fails(Verification::Links, &first, &json!([])), None);
+}
+
+#[test]
 fn an_empty_list_of_receipts_is_noticed() {
     for verification in ALL {
         assert_eq!(fails(verification, &mixed_block(), &json!([])), Some("receipt_links"));
