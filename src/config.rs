@@ -190,7 +190,9 @@ pub struct EndpointConfig {
     pub ws: Option<Secret>,
     /// Of several healthy endpoints the one with the greatest weight is asked first.
     pub weight: u32,
+    /// Calls, each of a batch counted: those in a second, and those in a day (UTC). `None`: as many as are wanted.
     pub max_requests_per_second: Option<u32>,
+    pub max_requests_per_day: Option<u64>,
     pub headers: BTreeMap<String, Secret>,
     pub connect_timeout: Duration,
     /// From the request's first byte to the answer's last.

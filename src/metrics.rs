@@ -132,6 +132,10 @@ metrics! {
     /// How many bytes the last such answer had, or how many of it were read; 0 while there was none, and where
     /// the node itself refused it.
     oversized_answer_bytes: IntGaugeVec ["chain", "endpoint"];
+    /// Calls of an endpoint's budget that were used in this second, or this day (UTC), as of the last call.
+    rpc_endpoint_budget_used: IntGaugeVec ["chain", "endpoint", "per"];
+    /// Calls that are left of it.
+    rpc_endpoint_budget_left: IntGaugeVec ["chain", "endpoint", "per"];
     /// 1 while the endpoint answers.
     rpc_endpoint_healthy: IntGaugeVec ["chain", "endpoint"];
     /// Safe deployments that reached a status since the start, by status.

@@ -12,6 +12,7 @@ mod certainty;
 pub mod evm;
 mod family;
 mod name;
+mod priority;
 pub(crate) mod rpc;
 pub mod sign_in;
 mod signature;
@@ -24,6 +25,7 @@ pub use address::{Address, AddressError, BadValue, BlockHash, PackedAddresses, T
 pub use certainty::Certainty;
 pub use family::{Defaults, Family, Identity, Rules};
 pub use name::{AssetKey, ChainName};
+pub use priority::Priority;
 pub use rpc::SetupError;
 pub use signature::SignatureError;
 pub use source::{

@@ -14,6 +14,8 @@ use super::{
 const MAX_ENDPOINTS: usize = 32;
 const CONNECT_TIMEOUT_SECONDS: u64 = 5;
 const REQUEST_TIMEOUT_SECONDS: u64 = 30;
+/// A hundred thousand in each second.
+const MAX_REQUESTS_PER_DAY: u64 = 100_000 * 86_400;
 const MAX_RESPONSE_BYTES: u64 = 64 * MEBIBYTE;
 
 pub(super) fn endpoints(
@@ -85,6 +87,10 @@ fn endpoint(
         .max_requests_per_second
         .map(|rate| number("max_requests_per_second", Some(rate), 0, 1..=100_000))
         .transpose()?;
+    let per_day = raw
+        .max_requests_per_day
+        .map(|calls| number("max_requests_per_day", Some(calls), 0, 1..=MAX_REQUESTS_PER_DAY))
+        .transpose()?;
     let max_response = raw.max_response_bytes.unwrap_or(Whole(MAX_RESPONSE_BYTES));
     let max_batch = raw.max_batch.unwrap_or(Whole(max_batch));
     let connect = raw.connect_timeout_seconds.unwrap_or(Whole(CONNECT_TIMEOUT_SECONDS));
@@ -93,6 +99,7 @@ fn endpoint(
     Ok(EndpointConfig {
         weight: u32::try_from(weight).unwrap_or(u32::MAX),
         max_requests_per_second: rate.and_then(|rate| u32::try_from(rate).ok()),
+        max_requests_per_day: per_day,
         headers,
         connect_timeout: seconds(&format!("{key}.connect_timeout_seconds"), connect)?,
         request_timeout: seconds(&format!("{key}.request_timeout_seconds"), request)?,

@@ -87,6 +87,7 @@ pub(super) struct RawEndpoint {
     pub ws_file: Option<PathBuf>,
     pub weight: Option<Whole>,
     pub max_requests_per_second: Option<Whole>,
+    pub max_requests_per_day: Option<Whole>,
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
     pub connect_timeout_seconds: Option<Whole>,

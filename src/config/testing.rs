@@ -40,6 +40,7 @@ pub(crate) fn endpoint(name: &str, url: &str, weight: u32) -> EndpointConfig {
         ws: None,
         weight,
         max_requests_per_second: None,
+        max_requests_per_day: None,
         headers: BTreeMap::new(),
         connect_timeout: Duration::from_secs(1),
         request_timeout: Duration::from_secs(2),

@@ -120,6 +120,10 @@ fn the_examples_in_the_default_file_hold() {
     assert_eq!(said.request_timeout, silent.request_timeout);
     assert_eq!(said.max_response_bytes, silent.max_response_bytes);
     assert_eq!(said.max_batch, silent.max_batch);
+    let planned = &config.chains["ethereum"].endpoints[0];
+    assert_eq!(planned.max_requests_per_second, Some(25));
+    assert_eq!(planned.max_requests_per_day, Some(1_000_000));
+    assert_eq!(silent.max_requests_per_day, None);
 }
 
 #[test]
@@ -380,6 +384,13 @@ fn endpoint_limits_and_headers_are_checked() {
         "[0].max_requests_per_second",
         &["from 1"],
     );
+    for calls in ["0", "8640000001"] {
+        endpoint_refused(
+            &with(&format!("max_requests_per_day = {calls}")),
+            "[0].max_requests_per_day",
+            &["from 1"],
+        );
+    }
     endpoint_refused(
         &with("request_timeout_seconds = 0"),
         "[0].request_timeout_seconds",

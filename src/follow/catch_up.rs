@@ -10,7 +10,7 @@ use futures::FutureExt as _;
 
 use super::{Follower, TurnError, decide, prefetch::Prefetch, settle};
 use crate::{
-    chain::{Block, Header, Settlement},
+    chain::{Block, Header, Priority, Settlement},
     commit::{CommitError, Committed, Pipeline},
     ledger::known::MatchedBlock,
     model::{BlockPoint, Cursor},
@@ -95,7 +95,7 @@ impl Follower {
             if self.wake_up.notified().now_or_never().is_some() {
                 self.finish(pipeline).await?;
                 let at = self.current()?;
-                self.registrations(&at).await?;
+                Priority::Background.scope(Box::pin(self.registrations(&at))).await?;
                 cursor = self.current()?;
             }
             self.gauge_progress();

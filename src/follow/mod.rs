@@ -38,7 +38,9 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    chain::{Announced, BalanceQuery, Block, BlockRef, Certainty, Source, SourceError, TxId},
+    chain::{
+        Announced, BalanceQuery, Block, BlockRef, Certainty, Priority, Source, SourceError, TxId,
+    },
     clock::Clock,
     commit::{CommitError, Committed, Committer},
     config::ChainConfig,
@@ -352,17 +354,17 @@ impl Follower {
         }
         // What settles does not wait for what begins: a node may lack the states that this needs.
         let cursor = self.current()?;
-        let settled = Box::pin(self.settle(&cursor, announced)).await?;
+        let settled = Priority::Settlement.scope(Box::pin(self.settle(&cursor, announced))).await?;
         let cursor = self.current()?;
-        let registered = Box::pin(self.registrations(&cursor)).await?;
+        let registered = Priority::Background.scope(Box::pin(self.registrations(&cursor))).await?;
         if turn == Turn::Idle && (settled == Turn::More || registered == Turn::More) {
             turn = Turn::More;
         }
         let cursor = self.current()?;
-        Box::pin(self.backfill(&cursor)).await?;
+        Priority::Background.scope(Box::pin(self.backfill(&cursor))).await?;
         if turn == Turn::Idle && !announced.has_changed().unwrap_or(false) {
             let cursor = self.current()?;
-            if Box::pin(self.sweep(&cursor, announced)).await? {
+            if Priority::Background.scope(Box::pin(self.sweep(&cursor, announced))).await? {
                 turn = Turn::More;
             }
         }

@@ -10,7 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::decide::Window;
 use crate::{
-    chain::{Block, Source, SourceError},
+    chain::{Block, Priority, Source, SourceError},
     task::joined,
 };
 
@@ -89,10 +89,10 @@ impl Prefetch {
             let to = self.last.min(from.saturating_add(self.range - 1));
             self.next = to + 1;
             let source = Arc::clone(&self.source);
-            let task = tokio::spawn(async move {
+            let task = tokio::spawn(Priority::current().scope(async move {
                 let started = Instant::now();
                 (source.blocks(from, to).await, started.elapsed())
-            });
+            }));
             self.in_flight.push_back((to, AbortOnDropHandle::new(task)));
         }
     }

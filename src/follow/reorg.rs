@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{CONTRADICTIONS_TO_HALT, Follower, TurnError};
 use crate::{
-    chain::Header,
+    chain::{Header, Priority},
     commit::Committed,
     model::{BlockPoint, Cursor},
     store::{chain as chain_store, settling, watch as watch_store},
@@ -99,7 +99,7 @@ impl Follower {
         self.backfill.look_again();
         self.opener.look_again();
         // What was opened above the fork opens again at the fork, before the new branch is followed.
-        self.registrations(&cursor).await?;
+        Priority::Background.scope(Box::pin(self.registrations(&cursor))).await?;
         Ok(())
     }
 

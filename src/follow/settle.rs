@@ -14,7 +14,7 @@ use super::{
     figures::{self, Sure, Told},
 };
 use crate::{
-    chain::{Settlement, SourceError},
+    chain::{Priority, Settlement, SourceError},
     commit::{CommitError, Committed},
     ledger::{
         known::MatchedBlock,
@@ -91,9 +91,9 @@ impl Follower {
                 return Ok(if point == said { Turn::Idle } else { Turn::More });
             }
             let (source, asked) = (Arc::clone(&self.source), balances.len());
-            let task = AbortOnDropHandle::new(tokio::spawn(async move {
-                figures::read(source.as_ref(), point.at, &balances).await
-            }));
+            let read = async move { figures::read(source.as_ref(), point.at, &balances).await };
+            let read = Priority::Settlement.scope(read);
+            let task = AbortOnDropHandle::new(tokio::spawn(read));
             let step = Step::Read { asked, task };
             self.reading = Some(Reading { point, since: cursor.settled, step });
         }
@@ -143,9 +143,9 @@ impl Follower {
     fn confirm(&self, point: BlockPoint, told: Vec<Told>, drifts: Vec<Drift>) -> Step {
         let source = Arc::clone(&self.source);
         let asked: Vec<BalanceRef> = drifts.iter().map(|drift| drift.balance).collect();
-        let task = AbortOnDropHandle::new(tokio::spawn(async move {
-            figures::for_sure(source.as_ref(), point.at, &asked).await
-        }));
+        let sure = async move { figures::for_sure(source.as_ref(), point.at, &asked).await };
+        let sure = Priority::Settlement.scope(sure);
+        let task = AbortOnDropHandle::new(tokio::spawn(sure));
         Step::Confirm { told, drifts, task }
     }
 

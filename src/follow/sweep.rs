@@ -13,7 +13,7 @@ use super::{
     walk::{Lane, Walk},
 };
 use crate::{
-    chain::{AssetKey, Source, SourceError},
+    chain::{AssetKey, Priority, Source, SourceError},
     ledger::{
         known::HashMap,
         reconcile::{Comparison, Drift, Figure, Outcome, compare},
@@ -176,9 +176,9 @@ impl Follower {
             .map(|(watched, asset)| watched.balance(asset))
             .collect();
         let source = Arc::clone(&self.source);
-        let task = AbortOnDropHandle::new(tokio::spawn(async move {
-            compare_all(source.as_ref(), at, &balances, &held).await
-        }));
+        let compared = async move { compare_all(source.as_ref(), at, &balances, &held).await };
+        let compared = Priority::Background.scope(compared);
+        let task = AbortOnDropHandle::new(tokio::spawn(compared));
         self.sweep.page = Some(Page { at, watched, full: taken == limit, behind, task });
         Ok(true)
     }

@@ -127,7 +127,7 @@ impl Rules for Evm {
         data: &Path,
     ) -> Result<Arc<dyn Source>, SetupError> {
         let source = EvmSource::new(chain, metrics.clone())?;
-        source.keep_what_panics(data);
+        source.keep_in(data);
         Ok(Arc::new(source))
     }
 }

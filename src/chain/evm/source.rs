@@ -85,9 +85,9 @@ impl EvmSource {
         })
     }
 
-    /// Keeps, below the data folder, what our own code fails to read.
-    pub fn keep_what_panics(&self, data: &Path) {
-        self.pool.decoder().keep_in(data);
+    /// Keeps, below the data folder, what our own code fails to read, and what is used of the endpoints' budgets.
+    pub fn keep_in(&self, data: &Path) {
+        self.pool.keep_in(data);
     }
 
     /// A header by number or tag, verified.

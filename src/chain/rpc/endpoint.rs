@@ -1,6 +1,7 @@
-//! One node: transport, pace, limits, batches, and whether it can be asked at all.
+//! One node: its limits, batches, and whether it can be asked at all.
 
 use std::{
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -8,18 +9,16 @@ use std::{
     time::Duration,
 };
 
-use alloy::primitives::bytes::Bytes;
 use parking_lot::Mutex;
-use reqwest::{
-    StatusCode,
-    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
-};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
-use super::{Answer, Answers, Call, Dialect, Failure, slim, slim::Slim, split};
+use super::{
+    Answer, Answers, Call, Dialect, Failure, budget::Budget, http::Http, slim, slim::Slim, split,
+};
 use crate::{
     chain::ChainName,
-    config::{ChainConfig, EndpointConfig, Secret},
+    clock::Clock,
+    config::{ChainConfig, EndpointConfig},
     metrics::Metrics,
     retry::Backoff,
 };
@@ -34,8 +33,6 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(5);
 const USUAL_BATCH: usize = 100;
 /// How often one call halves its batch because an answer took too long: every attempt costs the whole timeout.
 const MAX_TIMEOUT_HALVINGS: u32 = 2;
-/// How much longer than others an answer may take that is taken in as it streams.
-const STREAM_PATIENCE: u32 = 4;
 
 /// Why an endpoint's client could not be made; no URL in it.
 #[derive(Debug, thiserror::Error)]
@@ -80,15 +77,10 @@ pub(in crate::chain) struct Endpoint {
     /// The chain that it must serve.
     caip2: String,
     dialect: &'static Dialect,
-    url: Secret,
-    client: reqwest::Client,
-    request_timeout: Duration,
-    max_response_bytes: usize,
+    http: Http,
+    budget: Budget,
     /// Learnt: made smaller when the node calls a batch too large.
     max_batch: AtomicUsize,
-    /// Between two calls, where the configuration sets a pace.
-    interval: Option<Duration>,
-    next_slot: Mutex<Option<Instant>>,
     state: Mutex<State>,
     /// Whether the chain id was right since the last connection failure.
     chain_checked: AtomicBool,
@@ -106,29 +98,8 @@ impl Endpoint {
         dialect: &'static Dialect,
         metrics: Metrics,
     ) -> Result<Self, SetupError> {
-        let wrong = |detail: &str| SetupError::Endpoint {
-            endpoint: config.name.clone(),
-            detail: detail.to_owned(),
-        };
-        url::Url::parse(config.url.expose()).map_err(|_| wrong("its URL is not valid"))?;
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        for (name, value) in &config.headers {
-            let name = HeaderName::try_from(name.as_str())
-                .map_err(|_| wrong("a header's name is not valid"))?;
-            let mut value = HeaderValue::try_from(value.expose())
-                .map_err(|_| wrong("a header's value is not valid"))?;
-            value.set_sensitive(true);
-            headers.insert(name, value);
-        }
-        let client = reqwest::Client::builder()
-            .default_headers(headers)
-            .connect_timeout(config.connect_timeout)
-            .timeout(config.request_timeout)
-            // A redirect would carry the key of the URL's path to another host.
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|error| wrong(&error.without_url().to_string()))?;
+        let http = Http::new(config, dialect)
+            .map_err(|detail| SetupError::Endpoint { endpoint: config.name.clone(), detail })?;
         let labels = [chain.name.as_str(), &config.name];
         // That nothing was too large is to be seen as well.
         metrics.oversized_answers_total.with_label_values(&labels).inc_by(0);
@@ -139,16 +110,9 @@ impl Endpoint {
             chain: chain.name.clone(),
             caip2: chain.caip2.clone(),
             dialect,
-            url: config.url.clone(),
-            client,
-            request_timeout: config.request_timeout,
-            max_response_bytes: config.max_response_bytes,
+            http,
+            budget: Budget::new(config, &chain.name, Clock::System, metrics.clone()),
             max_batch: AtomicUsize::new(config.max_batch.max(1)),
-            interval: config
-                .max_requests_per_second
-                .filter(|rate| *rate > 0)
-                .map(|rate| Duration::from_secs(1) / rate),
-            next_slot: Mutex::new(None),
             state: Mutex::new(State {
                 backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
                 cooling: None,
@@ -172,6 +136,16 @@ impl Endpoint {
                 }
             }
         }
+    }
+
+    /// Remembers the use of its budgets below the data folder.
+    pub(super) fn keep_in(&self, data: &Path) {
+        self.budget.keep_in(data);
+    }
+
+    /// Whether its budgets have nothing for such questions right now.
+    pub(super) fn is_spent(&self) -> bool {
+        self.budget.is_spent()
     }
 
     /// After an answer that was believed.
@@ -222,7 +196,7 @@ impl Endpoint {
 
     /// What a block's receipts are that are too large together, with so many bytes of them read.
     pub fn oversized(&self, bytes: usize) -> Failure {
-        Failure::oversized(u64::try_from(bytes).unwrap_or(u64::MAX), self.max_response_bytes)
+        Failure::oversized(u64::try_from(bytes).unwrap_or(u64::MAX), self.http.max_response_bytes)
     }
 
     /// Counts an answer that could not be had for its size alone; the endpoint is well.
@@ -262,11 +236,12 @@ impl Endpoint {
         let mut room = match keep {
             Keep::All => usize::MAX,
             Keep::AllOrRead(_) | Keep::Read(_) => {
-                self.max_response_bytes.saturating_mul(slim::KEPT)
+                self.http.max_response_bytes.saturating_mul(slim::KEPT)
             }
         };
         while !rest.is_empty() && room > 0 {
-            let limit = size.min(self.max_batch.load(Ordering::Relaxed)).clamp(1, rest.len());
+            let limit = self.max_batch.load(Ordering::Relaxed).min(self.budget.at_once());
+            let limit = size.min(limit).clamp(1, rest.len());
             let (chunk, later) = rest.split_at(limit);
             let half = chunk.len() / 2;
             match self.request_keeping(chunk, keep).await {
@@ -358,9 +333,9 @@ impl Endpoint {
 
     /// One HTTP request, counted and timed. With `slim` only what is read of its answer is kept.
     async fn request(&self, calls: &[Call], slim: Option<&Arc<Slim>>) -> Result<Answers, Failure> {
-        self.wait_for_turn(calls.len()).await;
+        self.budget.take(calls.len()).await?;
         let started = Instant::now();
-        let result = match self.exchange(calls, slim).await {
+        let result = match self.http.exchange(calls, slim).await {
             Ok(body) => split(self.dialect, &body, calls.len()),
             Err(failure) => Err(failure),
         };
@@ -385,121 +360,9 @@ impl Endpoint {
         }
         result
     }
-
-    /// Providers count the calls in a batch one by one, so a batch takes as many turns as it has calls.
-    async fn wait_for_turn(&self, calls: usize) {
-        let Some(interval) = self.interval else { return };
-        let turns = u32::try_from(calls).unwrap_or(u32::MAX);
-        let slot = {
-            let mut next = self.next_slot.lock();
-            let now = Instant::now();
-            let slot = next.map_or(now, |next| next.max(now));
-            *next = Some(slot + interval.saturating_mul(turns));
-            slot
-        };
-        sleep_until(slot).await;
-    }
-
-    async fn exchange(&self, calls: &[Call], slim: Option<&Arc<Slim>>) -> Result<Bytes, Failure> {
-        let mut request = self.client.post(self.url.expose()).body(write(calls));
-        if slim.is_some() {
-            request = request.timeout(self.request_timeout * STREAM_PATIENCE);
-        }
-        let response = request.send().await.map_err(transport)?;
-        let status = response.status();
-        match status {
-            StatusCode::TOO_MANY_REQUESTS => {
-                let seconds = response
-                    .headers()
-                    .get(RETRY_AFTER)
-                    .and_then(|value| value.to_str().ok()?.trim().parse().ok());
-                return Err(Failure::Limited {
-                    detail: "HTTP 429".to_owned(),
-                    retry_after: seconds.map(Duration::from_secs),
-                });
-            }
-            StatusCode::PAYLOAD_TOO_LARGE => {
-                return Err(Failure::BatchTooLarge("HTTP 413".to_owned()));
-            }
-            _ if status.is_server_error() => {
-                return Err(Failure::Down(format!("HTTP {}", status.as_u16())));
-            }
-            _ => {}
-        }
-        let body = match slim {
-            Some(slim) if status.is_success() => {
-                slim.take_in(response, self.max_response_bytes).await?
-            }
-            _ => self.read(response).await?,
-        };
-        if status.is_success() {
-            return Ok(body);
-        }
-        // Some providers put a JSON-RPC error, which says more, under a 4xx status.
-        match split(self.dialect, &body, calls.len()) {
-            Ok(answers) if answers.iter().any(Result::is_err) => Ok(body),
-            Err(Failure::Invalid(_)) | Ok(_) => {
-                Err(Failure::Down(format!("HTTP {}", status.as_u16())))
-            }
-            Err(failure) => Err(failure),
-        }
-    }
-
-    /// The body, never more of it in memory than allowed.
-    async fn read(&self, mut response: reqwest::Response) -> Result<Bytes, Failure> {
-        let max = self.max_response_bytes;
-        let announced = response.content_length().unwrap_or(0);
-        let too_large = |bytes| Err(Failure::oversized(bytes, max));
-        let capacity = usize::try_from(announced).unwrap_or(usize::MAX);
-        if capacity > max {
-            return too_large(announced);
-        }
-        let mut body = Vec::with_capacity(capacity);
-        while let Some(chunk) = response.chunk().await.map_err(transport)? {
-            if chunk.len() > max - body.len() {
-                return too_large(u64::try_from(max).unwrap_or(u64::MAX));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(Bytes::from(body))
-    }
 }
 
 /// What is said of an endpoint with another chain behind it.
 pub(in crate::chain) fn wrong_chain(endpoint: &str, found: &str, expected: &str) -> String {
     format!("endpoint {endpoint} serves the chain {found}, the configuration says {expected}")
-}
-
-/// A single call goes without the brackets: not every endpoint takes batches.
-fn write(calls: &[Call]) -> String {
-    let mut out = String::with_capacity(calls.len() * 160);
-    if let [call] = calls {
-        call.write(0, &mut out);
-        return out;
-    }
-    for (id, call) in calls.iter().enumerate() {
-        out.push(if id == 0 { '[' } else { ',' });
-        call.write(id, &mut out);
-    }
-    out.push(']');
-    out
-}
-
-pub(super) fn transport(error: reqwest::Error) -> Failure {
-    if error.is_timeout() {
-        return Failure::Timeout;
-    }
-    let kind = if error.is_connect() {
-        "cannot connect"
-    } else if error.is_body() || error.is_decode() {
-        "the answer broke off"
-    } else {
-        "the request failed"
-    };
-    let error = error.without_url();
-    let mut cause: &dyn std::error::Error = &error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    Failure::Down(format!("{kind}: {cause}"))
 }

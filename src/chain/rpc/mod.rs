@@ -2,18 +2,24 @@
 //!
 //! | file | what it owns |
 //! |---|---|
+//! | `budget` | how many calls an endpoint's plan allows, and who goes first |
 //! | `decoder` | taking answers apart, and what a panic in that is |
-//! | `endpoint` | one node: transport, pace, limits, batches |
+//! | `endpoint` | one node: its limits, batches, whether it can be asked |
+//! | `http` | one exchange with it |
+//! | `pace` | so many calls in a second |
 //! | `pool` | which endpoint is asked, and which one next |
 //! | `slim` | answers that are too large to be kept as they are |
 //! | `websocket` | announcements: how a connection is opened, and that another follows |
 //!
 //! What an error means, and how a node says which chain it serves, is the family's own: [`Dialect`].
 
+mod budget;
 mod decoder;
 mod endpoint;
 #[cfg(test)]
 mod fuzz;
+mod http;
+mod pace;
 mod pool;
 mod slim;
 #[cfg(test)]
@@ -77,6 +83,8 @@ pub(super) enum Failure {
     Timeout,
     /// Too many requests; the node may say when to come back.
     Limited { detail: String, retry_after: Option<Duration> },
+    /// The endpoint's budget for the day has no more for this: nothing was asked.
+    Spent(String),
     /// The node calls its answer, or the question, too large: ask for less.
     TooLarge(String),
     /// The answer has so many bytes, or more, and is larger than `max_response_bytes` lets in.
@@ -133,6 +141,7 @@ impl Failure {
     pub fn detail(&self) -> String {
         match self {
             Self::Down(detail)
+            | Self::Spent(detail)
             | Self::Invalid(detail)
             | Self::NotThere(detail)
             | Self::WrongChain(detail)

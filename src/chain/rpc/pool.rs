@@ -1,9 +1,10 @@
 //! Which endpoint is asked, and which one next.
 //!
 //! A question goes to one endpoint with all its requests, so that its answer is of one piece. The endpoint of
-//! the greatest weight that is well stays the first choice; another is asked only when it fails.
+//! the greatest weight that is well stays the first choice; another is asked only when it fails, or when its
+//! budget is spent.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -57,6 +58,14 @@ impl Pool {
         })
     }
 
+    /// Keeps from now on, below the data folder, what our own code fails to read, and what is used of budgets.
+    pub fn keep_in(&self, data: &Path) {
+        self.decoder.keep_in(data);
+        for endpoint in &self.endpoints {
+            endpoint.keep_in(data);
+        }
+    }
+
     /// What takes the endpoints' answers apart.
     pub fn decoder(&self) -> &Arc<Decoder> {
         &self.decoder
@@ -70,14 +79,17 @@ impl Pool {
     {
         let mut failures = Vec::new();
         let mut candidates = Vec::with_capacity(self.endpoints.len());
+        let mut spent = Vec::new();
         let mut doubtful = Vec::new();
         for endpoint in &self.endpoints {
             match endpoint.health() {
+                Health::Good if endpoint.is_spent() => spent.push(endpoint),
                 Health::Good => candidates.push(endpoint),
                 Health::Doubtful => doubtful.push(endpoint),
                 Health::Cooling { failure, .. } => failures.push((endpoint, failure)),
             }
         }
+        candidates.append(&mut spent);
         candidates.append(&mut doubtful);
         for endpoint in candidates {
             match self.put(question(Arc::clone(endpoint))).await {
@@ -107,9 +119,10 @@ impl Pool {
         Fut: Future<Output = Result<T, Failure>>,
     {
         let rank = |endpoint: &&Arc<Endpoint>| match endpoint.health() {
+            Health::Good if endpoint.is_spent() => 1,
             Health::Good => 0,
-            Health::Doubtful => 1,
-            Health::Cooling { .. } => 2,
+            Health::Doubtful => 2,
+            Health::Cooling { .. } => 3,
         };
         let mut endpoints: Vec<&Arc<Endpoint>> = self.endpoints.iter().collect();
         endpoints.sort_by_cached_key(rank);

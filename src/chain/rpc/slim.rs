@@ -17,7 +17,7 @@ use serde::{
 };
 use tokio::sync::mpsc;
 
-use super::{Decoder, Failure, endpoint::transport};
+use super::{Decoder, Failure, http::transport};
 
 /// How much of a streamed answer is kept, in `max_response_bytes`.
 pub(super) const KEPT: usize = 4;

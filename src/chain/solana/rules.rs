@@ -141,7 +141,7 @@ impl Rules for Solana {
         data: &Path,
     ) -> Result<Arc<dyn Source>, SetupError> {
         let source = SolanaSource::new(chain, metrics.clone())?;
-        source.keep_what_panics(data);
+        source.keep_in(data);
         Ok(Arc::new(source))
     }
 }

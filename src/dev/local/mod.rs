@@ -97,6 +97,7 @@ impl Identity {
             ws: Some(Secret::new(self.ws)),
             weight: 1,
             max_requests_per_second: None,
+            max_requests_per_day: None,
             headers: BTreeMap::new(),
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(30),

@@ -16,7 +16,8 @@ use tokio_util::task::AbortOnDropHandle;
 use super::super::decide::Window;
 use crate::{
     chain::{
-        Address, AssetKey, Block, BlockRef, Header, HistoryBlock, Movement, Source, SourceError,
+        Address, AssetKey, Block, BlockRef, Header, HistoryBlock, Movement, Priority, Source,
+        SourceError,
     },
     task::joined,
 };
@@ -100,7 +101,7 @@ impl Descent {
     pub fn begin(reading: Reading) -> Self {
         // One batch is booked; one waits here, or is being put together.
         let (out, batches) = mpsc::channel(1);
-        let task = tokio::spawn(async move {
+        let task = tokio::spawn(Priority::Background.scope(async move {
             let mut assembly = Assembly::new(&reading, out);
             let end = match &reading.way {
                 Way::Blocks => all_blocks(&reading, &mut assembly).await,
@@ -109,7 +110,7 @@ impl Descent {
                 }
             };
             assembly.finish(end).await;
-        });
+        }));
         Self { batches, task: AbortOnDropHandle::new(task) }
     }
 
@@ -360,10 +361,11 @@ impl<'a> Reader<'a> {
             self.left = (from > lo).then(|| (lo, from - 1));
             let source = Arc::clone(&self.reading.source);
             let wanted = Arc::clone(&self.reading.wanted);
-            self.in_flight.push_back(AbortOnDropHandle::new(tokio::spawn(async move {
+            let fetched = Priority::Background.scope(async move {
                 let started = Instant::now();
                 (fetch(source.as_ref(), &wanted, from, hi).await, started.elapsed())
-            })));
+            });
+            self.in_flight.push_back(AbortOnDropHandle::new(tokio::spawn(fetched)));
         }
     }
 }

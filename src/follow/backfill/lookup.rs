@@ -9,7 +9,7 @@ use super::{
     Lane, Run,
 };
 use crate::{
-    chain::{Address, HistoryBlock, Source, SourceError},
+    chain::{Address, HistoryBlock, Priority, Source, SourceError},
     follow::backfill::plan::Advance,
     ledger::{
         backfill::{Range, sides},
@@ -74,7 +74,7 @@ impl Follower {
         };
         let (source, wake_up) = (Arc::clone(&self.source), Arc::clone(&self.wake_up));
         let (tokens, scan) = (self.tokens(), run.scan);
-        let found = AbortOnDropHandle::new(tokio::spawn(async move {
+        let found = AbortOnDropHandle::new(tokio::spawn(Priority::Background.scope(async move {
             let found = async {
                 let index = source
                     .address_index()
@@ -88,7 +88,7 @@ impl Follower {
             let found = found.await;
             wake_up.notify_one();
             found
-        }));
+        })));
         Ok(Some(Lookup { wallet, address, found }))
     }
 

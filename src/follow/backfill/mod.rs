@@ -53,7 +53,7 @@ const RANGES_PER_TURN: u64 = 16;
 const BLOCKS_PER_SEARCH: u64 = 100_000;
 /// Histories that begin to be looked for in one transaction: in tests so few that some always fill it.
 const ENLISTED_AT_ONCE: i64 = if cfg!(test) { 2 } else { 2_000 };
-/// See [`Follower::in_flight`].
+/// Requests, or histories that are looked up, at a time.
 const MAX_IN_FLIGHT: usize = 4;
 /// How often it is told how far a long history is.
 const REPORT: Duration = Duration::from_secs(10);
@@ -247,7 +247,7 @@ impl Follower {
         if self.backfill.reading.is_some() || !self.load_scans(cursor).await? {
             return Ok(false);
         }
-        let (range, at_once) = (self.range(), self.in_flight());
+        let (range, at_once) = (self.config.batch_blocks, MAX_IN_FLIGHT);
         let mut plan = std::mem::take(&mut self.backfill.plan);
         let most = |lane: Lane, scan: &Scan| match lane.1 {
             HistoryMethod::Blocks => Some(range * RANGES_PER_TURN),
@@ -469,25 +469,6 @@ impl Follower {
     /// The configured tokens.
     fn tokens(&self) -> Vec<Address> {
         self.config.tokens.iter().map(|token| token.contract).collect()
-    }
-
-    /// The calls that nodes allow in a second; `None` if nothing limits them.
-    fn pace(&self) -> Option<u64> {
-        let paces = self.config.endpoints.iter().map(|endpoint| endpoint.max_requests_per_second);
-        paces.flatten().min().map(u64::from)
-    }
-
-    /// Blocks per request. Calls are sent in the order in which they come: where there is a pace, the head must
-    /// not wait long behind a large request.
-    fn range(&self) -> u64 {
-        // A block costs two calls; a quarter of a second's calls are few enough.
-        let paced = self.pace().map_or(u64::MAX, |pace| (pace / 8).max(1));
-        self.config.batch_blocks.min(paced)
-    }
-
-    /// Requests, or histories that are looked up, at a time: the head asks the same nodes.
-    fn in_flight(&self) -> usize {
-        if self.pace().is_some() { 1 } else { MAX_IN_FLIGHT }
     }
 }
 

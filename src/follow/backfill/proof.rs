@@ -15,7 +15,7 @@ use super::super::{Follower, TurnError};
 use crate::{
     amount::Amount,
     chain::{
-        Address, AssetKey, BalanceQuery, ChainBalance, ChainName, HistoryMethod, Source,
+        Address, AssetKey, BalanceQuery, ChainBalance, ChainName, HistoryMethod, Priority, Source,
         SourceError,
     },
     ledger::{backfill::Participant, changes::HistoryEnd},
@@ -151,11 +151,12 @@ impl Follower {
         }
         let (source, wake_up) = (Arc::clone(&self.source), Arc::clone(&self.wake_up));
         let chain = self.config.name.clone();
-        self.backfill.proofs.running = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+        let compared = Priority::Background.scope(async move {
             let compared = compare(&chain, source.as_ref(), claims).await;
             wake_up.notify_one();
             compared
-        })));
+        });
+        self.backfill.proofs.running = Some(AbortOnDropHandle::new(tokio::spawn(compared)));
         Ok(())
     }
 }

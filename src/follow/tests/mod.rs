@@ -7,6 +7,7 @@ mod doubts;
 mod history;
 mod interrupted;
 mod listing;
+mod priority;
 mod proof;
 mod scripted;
 mod simulation;

@@ -13,8 +13,8 @@ use crate::{
     amount::Amount,
     chain::{
         Address, Announced, AssetKey, BalanceQuery, Block, BlockHash, BlockRef, Certainty,
-        ChainBalance, Family, Header, Kind, LogIndex, Movement, Ordinal, SettlementTag, Source,
-        SourceError, TxFact, TxId,
+        ChainBalance, Family, Header, Kind, LogIndex, Movement, Ordinal, Priority, SettlementTag,
+        Source, SourceError, TxFact, TxId,
     },
 };
 
@@ -67,6 +67,8 @@ struct State {
     unreadable: HashSet<AssetKey>,
     /// Balances that were asked for, by question.
     asked: Vec<Vec<BalanceQuery>>,
+    /// What was asked for, and as what.
+    priorities: BTreeSet<(&'static str, Priority)>,
     /// Ranges of blocks that were read.
     read: Vec<(u64, u64)>,
     /// Heights whose blocks no node has any more.
@@ -89,6 +91,7 @@ impl State {
             withheld_head: None,
             certainty: Certainty::Proven,
             refused: None,
+            priorities: BTreeSet::new(),
             too_large: Default::default(),
             lies: HashMap::new(),
             mute: false,
@@ -223,6 +226,11 @@ impl Scripted {
     /// How often a block was asked for that is too large.
     pub fn asked_for_large(&self) -> u32 {
         self.state.lock().too_large.unwrap_or(0)
+    }
+
+    /// As what blocks and balances were asked for since this was last called.
+    pub fn priorities(&self) -> Vec<(&'static str, Priority)> {
+        std::mem::take(&mut self.state.lock().priorities).into_iter().collect()
     }
 
     /// The source panics when it is asked for balances.
@@ -414,6 +422,7 @@ impl Source for Scripted {
     async fn blocks(&self, from: u64, to: u64) -> Result<Vec<Block>, SourceError> {
         let mut state = self.call()?;
         state.refuse_large()?;
+        state.priorities.insert(("blocks", Priority::current()));
         state.read.push((from, to));
         let head = state.chain.last().unwrap().at.number;
         let to = match &mut state.withheld_head {
@@ -441,6 +450,7 @@ impl Source for Scripted {
     async fn block(&self, at: BlockRef) -> Result<Option<Block>, SourceError> {
         let mut state = self.call()?;
         state.refuse_large()?;
+        state.priorities.insert(("blocks", Priority::current()));
         if state.chain.last().is_some_and(|head| head.at == at)
             && let Some(asked) = &mut state.withheld_head
         {
@@ -461,6 +471,7 @@ impl Source for Scripted {
         let _ = self.held.subscribe().wait_for(|held| !held).await;
         let mut state = self.call()?;
         state.asked.push(queries.to_vec());
+        state.priorities.insert(("balances", Priority::current()));
         assert!(!state.panics, "a bug of the source");
         if state.mute {
             let detail = "told to be mute".into();

@@ -4,6 +4,7 @@
 //! same transfer twice, one of them a burn; one that reverts; a creation), and the empty block after it.
 
 mod balances;
+mod budgets;
 mod decoding;
 mod endpoints;
 mod fuzz;

@@ -25,7 +25,7 @@ impl World {
         let metrics = Metrics::new();
         let source = EvmSource::new(&config(endpoints), metrics.clone()).expect("a source");
         let data = tempfile::tempdir().expect("a folder");
-        source.keep_what_panics(data.path());
+        source.keep_in(data.path());
         Self { source, metrics, data }
     }
 

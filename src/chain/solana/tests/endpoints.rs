@@ -371,7 +371,7 @@ async fn a_panic_in_our_own_code_cools_no_endpoint_and_what_the_node_said_is_kep
     let node = cluster.node().await;
     let source = only(&node);
     let data = tempfile::tempdir().expect("a folder");
-    source.keep_what_panics(data.path());
+    source.keep_in(data.path());
     source.pool.decoder().break_at("block 5", 2);
     for _ in 0..2 {
         let error = source.blocks(1, 9).await.expect_err("it panicked");
