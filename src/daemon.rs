@@ -97,8 +97,9 @@ pub async fn run(
     let db = Db::open(config.database_url.expose(), &metrics).await?;
     let lock = db.lock()?;
     if lock.is_some() {
+        let now = clock.now();
         db.run_tx("webhook_release", |mut tx| async move {
-            delivery::release_all(&mut tx.conn()).await?;
+            delivery::release_all(&mut tx.conn(), now).await?;
             Ok::<_, StoreError>((tx, ()))
         })
         .await?;

@@ -81,8 +81,9 @@ CREATE TABLE wallet (
 );
 -- GET /v1/wallets, the newest first.
 CREATE INDEX wallet_of_tenant ON wallet (tenant_id, id);
--- An address as a locator.
-CREATE INDEX wallet_by_address ON wallet (tenant_id, address);
+-- An address as a locator. Not by the tenant: to a planner that knows nothing this would lead to all its wallets as
+-- well as wallet_of_tenant does.
+CREATE INDEX wallet_by_address ON wallet (address);
 -- An account's wallets: external:, email: and so on as locators.
 CREATE INDEX wallet_of_account ON wallet (account_id, id) WHERE account_id IS NOT NULL;
 -- clientReferenceId as a filter of the list.
@@ -156,8 +157,9 @@ CREATE INDEX watch_history_wanted ON watch (chain_no, wallet_no)
     WHERE history = 'wanted' AND scan_no IS NULL AND status = 1;
 -- Who takes part in a scan, and what ends with the next block.
 CREATE INDEX watch_scan ON watch (scan_no, from_block) WHERE scan_no IS NOT NULL;
--- A tenant watches an address on a chain once. Also: which wallet that is.
-CREATE UNIQUE INDEX watch_once_per_tenant ON watch (tenant_no, chain_no, address) WHERE status IN (0, 1);
+-- A tenant watches an address on a chain once: status 0 or 1. Also: which wallet that is. Written so that only a
+-- statement with the same words uses it; to others it would seem to hold what they look for (registration::watched).
+CREATE UNIQUE INDEX watch_once_per_tenant ON watch (tenant_no, chain_no, address) WHERE status & 2 = 0;
 
 -- How many addresses of a tenant are watched or asked to be on a chain (watch.status 0 and 1), raised and
 -- lowered in the transaction that changes that: counting takes seconds where they are millions.
@@ -323,6 +325,8 @@ CREATE INDEX transfer_pending ON transfer (chain_no, block_number) WHERE status 
 CREATE INDEX transfer_marked ON transfer (mark) WHERE mark IS NOT NULL AND status IN (1, 2);
 -- The openings of a watch, and balances that are not finished.
 CREATE INDEX transfer_opening ON transfer (wallet_no) WHERE kind = 9 AND status IN (0, 1);
+-- Corrections that are not settled, status 1, in words that only their statement has (transfer::unfinished).
+CREATE INDEX transfer_adjusting ON transfer (wallet_no) WHERE kind = 10 AND status & 3 = 1;
 
 -- The ledger: only ever added to. The balance of a wallet is the sum of its entries.
 CREATE TABLE entry (
@@ -396,9 +400,9 @@ CREATE TABLE safe_deployment (
 -- GET /v1/safe-deployments, the newest first.
 CREATE INDEX safe_deployment_of_tenant ON safe_deployment (tenant_id, id);
 -- Whether a transaction is tracked already.
-CREATE INDEX safe_deployment_by_tx ON safe_deployment (chain_no, tx, tenant_id);
+CREATE INDEX safe_deployment_by_tx ON safe_deployment (tx, chain_no);
 -- What the follower has to judge.
-CREATE INDEX safe_deployment_open ON safe_deployment (chain_no, status) WHERE status IN ('pending', 'processing');
+CREATE INDEX safe_deployment_open ON safe_deployment (chain_no, block_number) WHERE status IN ('pending', 'processing');
 -- How far a Safe's deployment is, beside its wallet.
 CREATE INDEX safe_deployment_of_wallet ON safe_deployment (wallet_id) WHERE wallet_id IS NOT NULL;
 
@@ -490,6 +494,8 @@ CREATE TABLE event (
 );
 -- The position of an event that a consumer names: its id begins with this time.
 CREATE INDEX event_by_time ON event (tenant_no, time);
+-- The events of a span of time, to be sent again (feed::between).
+CREATE INDEX event_by_creation ON event (tenant_no, created_at);
 
 CREATE TABLE webhook_endpoint (
     id              UUID NOT NULL PRIMARY KEY,
@@ -540,8 +546,8 @@ CREATE TABLE delivery (
     created_at      BIGINT NOT NULL,
     finished_at     BIGINT
 );
--- When the next delivery will be due (delivery::next_due); how many wait.
-CREATE INDEX delivery_due ON delivery (next_attempt_at, id) WHERE status = 'pending';
+-- When the next delivery will be due (delivery::next_due); how many wait, and since when.
+CREATE INDEX delivery_due ON delivery (next_attempt_at, id, created_at) WHERE status = 'pending';
 -- What one endpoint is due, however much waits at the others (delivery::claim).
 CREATE INDEX delivery_due_of_endpoint ON delivery (endpoint_id, next_attempt_at, id) WHERE status = 'pending';
 -- An endpoint's deliveries, newest first (delivery::list).

@@ -34,6 +34,8 @@ use crate::{
 };
 
 const MOST_REPLAYED: usize = 10_000;
+/// Events of any type in the time of one replay: they are all looked at, while the tenant's feed waits.
+const MOST_READ: i64 = 100_000;
 
 /// One event on its way to one endpoint.
 #[derive(Debug, Serialize, ToSchema)]
@@ -322,6 +324,12 @@ impl Write for Replay {
                 wanted.retain(|kind| *kind != EventType::Test);
                 let to = to.unwrap_or(Millis(i64::MAX));
                 let most = i64::try_from(MOST_REPLAYED).unwrap_or(i64::MAX);
+                let read = feed::count_between(conn, tenant, *from, to, MOST_READ + 1).await?;
+                if read > MOST_READ {
+                    return Err(Problem::invalid(format!(
+                        "More than {MOST_READ} events of all types lie in that time: replay a shorter one."
+                    )));
+                }
                 if wanted.is_empty() {
                     Vec::new()
                 } else {

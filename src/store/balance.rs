@@ -241,9 +241,9 @@ impl RawHolding {
 
 /// The statement up to its conditions. `+ 0`: PostgreSQL would read the index of all open watches for one wallet's.
 macro_rules! select {
-    ($wallets:literal, $rest:literal) => {
+    ($few:literal, $wallets:literal, $rest:literal) => {
         concat!(
-            "SELECT w.id, w.family, w.address, w.is_primary, n.name AS chain, c.head_number, c.head_hash,
+            $few, "SELECT w.id, w.family, w.address, w.is_primary, n.name AS chain, c.head_number, c.head_hash,
                     c.head_time, c.settled_number, c.settled_hash, c.settled_time, b.asset_no, b.settled,
                     b.incoming, b.outgoing, b.held, b.frozen, b.updated_at
              FROM ", $wallets, " w
@@ -269,8 +269,9 @@ pub async fn holdings(
     let mut rows: Vec<RawHolding> = if let Some(id) = filter.id {
         // The common case has a text of its own, which needs no building.
         on!(conn, c => sqlx::query_as(select!(
+            "",
             "wallet",
-            "WHERE w.id = $1 AND w.tenant_id = $2 AND w.deleted_at IS NULL"
+            "WHERE w.id = $1 AND CASE WHEN w.deleted_at IS NULL THEN w.tenant_id END = $2"
         ))
         .bind(id)
         .bind(tenant)
@@ -279,7 +280,8 @@ pub async fn holdings(
     } else {
         let sql = format!(
             select!(
-                "(SELECT * FROM wallet w WHERE {} ORDER BY w.is_primary DESC, w.id DESC LIMIT {})",
+                "WITH few AS MATERIALIZED (SELECT * FROM wallet w WHERE {}) ",
+                "(SELECT * FROM few w ORDER BY w.is_primary DESC, w.id DESC LIMIT {})",
                 ""
             ),
             filter.conditions(),

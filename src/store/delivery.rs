@@ -169,7 +169,7 @@ macro_rules! claim_sql {
             ")
              UPDATE delivery SET lease_token = $3, lease_until = $4
              WHERE id IN (SELECT id FROM due)
-               AND status = 'pending' AND (lease_until IS NULL OR lease_until <= $1)
+               AND status || '' = 'pending' AND (lease_until IS NULL OR lease_until <= $1)
              RETURNING id, endpoint_id, tenant_id, event_position, attempts, created_at"
         )
     };
@@ -273,7 +273,7 @@ pub async fn record(
         "UPDATE delivery
          SET status = $3, attempts = $4, next_attempt_at = COALESCE($5, next_attempt_at),
              finished_at = $6, lease_token = NULL, lease_until = NULL
-         WHERE id = $1 AND lease_token = $2 AND status = 'pending'",
+         WHERE id = $1 AND lease_token = $2 AND status || '' = 'pending'",
     )
     .bind(claimed.id)
     .bind(claimed.lease.token)
@@ -310,7 +310,7 @@ pub async fn record(
 pub async fn release(conn: &mut Conn<'_>, claimed: &Claimed) -> Result<bool, StoreError> {
     let changed = on!(conn, c => sqlx::query(
         "UPDATE delivery SET lease_token = NULL, lease_until = NULL
-         WHERE id = $1 AND lease_token = $2 AND status = 'pending'",
+         WHERE id = $1 AND lease_token = $2 AND status || '' = 'pending'",
     )
     .bind(claimed.id)
     .bind(claimed.lease.token)
@@ -325,11 +325,13 @@ pub async fn release(conn: &mut Conn<'_>, claimed: &Claimed) -> Result<bool, Sto
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
-pub async fn release_all(conn: &mut Conn<'_>) -> Result<(), StoreError> {
+pub async fn release_all(conn: &mut Conn<'_>, now: Millis) -> Result<(), StoreError> {
+    // Only what was due was claimed.
     on!(conn, c => sqlx::query(
         "UPDATE delivery SET lease_token = NULL, lease_until = NULL
-         WHERE status = 'pending' AND lease_token IS NOT NULL",
+         WHERE status = 'pending' AND next_attempt_at <= $1 AND lease_token IS NOT NULL",
     )
+    .bind(now)
     .execute(c)
     .await
     .map(|_| ()))?;
@@ -371,8 +373,8 @@ pub async fn closed_with_pending(
     Ok(on!(conn, c => sqlx::query_scalar(
         "SELECT e.id FROM webhook_endpoint e
          WHERE (e.disabled_at IS NOT NULL OR e.deleted_at IS NOT NULL)
-           AND EXISTS (SELECT 1 FROM delivery d WHERE d.endpoint_id = e.id AND d.status = 'pending'
-                       AND (d.lease_until IS NULL OR d.lease_until <= $1))
+           AND (SELECT 1 FROM delivery d WHERE d.endpoint_id = e.id AND d.status = 'pending'
+                  AND (d.lease_until IS NULL OR d.lease_until <= $1) LIMIT 1) IS NOT NULL
          ORDER BY e.id LIMIT $2 + 0",
     )
     .bind(now)
@@ -401,7 +403,8 @@ pub async fn next_due(conn: &mut Conn<'_>, now: Millis) -> Result<Option<Millis>
 /// [`StoreError`] of the engine.
 pub async fn backlog(conn: &mut Conn<'_>) -> Result<Backlog, StoreError> {
     Ok(on!(conn, c => sqlx::query_as(
-        "SELECT COUNT(*) AS pending, MIN(created_at) AS oldest FROM delivery WHERE status = 'pending'",
+        "SELECT COUNT(*) AS pending, MIN(created_at) AS oldest FROM delivery
+         WHERE status = 'pending' AND next_attempt_at >= 0",
     )
     .fetch_one(c)
     .await)?)

@@ -17,7 +17,7 @@ use sqlx::{
 
 use super::{
     StoreError,
-    reader::{Reader, Readers},
+    reader::{Prepare, Reader, Readers},
 };
 use crate::metrics::Metrics;
 
@@ -226,6 +226,30 @@ impl Db {
     }
 }
 
+/// What each connection to PostgreSQL is told first: to plan by the text of a statement and by its indexes.
+///
+/// Every statement of the store is written for an index on each side (a test reads their plans). A database that
+/// is new has no statistics, and a plan that was made then, with tables that seemed to hold nothing, is kept and
+/// run when they hold millions: reading a table or an index from end to end, sorting what an index has in order,
+/// or hashing all of a table for a join, must not look cheap at any time, nor does an index that leads to more rows because they lie side by side. One plan per statement, whatever its values: the one that the test has read. And without
+/// `jit`: what cannot do without such a step is priced so high that PostgreSQL would compile it first.
+const POSTGRES_SESSION: &str = "
+    SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
+    SET random_page_cost = 1; SET plan_cache_mode = force_generic_plan; SET jit = off";
+
+impl Prepare for PgConnection {
+    async fn prepare(&mut self) -> Result<(), sqlx::Error> {
+        sqlx::raw_sql(POSTGRES_SESSION).execute(self).await.map(|_| ())
+    }
+}
+
+impl Prepare for SqliteConnection {
+    /// All that it needs stands in its options. It never has statistics.
+    async fn prepare(&mut self) -> Result<(), sqlx::Error> {
+        Ok(())
+    }
+}
+
 impl Engine {
     async fn open_sqlite(path: &Path) -> Result<Self, StoreError> {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -288,6 +312,7 @@ impl Engine {
         let pool = PgPoolOptions::new()
             .max_connections(POSTGRES_CONNECTIONS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
+            .after_connect(|conn, _| Box::pin(conn.prepare()))
             .connect_with(options.clone())
             .await?;
         let readers = Readers::new(options, POSTGRES_READERS, ACQUIRE_TIMEOUT);

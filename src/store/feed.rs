@@ -66,7 +66,7 @@ macro_rules! select_event {
         concat!(
             "SELECT position, events, kind, wallet_no, sequence, time, transfer_no, status, settled, incoming,
                     outgoing, locked, head_number, asset_version, id, data, created_at
-             FROM event ",
+             FROM ",
             $rest
         )
     };
@@ -276,8 +276,10 @@ pub async fn event(
     tenant: TenantId,
     id: EventId,
 ) -> Result<Option<FeedRow>, StoreError> {
+    // A range, and its order: what is equal says nothing of an order, and without one a planner may rather read all
+    // of the feed.
     let rows: Vec<RawEvent> = on!(conn, c => sqlx::query_as(select_event!(
-        "WHERE tenant_no = (SELECT no FROM tenant WHERE id = $1) AND time = $2 ORDER BY position"
+        "event WHERE tenant_no = (SELECT no FROM tenant WHERE id = $1) AND time BETWEEN $2 AND $2 ORDER BY time"
     ))
     .bind(tenant)
     .bind(id.time())
@@ -322,13 +324,25 @@ pub async fn bodies(
     if list.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let sql = sets(
-        conn,
-        select_event!(
-            "WHERE tenant_no = (SELECT no FROM tenant WHERE id = $1) AND position IN ints($2)
-             ORDER BY position"
+    let sql = match conn {
+        Conn::Sqlite(_) => sets(
+            conn,
+            select_event!(
+                "event WHERE tenant_no = (SELECT no FROM tenant WHERE id = $1) AND position IN ints($2)"
+            ),
         ),
-    );
+        // One look-up for each: of a list, PostgreSQL may read all of the feed as long as it seems to be short.
+        Conn::Postgres(_) => AssertSqlSafe(
+            select_event!(
+                "unnest($2) AS wanted (place) CROSS JOIN LATERAL (
+                     SELECT * FROM event
+                     WHERE tenant_no = (SELECT no FROM tenant WHERE id = $1) 
+                       AND position BETWEEN wanted.place AND wanted.place
+                     ORDER BY position LIMIT 1) AS found"
+            )
+            .to_owned(),
+        ),
+    };
     let rows: Vec<RawEvent> =
         on!(conn, c => sqlx::query_as(sql).bind(tenant).bind(&list).fetch_all(c).await)?;
     let found = write_out(conn, &rows).await?;
@@ -369,7 +383,9 @@ pub async fn after(
     };
     let sql = format!(
         "{} {of_types} ORDER BY position LIMIT $3 + 0",
-        select_event!("WHERE tenant_no = (SELECT no FROM tenant WHERE id = $1) AND position > $2")
+        select_event!(
+            "event WHERE tenant_no = (SELECT no FROM tenant WHERE id = $1) AND position > $2"
+        )
     );
     let rows: Vec<RawEvent> = on!(conn, c => sqlx::query_as(AssertSqlSafe(sql))
         .bind(tenant)
@@ -385,7 +401,33 @@ pub async fn after(
     Ok(found)
 }
 
-/// The tenant's events of those types with `from <= time < to`, in commit order.
+/// How many rows of a tenant's feed were written in `from <= time < to`: `limit` if they are more.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn count_between(
+    conn: &mut Conn<'_>,
+    tenant: TenantId,
+    from: Millis,
+    to: Millis,
+    limit: i64,
+) -> Result<i64, StoreError> {
+    Ok(on!(conn, c => sqlx::query_scalar(
+        "SELECT COUNT(*) FROM (
+             SELECT created_at FROM event
+             WHERE tenant_no = (SELECT no FROM tenant WHERE id = $1) AND created_at >= $2 AND created_at < $3
+             ORDER BY created_at LIMIT $4 + 0) AS span",
+    )
+    .bind(tenant)
+    .bind(from)
+    .bind(to)
+    .bind(limit)
+    .fetch_one(c)
+    .await)?)
+}
+
+/// The tenant's events of those types with `from <= time < to`, in commit order. Reads every event of that time:
+/// [`count_between`] tells how many they are.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
@@ -398,11 +440,14 @@ pub async fn between(
     limit: i64,
 ) -> Result<Vec<EventRef>, StoreError> {
     let (firsts, seconds) = type_list(types);
+    // Materialized: with its limit, PostgreSQL would rather walk all of the feed in its order.
     let sql = format!(
-        "{} AND (kind IN ({firsts}) OR (events = 2 AND kind IN ({seconds}))) ORDER BY position LIMIT $4 + 0",
-        select_event!(
-            "WHERE tenant_no = (SELECT no FROM tenant WHERE id = $1) AND created_at >= $2 AND created_at < $3"
-        )
+        "WITH span AS MATERIALIZED (
+             SELECT * FROM event
+             WHERE tenant_no = (SELECT no FROM tenant WHERE id = $1) AND created_at >= $2 AND created_at < $3
+             ORDER BY created_at)
+         {} WHERE (kind IN ({firsts}) OR (events = 2 AND kind IN ({seconds}))) ORDER BY position LIMIT $4 + 0",
+        select_event!("span")
     );
     let rows: Vec<RawEvent> = on!(conn, c => sqlx::query_as(AssertSqlSafe(sql))
         .bind(tenant)

@@ -89,14 +89,13 @@ pub async fn participants(
         return Ok(Vec::new());
     }
     // Which scan a watch takes part in is judged here: in the statement, an engine could look all of the scan's
-    // watches up by it. And "+ 0", or PostgreSQL without statistics walks an index of all open watches.
+    // watches up by it.
     let sql = sets(
         conn,
         select_participant!(
             "w.scan_no",
-            "watch",
-            "WHERE w.chain_no = $1 AND w.address IN blobs($2) AND w.status + 0 = 1
-             ORDER BY w.address, w.wallet_no"
+            "watches($1, $2)",
+            "WHERE w.status = 1 ORDER BY w.address, w.wallet_no"
         ),
     );
     let rows: Vec<RawParticipant> =
@@ -119,7 +118,7 @@ pub async fn whose(
     scan: ScanNo,
 ) -> Result<Option<(WalletNo, Address)>, StoreError> {
     let row: Option<(i64, Vec<u8>)> = on!(conn, c => sqlx::query_as(
-        "SELECT wallet_no, address FROM watch WHERE scan_no = $1 AND status = 1 LIMIT 1",
+        "SELECT wallet_no, address FROM watch WHERE scan_no = $1 AND status + 0 = 1 LIMIT 1",
     )
     .bind(scan.0)
     .fetch_optional(c)

@@ -19,6 +19,11 @@ const BELIEVED: Duration = Duration::from_secs(1);
 /// How old a connection gets. After a failover the old server may answer for ever, with old data.
 const LIFETIME: Duration = Duration::from_mins(30);
 
+/// What a new connection does before its first statement.
+pub(super) trait Prepare: Connection {
+    fn prepare(&mut self) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+}
+
 /// The connections there are; cloning shares them. Each is opened when it is first needed.
 pub struct Readers<C: Connection> {
     shared: Arc<Shared<C>>,
@@ -55,7 +60,7 @@ impl<C: Connection> Clone for Readers<C> {
     }
 }
 
-impl<C: Connection + 'static> Readers<C> {
+impl<C: Prepare + 'static> Readers<C> {
     /// At most `count` connections. `patience` is how long a reader waits for one of them.
     pub(super) fn new(options: C::Options, count: usize, patience: Duration) -> Self {
         let slots = (0..count).map(|_| Arc::new(Mutex::new(None))).collect();
@@ -126,7 +131,7 @@ fn lent<C: Connection>(
 }
 
 /// Asks the connection for a sign of life, if it was not asked just now, and makes it anew if there is none.
-async fn make_ready<C: Connection>(
+async fn make_ready<C: Prepare>(
     slot: &mut Slot<C>,
     options: &C::Options,
 ) -> Result<(), sqlx::Error> {
@@ -141,7 +146,8 @@ async fn make_ready<C: Connection>(
             return Ok(());
         }
     }
-    let connection = C::connect_with(options).await?;
+    let mut connection = C::connect_with(options).await?;
+    connection.prepare().await?;
     *slot = Some(Open { connection, since: now, believed_until: now + BELIEVED });
     Ok(())
 }

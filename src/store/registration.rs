@@ -99,7 +99,7 @@ pub async fn watched(
                 ") SELECT tenant_no, chain_no, address,
                           (SELECT v.id FROM watch w JOIN wallet v ON v.no = w.wallet_no
                            WHERE w.tenant_no = asked.tenant_no AND w.chain_no = asked.chain_no
-                             AND w.address = asked.address AND w.status IN (0, 1))
+                             AND w.address = asked.address AND w.status & 2 = 0)
                    FROM asked",
             );
             query.build_query_as().fetch_all(c).await

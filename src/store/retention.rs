@@ -271,11 +271,23 @@ pub async fn cut_feed(
     tenant: TenantId,
     through: i64,
 ) -> Result<u64, StoreError> {
-    let times: Vec<Millis> = on!(conn, c => sqlx::query_scalar(
-        "DELETE FROM event
-         WHERE tenant_no = (SELECT no FROM tenant WHERE id = $1) AND position <= $2
-         RETURNING time",
-    )
+    let sql = match conn {
+        Conn::Sqlite(_) => {
+            "DELETE FROM event
+             WHERE tenant_no = (SELECT no FROM tenant WHERE id = $1) AND position <= $2
+             RETURNING time"
+        }
+        // In the order of the one index that is meant: by the tenant alone several lead to all of its feed.
+        Conn::Postgres(_) => {
+            "DELETE FROM event
+             WHERE ctid = ANY(ARRAY(
+                 SELECT ctid FROM event
+                 WHERE tenant_no = (SELECT no FROM tenant WHERE id = $1) AND position <= $2
+                 ORDER BY position))
+             RETURNING time"
+        }
+    };
+    let times: Vec<Millis> = on!(conn, c => sqlx::query_scalar(sql)
     .bind(tenant)
     .bind(through)
     .fetch_all(c)

@@ -1,6 +1,7 @@
 //! Safe deployments and the wallets they make, as the follower sees them.
 
 use sqlx::{AssertSqlSafe, FromRow};
+use uuid::Uuid;
 
 use super::{
     Conn, StoreError,
@@ -108,12 +109,17 @@ impl TryFrom<Raw> for Deployment {
 
 macro_rules! select_deployment {
     ($rest:literal) => {
+        select_deployment!("safe_deployment", $rest)
+    };
+    ($deployments:literal, $rest:literal) => {
         concat!(
             "SELECT d.id, t.no AS tenant_no, d.tenant_id, n.name AS chain, d.tx, d.found_by, d.status, d.reason,
                     d.address, d.wallet_id, d.owner_wallet, d.version, d.singleton, d.owners, d.threshold,
                     d.block_number, d.block_hash, d.sender, d.nonce, d.missing_since, d.revision, d.created_at,
                     d.updated_at
-             FROM safe_deployment d JOIN tenant t ON t.id = d.tenant_id JOIN chain n ON n.no = d.chain_no ",
+             FROM ",
+            $deployments,
+            " d JOIN tenant t ON t.id = d.tenant_id JOIN chain n ON n.no = d.chain_no ",
             $rest
         )
     };
@@ -211,7 +217,8 @@ pub async fn by_tx(
     tx: &TxId,
 ) -> Result<Vec<Deployment>, StoreError> {
     let rows: Vec<Raw> = on!(conn, c => sqlx::query_as(select_deployment!(
-        "WHERE d.chain_no = (SELECT no FROM chain WHERE name = $2) AND d.tx = $3 AND d.tenant_id = $1
+        "WHERE d.chain_no = (SELECT no FROM chain WHERE name = $2) AND d.tx = $3
+           AND CASE WHEN d.tx = $3 THEN d.tenant_id END = $1
          ORDER BY d.id"
     ))
     .bind(tenant)
@@ -234,22 +241,22 @@ pub async fn list(
     before: Option<SafeDeploymentId>,
     limit: i64,
 ) -> Result<Vec<Deployment>, StoreError> {
-    let mut sql = select_deployment!("WHERE d.tenant_id = $1").to_owned();
-    if chain.is_some() {
-        sql.push_str(" AND n.name = $2");
-    }
-    if status.is_some() {
-        sql.push_str(" AND d.status = $3");
-    }
-    if before.is_some() {
-        sql.push_str(" AND d.id < $4");
-    }
-    sql.push_str(" ORDER BY d.id DESC LIMIT $5 + 0");
+    let of_chain = " AND +chain_no = (SELECT no FROM chain WHERE name = $2)";
+    let sql = format!(
+        select_deployment!(
+            "(SELECT * FROM safe_deployment
+              WHERE tenant_id BETWEEN $1 AND $1 AND (tenant_id, id) < ($1, $4){}{}
+              ORDER BY tenant_id DESC, id DESC LIMIT $5 + 0)",
+            "ORDER BY d.id DESC"
+        ),
+        if chain.is_some() { of_chain } else { "" },
+        if status.is_some() { " AND status = $3" } else { "" },
+    );
     let rows: Vec<Raw> = on!(conn, c => sqlx::query_as(AssertSqlSafe(sql))
         .bind(tenant)
         .bind(chain.map(ChainName::as_str))
         .bind(status.map(DeploymentStatus::as_str))
-        .bind(before)
+        .bind(before.unwrap_or(SafeDeploymentId(Uuid::max())))
         .bind(limit)
         .fetch_all(c)
         .await)?;
@@ -266,7 +273,8 @@ pub async fn processing_above(
     fork: u64,
 ) -> Result<Vec<Deployment>, StoreError> {
     all(on!(conn, c => sqlx::query_as(select_deployment!(
-        "WHERE d.chain_no = $1 AND d.status = 'processing' AND d.block_number > $2 ORDER BY d.id"
+        "WHERE d.chain_no = $1 AND d.status IN ('pending', 'processing') AND d.status = 'processing'
+           AND d.block_number > $2 ORDER BY d.id"
     ))
     .bind(chain.0)
     .bind(number(fork)?)

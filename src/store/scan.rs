@@ -48,8 +48,8 @@ struct RawRequest {
 pub async fn is_one_missing(conn: &mut Conn<'_>, chain: ChainNo) -> Result<bool, StoreError> {
     let row: Option<i64> = on!(conn, c => sqlx::query_scalar(
         "SELECT wallet_no FROM watch
-         WHERE chain_no = $1 AND history = 'wanted' AND scan_no IS NULL AND covered_from IS NULL
-           AND status = 1
+         WHERE chain_no = $1 AND wallet_no > 0 AND history = 'wanted' AND scan_no IS NULL
+           AND covered_from IS NULL AND status = 1
          LIMIT 1",
     )
     .bind(chain.0)
@@ -87,8 +87,8 @@ pub async fn enlist(
     let complete = on!(conn, c => sqlx::query(
         "UPDATE watch SET history = 'complete', history_method = $2, covered_from = opened_number + 1,
                           updated_at = $3
-         WHERE chain_no = $1 AND history = 'wanted' AND scan_no IS NULL AND covered_from IS NULL
-           AND status = 1 AND (from_block > opened_number OR opened_number = 0)",
+         WHERE chain_no = $1 AND wallet_no > 0 AND history = 'wanted' AND scan_no IS NULL
+           AND covered_from IS NULL AND status = 1 AND (from_block > opened_number OR opened_number = 0)",
     )
     .bind(chain.0)
     .bind(method.as_str())
@@ -98,8 +98,8 @@ pub async fn enlist(
     .map(|done| done.rows_affected()))?;
     let requests: Vec<RawRequest> = on!(conn, c => sqlx::query_as(
         "SELECT wallet_no, tenant_no, address, opened_number, opened_hash FROM watch
-         WHERE chain_no = $1 AND history = 'wanted' AND scan_no IS NULL AND covered_from IS NULL
-           AND status = 1
+         WHERE chain_no = $1 AND wallet_no > 0 AND history = 'wanted' AND scan_no IS NULL
+           AND covered_from IS NULL AND status = 1
          ORDER BY wallet_no LIMIT $2 + 0",
     )
     .bind(chain.0)
@@ -133,7 +133,7 @@ pub async fn enlist(
              WHERE s.chain_no = watch.chain_no AND s.tenant_no = watch.tenant_no AND s.method = $2
                AND s.next_number = watch.opened_number AND s.next_hash = watch.opened_hash
                AND s.wallet_no = CASE WHEN $5 THEN watch.wallet_no ELSE 0 END)
-         WHERE wallet_no IN ints($4) AND chain_no = $1 AND history = 'wanted' AND status = 1
+         WHERE wallet_no IN ints($4) AND +chain_no = $1 AND history = 'wanted' AND status + 0 = 1
            AND scan_no IS NULL AND covered_from IS NULL",
     );
     if !wallets.is_empty() {
@@ -259,7 +259,7 @@ async fn get_ahead(
     let wallets = Ints::of(wallets.iter().map(|wallet| wallet.0));
     let sql = sets(
         conn,
-        "UPDATE watch SET scan_ahead = $3, updated_at = $4 WHERE chain_no = $1 AND wallet_no IN ints($2)",
+        "UPDATE watch SET scan_ahead = $3, updated_at = $4 WHERE +chain_no = $1 AND wallet_no IN ints($2)",
     );
     on!(conn, c => sqlx::query(sql)
         .bind(chain.0)

@@ -1,8 +1,8 @@
 //! Lists to look up by, in one statement.
 //!
 //! A list is one bound value, so that a statement has one text however long the list is: PostgreSQL takes an
-//! array, SQLite a JSON array that it unpacks by itself. In a text, `IN ints($2)` and `IN blobs($2)` stand for
-//! what the engine needs. Lists of several columns go in by multi-row `VALUES`, in runs of a power of two, so
+//! array, SQLite a JSON array that it unpacks by itself. In a text, `IN ints($2)`, `IN blobs($2)` and
+//! `watches($1, $2)` stand for what the engine needs. Lists of several columns go in by multi-row `VALUES`, in runs of a power of two, so
 //! that there are few texts to prepare. [`super::rows`] adds rows.
 
 use std::fmt::Write as _;
@@ -117,32 +117,48 @@ impl Encode<'_, Postgres> for Blobs {
     }
 }
 
-/// The text for this engine. It is a text of this program, with nothing of a user's in it.
+/// The text for this engine, with what its words stand for. `watches($n, $m)` are the watches of chain `$n` with the
+/// addresses `$m`, each looked up by itself: of a list, PostgreSQL would read all of a chain's as long as they seem to
+/// be few, and `OFFSET` keeps it from making a join of it, whose order it could choose. It is a text of this program, with nothing of a user's in it.
 pub(super) fn sets(conn: &Conn<'_>, sql: &str) -> AssertSqlSafe<String> {
-    let (ints, blobs, end) = match conn {
-        Conn::Sqlite(_) => {
-            ("IN (SELECT value FROM json_each(", "IN (SELECT unhex(value) FROM json_each(", "))")
-        }
-        Conn::Postgres(_) => ("= ANY(", "= ANY(", ")"),
-    };
-    let mut out = String::with_capacity(sql.len() + 64);
+    const WORDS: [&str; 3] = ["IN ints(", "IN blobs(", "watches("];
+    let mut out = String::with_capacity(sql.len() + 128);
     let mut rest = sql;
-    while let Some(at) = rest.find("IN ints(").into_iter().chain(rest.find("IN blobs(")).min() {
+    let next = |rest: &str| {
+        let found = WORDS.iter().filter_map(|word| Some((rest.find(word)?, *word)));
+        found.min()
+    };
+    while let Some((at, word)) = next(rest) {
         out.push_str(&rest[..at]);
-        let tail = &rest[at..];
-        let (open, length) = if tail.starts_with("IN ints(") {
-            (ints, "IN ints(".len())
-        } else {
-            (blobs, "IN blobs(".len())
-        };
-        out.push_str(open);
-        let close = tail.find(')').unwrap_or(tail.len());
-        out.push_str(&tail[length..close]);
-        out.push_str(end);
-        rest = &tail[(close + 1).min(tail.len())..];
+        let tail = &rest[at + word.len()..];
+        let (arguments, after) = tail.split_once(')').unwrap_or((tail, ""));
+        let arguments: Vec<&str> = arguments.split(", ").collect();
+        out.push_str(&meaning(conn, word, &arguments));
+        rest = after;
     }
     out.push_str(rest);
     AssertSqlSafe(out)
+}
+
+/// What one of the words with its arguments stands for.
+fn meaning(conn: &Conn<'_>, word: &str, arguments: &[&str]) -> String {
+    match (conn, word, arguments) {
+        (Conn::Sqlite(_), "IN ints(", [list]) => format!("IN (SELECT value FROM json_each({list}))"),
+        (Conn::Sqlite(_), "IN blobs(", [list]) => {
+            format!("IN (SELECT unhex(value) FROM json_each({list}))")
+        }
+        (Conn::Postgres(_), "IN ints(" | "IN blobs(", [list]) => format!("= ANY({list})"),
+        (Conn::Sqlite(_), _, [chain, list]) => format!(
+            "(SELECT * FROM watch
+              WHERE chain_no = {chain} AND address IN (SELECT unhex(value) FROM json_each({list})))"
+        ),
+        (Conn::Postgres(_), _, [chain, list]) => format!(
+            "(SELECT found.* FROM unnest({list}) AS asked (place) CROSS JOIN LATERAL (
+                  SELECT * FROM watch WHERE chain_no = {chain} AND address = asked.place OFFSET 0) AS found)"
+        ),
+        // Not one of these words after all.
+        _ => format!("{word}{})", arguments.join(", ")),
+    }
 }
 
 /// Cuts rows into runs whose lengths are powers of two.

@@ -272,14 +272,13 @@ pub async fn unfinished(
     if wallets.is_empty() {
         return Ok(BTreeSet::new());
     }
-    // Openings are found by their wallet, corrections among what is pending.
     let sql = sets(
         conn,
         "SELECT wallet_no, asset_no FROM transfer
          WHERE wallet_no IN ints($1) AND kind = 9 AND status IN (0, 1) AND chain_no = $2 AND block_number > $3
          UNION
          SELECT wallet_no, asset_no FROM transfer
-         WHERE chain_no = $2 AND status = 1 AND block_number > $3 AND kind = 10 AND wallet_no IN ints($1)",
+         WHERE wallet_no IN ints($1) AND kind = 10 AND status & 3 = 1 AND chain_no = $2 AND block_number > $3",
     );
     let rows: Vec<RawPair> = on!(conn, c => sqlx::query_as(sql)
         .bind(&wallets)
@@ -412,7 +411,7 @@ pub async fn update(
     if !settled.is_empty() {
         let sql = sets(
             conn,
-            "UPDATE transfer SET status = 0, settled_at = $2 WHERE no IN ints($1) AND status = 1",
+            "UPDATE transfer SET status = 0, settled_at = $2 WHERE no IN ints($1) AND status + 0 = 1",
         );
         let list = Ints::of(settled.iter().copied());
         let changed = on!(conn, c => sqlx::query(sql)

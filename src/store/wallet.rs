@@ -125,7 +125,8 @@ pub async fn list(
     filter: &WalletFilter,
     limit: i64,
 ) -> Result<Vec<Wallet>, StoreError> {
-    read(conn, tenant, filter, "w.id DESC", limit).await
+    let order = if filter.is_narrow() { "w.id DESC" } else { "w.tenant_id DESC, w.id DESC" };
+    read(conn, tenant, filter, order, limit).await
 }
 
 /// The wallets that a locator names: at most [`MATCHES`] of them, a primary one among them.
@@ -147,8 +148,16 @@ async fn read(
     order: &'static str,
     limit: i64,
 ) -> Result<Vec<Wallet>, StoreError> {
+    let conditions = filter.conditions();
+    // Few wallets are read before they are put in order: PostgreSQL might walk all of them in that order instead.
+    let (few, wallets) = if filter.is_narrow() {
+        let few = format!("WITH few AS MATERIALIZED (SELECT * FROM wallet w WHERE {conditions})");
+        (few, "few w".to_owned())
+    } else {
+        (String::new(), format!("wallet w WHERE {conditions}"))
+    };
     let sql = format!(
-        "SELECT w.no, w.id, w.tenant_id, w.account_id, w.family, w.address, w.kind, w.client_reference_id,
+        "{few} SELECT w.no, w.id, w.tenant_id, w.account_id, w.family, w.address, w.kind, w.client_reference_id,
                 w.nickname, w.is_primary, w.disabled_at, w.rotated_at, w.replaced_by, w.safe_version,
                 w.safe_singleton, w.safe_owners, w.safe_threshold, w.created_at, w.updated_at,
                 n.name AS chain, t.status, t.from_block, t.history, t.history_method,
@@ -157,15 +166,14 @@ async fn read(
                          t.opened_number + 1) AS covered_from, c.head_number,
                 CASE WHEN w.kind = 'safe' THEN (
                     SELECT d.status FROM safe_deployment d
-                    WHERE d.wallet_id = w.id AND d.chain_no = t.chain_no
+                    WHERE d.wallet_id = w.id AND d.chain_no + 0 = t.chain_no
                     ORDER BY d.id DESC LIMIT 1) END AS deployment
-         FROM (SELECT * FROM wallet w WHERE {} ORDER BY {order} LIMIT $12 + 0) w
+         FROM (SELECT * FROM {wallets} ORDER BY {order} LIMIT $12 + 0) w
          LEFT JOIN watch t ON t.wallet_no = w.no
          LEFT JOIN chain n ON n.no = t.chain_no
          LEFT JOIN chain_cursor c ON c.chain_no = t.chain_no
          LEFT JOIN history_scan s ON s.no = t.scan_no
-         ORDER BY w.id DESC, n.name",
-        filter.conditions()
+         ORDER BY w.id DESC, n.name"
     );
     let rows: Vec<RawWallet> = on!(conn, c => {
         bind_filter!(sqlx::query_as(AssertSqlSafe(sql)), tenant, filter)
@@ -233,7 +241,7 @@ pub async fn demote_others(
 ) -> Result<(), StoreError> {
     on!(conn, c => sqlx::query(
         "UPDATE wallet SET is_primary = $5, updated_at = $6
-         WHERE tenant_id = $1 AND account_id = $2 AND family = $3 AND id <> $4 AND is_primary",
+         WHERE account_id = $2 AND CASE WHEN is_primary THEN tenant_id END = $1 AND family = $3 AND id <> $4",
     )
     .bind(tenant)
     .bind(account)
@@ -272,7 +280,7 @@ pub async fn update(
             "INSERT INTO wallet_past (wallet_no, until_position, account_id, client_reference_id)
              SELECT w.no, t.feed_position, w.account_id, w.client_reference_id
              FROM wallet w JOIN tenant t ON t.id = w.tenant_id
-             WHERE w.id = $1 AND w.tenant_id = $2 AND w.deleted_at IS NULL
+             WHERE w.id = $1 AND CASE WHEN w.deleted_at IS NULL THEN w.tenant_id END = $2
              ON CONFLICT (wallet_no, until_position) DO NOTHING",
         )
         .bind(id)
@@ -286,7 +294,7 @@ pub async fn update(
          SET nickname = CASE WHEN $3 THEN $4 ELSE nickname END,
              client_reference_id = CASE WHEN $5 THEN $6 ELSE client_reference_id END,
              is_primary = COALESCE($7, is_primary), updated_at = $8
-         WHERE id = $1 AND tenant_id = $2 AND deleted_at IS NULL",
+         WHERE id = $1 AND CASE WHEN deleted_at IS NULL THEN tenant_id END = $2",
     )
     .bind(id)
     .bind(tenant)
@@ -314,7 +322,7 @@ pub async fn delete(
 ) -> Result<bool, StoreError> {
     let changed = on!(conn, c => sqlx::query(
         "UPDATE wallet SET deleted_at = $3, updated_at = $3
-         WHERE id = $1 AND tenant_id = $2 AND deleted_at IS NULL AND NOT is_primary",
+         WHERE id = $1 AND CASE WHEN deleted_at IS NULL THEN tenant_id END = $2 AND NOT is_primary",
     )
     .bind(id)
     .bind(tenant)
@@ -328,7 +336,7 @@ pub async fn delete(
     let ended: Vec<(i64, i64)> = on!(conn, c => sqlx::query_as(
         "UPDATE watch
          SET status = CASE status WHEN 1 THEN 2 ELSE 3 END, updated_at = $2
-         WHERE wallet_no = (SELECT no FROM wallet WHERE id = $1) AND status IN (0, 1)
+         WHERE wallet_no = (SELECT no FROM wallet WHERE id = $1) AND status + 0 IN (0, 1)
          RETURNING tenant_no, chain_no",
     )
     .bind(id)

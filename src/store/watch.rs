@@ -80,11 +80,13 @@ impl From<RawWatch> for Watch {
 }
 
 macro_rules! select_watch {
-    ($rest:literal) => {
+    ($watches:literal, $rest:literal) => {
         concat!(
             "SELECT ",
             watch_columns!(),
-            ", v.account_id, v.client_reference_id FROM watch w JOIN wallet v ON v.no = w.wallet_no ",
+            ", v.account_id, v.client_reference_id FROM ",
+            $watches,
+            " w JOIN wallet v ON v.no = w.wallet_no ",
             $rest
         )
     };
@@ -107,6 +109,7 @@ pub async fn to_do(
     // before the first one that it looks for. For the same reason the status is a range: what must be equal to
     // one value is left out of an order.
     let rows: Vec<RawShown> = on!(conn, c => sqlx::query_as(select_watch!(
+        "watch",
         "WHERE w.chain_no = $1 AND w.status BETWEEN $2 AND $2 AND w.status IN (0, 2)
            AND w.wallet_no > $4
          ORDER BY w.status, w.wallet_no LIMIT $3 + 0"
@@ -136,8 +139,8 @@ pub async fn open_by_address(
     let sql = sets(
         conn,
         select_watch!(
-            "WHERE w.chain_no = $1 AND w.address IN blobs($2) AND w.status IN (1, 2)
-             ORDER BY w.address, w.wallet_no"
+            "watches($1, $2)",
+            "WHERE w.status IN (1, 2) ORDER BY w.address, w.wallet_no"
         ),
     );
     let rows: Vec<RawShown> =
@@ -164,6 +167,7 @@ pub async fn open_between(
 ) -> Result<Vec<(Watch, WalletRef)>, StoreError> {
     // `+`: in the order of `watch_of_wallet`, whatever else there is.
     let rows: Vec<RawShown> = on!(conn, c => sqlx::query_as(select_watch!(
+        "watch",
         "WHERE w.wallet_no > $1 AND w.wallet_no <= $2 AND w.chain_no + 0 = $3 AND w.status + 0 = 1
          ORDER BY w.wallet_no LIMIT $4 + 0"
     ))
@@ -189,11 +193,8 @@ pub async fn still_open(
     if addresses.is_empty() {
         return Ok(Vec::new());
     }
-    let sql = sets(
-        conn,
-        "SELECT DISTINCT address FROM watch
-         WHERE chain_no = $1 AND address IN blobs($2) AND status IN (1, 2)",
-    );
+    let sql =
+        sets(conn, "SELECT DISTINCT w.address FROM watches($1, $2) w WHERE w.status IN (1, 2)");
     let rows: Vec<Vec<u8>> =
         on!(conn, c => sqlx::query_scalar(sql).bind(chain.0).bind(&addresses).fetch_all(c).await)?;
     rows.into_iter().map(|bytes| bytes.try_into().map_err(StoreError::corrupt)).collect()
@@ -217,7 +218,7 @@ pub async fn write(
             query.push(", opened_hash = ").push_bind(&at.hash.0[..]);
             query.push(", activated = ").push_bind(true);
             query.push(", updated_at = ").push_bind(now);
-            query.push(" FROM place WHERE watch.status = 0 AND watch.chain_no = ").push_bind(chain.0);
+            query.push(" FROM place WHERE watch.status + 0 = 0 AND watch.chain_no = ").push_bind(chain.0);
             query.push(THE_PLACE);
             query.build().execute(c).await.map(|done| done.rows_affected())
         })?;
@@ -227,7 +228,7 @@ pub async fn write(
         let written = on!(conn, c => {
             let mut query = places("UPDATE watch SET status = 3, scan_no = NULL, updated_at = ", run);
             query.push_bind(now);
-            query.push(" FROM place WHERE watch.status = 2 AND watch.chain_no = ").push_bind(chain.0);
+            query.push(" FROM place WHERE watch.status + 0 = 2 AND watch.chain_no = ").push_bind(chain.0);
             query.push(THE_PLACE);
             query.build().execute(c).await.map(|done| done.rows_affected())
         })?;
@@ -420,7 +421,7 @@ pub async fn watched(
         conn,
         "SELECT w.address, w.wallet_no, w.tenant_no, v.id, w.opened_number
          FROM watch w JOIN wallet v ON v.no = w.wallet_no
-         WHERE w.wallet_no IN ints($2) AND +w.chain_no = $1 AND w.status = 1",
+         WHERE w.wallet_no IN ints($2) AND +w.chain_no = $1 AND w.status + 0 = 1",
     );
     let rows: Vec<RawWatched> =
         on!(conn, c => sqlx::query_as(sql).bind(chain.0).bind(&wallets).fetch_all(c).await)?;
@@ -457,10 +458,7 @@ pub async fn watching(
     if addresses.is_empty() {
         return Ok(Vec::new());
     }
-    let sql = sets(
-        conn,
-        select_watch!("WHERE w.chain_no = $1 AND w.address IN blobs($2) AND w.status IN (0, 1)"),
-    );
+    let sql = sets(conn, select_watch!("watches($1, $2)", "WHERE w.status IN (0, 1)"));
     let rows: Vec<RawShown> =
         on!(conn, c => sqlx::query_as(sql).bind(chain.0).bind(&addresses).fetch_all(c).await)?;
     let row = |row: RawShown| (TenantNo(row.watch.tenant_no), row.watch.address, row.shown(family));

@@ -1,6 +1,7 @@
 //! Deliveries as a tenant lists them, each with its attempts.
 
 use sqlx::{AssertSqlSafe, FromRow};
+use uuid::Uuid;
 
 use crate::{
     clock::Millis,
@@ -63,20 +64,19 @@ pub async fn list(
         "SELECT d.id, d.event_position, w.id AS wallet_id, d.status, d.next_attempt_at, d.created_at,
                 d.finished_at, a.attempt, a.started_at, a.latency_ms, a.status_code, a.error
          FROM (SELECT * FROM delivery
-               WHERE tenant_id = $1 AND endpoint_id = $2
-                 AND event_position > (SELECT feed_floor FROM tenant WHERE id = $1) {} {}
-               ORDER BY id DESC LIMIT $5 + 0) d
+               WHERE endpoint_id BETWEEN $2 AND $2 AND (endpoint_id, id) < ($2, $4) AND tenant_id = $1
+                 AND event_position > (SELECT feed_floor FROM tenant WHERE id = $1) {}
+               ORDER BY endpoint_id DESC, id DESC LIMIT $5 + 0) d
          LEFT JOIN wallet w ON w.no = d.wallet_no
          LEFT JOIN delivery_attempt a ON a.delivery_id = d.id
          ORDER BY d.id DESC, a.attempt",
         if status.is_some() { "AND status = $3" } else { "" },
-        if before.is_some() { "AND id < $4" } else { "" },
     );
     let rows: Vec<RawDelivery> = on!(conn, c => sqlx::query_as(AssertSqlSafe(sql))
         .bind(tenant)
         .bind(endpoint)
         .bind(status.map(DeliveryStatus::as_str))
-        .bind(before)
+        .bind(before.unwrap_or(DeliveryId(Uuid::max())))
         .bind(limit)
         .fetch_all(c)
         .await)?;

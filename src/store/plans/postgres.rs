@@ -7,8 +7,8 @@ use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, postgres::PgConnectOptions,
 };
 
-use super::{Access, Plan, calls, source::single_spaced};
-use crate::store::Conn;
+use super::{Access, Plan, State, calls, is_narrow, source::single_spaced};
+use crate::store::{Conn, reader::Prepare as _};
 
 const FUNCTIONS: &str = "
     CREATE FUNCTION u(n BIGINT) RETURNS UUID LANGUAGE sql IMMUTABLE
@@ -22,35 +22,63 @@ const NUMBERS: &str = "
     SELECT setval(pg_get_serial_sequence(name, 'no'), 10000)
     FROM (VALUES ('tenant'), ('chain'), ('wallet')) AS numbered (name)";
 
-/// Of small tables all is read even where an index serves. Priced like this, only where none does.
-const SETTINGS: &str =
-    "ANALYZE; SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off";
+/// Statistics come when the test says so.
+const NO_STATISTICS: &str = "
+    DO $$ DECLARE name TEXT; BEGIN
+        FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' LOOP
+            EXECUTE format('ALTER TABLE %I SET (autovacuum_enabled = off)', name);
+        END LOOP;
+    END $$";
+
+/// A database as it is right after it was made.
+const EMPTY: &str = "
+    DO $$ BEGIN
+        EXECUTE (SELECT 'TRUNCATE ' || string_agg(format('%I', tablename), ', ') || ' CASCADE'
+                 FROM pg_tables WHERE schemaname = 'public');
+    END $$;
+    DROP TABLE count";
 
 /// The plans of all statements of the store.
-pub(super) async fn plans(options: &PgConnectOptions) -> Vec<Plan> {
+pub(super) async fn plans(options: &PgConnectOptions) -> Vec<(State, Vec<Plan>)> {
     // None is forgotten.
     let options = options.clone().statement_cache_capacity(10_000);
     let mut conn = options.connect().await.unwrap();
     sqlx::raw_sql(FUNCTIONS).execute(&mut conn).await.unwrap();
-    sqlx::raw_sql(super::ROWS).execute(&mut conn).await.unwrap();
-    sqlx::raw_sql(NUMBERS).execute(&mut conn).await.unwrap();
+    sqlx::raw_sql(NO_STATISTICS).execute(&mut conn).await.unwrap();
+    fill(&mut conn).await;
     calls::run(&mut Conn::Postgres(&mut conn)).await;
-    sqlx::raw_sql(SETTINGS).execute(&mut conn).await.unwrap();
+    conn.prepare().await.unwrap();
+    let filled = explain_all(&mut conn).await;
+    sqlx::raw_sql(EMPTY).execute(&mut conn).await.unwrap();
+    let empty = explain_all(&mut conn).await;
+    fill(&mut conn).await;
+    sqlx::raw_sql("ANALYZE").execute(&mut conn).await.unwrap();
+    let analysed = explain_all(&mut conn).await;
+    conn.close().await.unwrap();
+    vec![(State::Analysed, analysed), (State::Filled, filled), (State::Empty, empty)]
+}
+
+async fn fill(conn: &mut PgConnection) {
+    sqlx::raw_sql(super::ROWS).execute(&mut *conn).await.unwrap();
+    sqlx::raw_sql(NUMBERS).execute(conn).await.unwrap();
+}
+
+async fn explain_all(conn: &mut PgConnection) -> Vec<Plan> {
+    sqlx::raw_sql("DISCARD PLANS").execute(&mut *conn).await.unwrap();
     let prepared: Vec<(String, String, i32)> = sqlx::query_as(
         "SELECT name, statement, cardinality(parameter_types) FROM pg_prepared_statements ORDER BY name",
     )
     .persistent(false)
-    .fetch_all(&mut conn)
+    .fetch_all(&mut *conn)
     .await
     .unwrap();
     let mut plans = Vec::new();
     for (name, text, parameters) in prepared.into_iter().filter(|(name, ..)| !name.is_empty()) {
         let mut accesses = Vec::new();
-        let plan = explain(&mut conn, &name, parameters, &text).await;
+        let plan = explain(conn, &name, parameters, &text).await;
         read(&plan[0]["Plan"], None, false, &mut accesses);
         plans.push(Plan { text: single_spaced(&text), accesses });
     }
-    conn.close().await.unwrap();
     plans
 }
 
@@ -69,13 +97,25 @@ fn read(node: &Value, table: Option<&str>, limited: bool, accesses: &mut Vec<Acc
     let kind = word("Node Type").unwrap();
     let index = word("Index Name").map(str::to_owned);
     if kind == "Seq Scan" || index.is_some() {
-        // An index without a condition may be read in its order, up to a limit.
-        let whole = kind == "Seq Scan" || (word("Index Cond").is_none() && !limited);
-        accesses.push(Access { table: table.unwrap_or_default().to_owned(), index, whole });
+        let condition = word("Index Cond");
+        // An index without a condition may be read in its order up to a limit, if every row counts for it.
+        let whole =
+            kind == "Seq Scan" || (condition.is_none() && !(limited && word("Filter").is_none()));
+        let table = table.unwrap_or_default().to_owned();
+        let columns = condition.map(columns).unwrap_or_default();
+        accesses.push(Access { table, index, whole, limited, narrow: is_narrow(columns) });
     }
     // What is merged, hashed or sorted under a limit is read from end to end all the same.
     let limited = kind == "Limit" || (limited && ["Nested Loop", "Subquery Scan"].contains(&kind));
     for child in node["Plans"].as_array().into_iter().flatten() {
         read(child, table, limited, accesses);
     }
+}
+
+/// The columns of an index that its conditions name, each on the left: `((a = $1) AND (ROW(b, c) > ROW($2, $3)))`.
+fn columns(condition: &str) -> Vec<&str> {
+    let sides = condition.split(" AND ").filter_map(|one| one.split([' ', '=', '<', '>']).next());
+    let rows = condition.split("ROW(").skip(1).filter_map(|row| row.split(')').next());
+    let names = sides.chain(rows.flat_map(|row| row.split(", ")));
+    names.map(|name| name.trim_matches(['(', ')'])).filter(|name| !name.is_empty()).collect()
 }

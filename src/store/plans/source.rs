@@ -22,7 +22,7 @@ impl Text {
         let mut parts = vec![String::new()];
         let mut rest = whole.as_str();
         while let Some(first) = rest.chars().next() {
-            let hole = [("{", '}'), ("IN ints(", ')'), ("IN blobs(", ')')]
+            let hole = [("{", '}'), ("IN ints(", ')'), ("IN blobs(", ')'), ("watches(", ')')]
                 .into_iter()
                 .find(|(opening, _)| rest.starts_with(opening));
             if let Some((_, closing)) = hole {

@@ -21,7 +21,7 @@ use tracing_subscriber::{
     registry::Registry,
 };
 
-use super::{Access, BIG, Plan, calls, source::single_spaced};
+use super::{Access, BIG, Plan, State, calls, is_narrow, source::single_spaced};
 use crate::store::Conn;
 
 thread_local! {
@@ -94,10 +94,13 @@ fn rows() -> String {
 }
 
 /// The plans of all statements of the store.
-pub(super) async fn plans(path: &Path) -> Vec<Plan> {
+pub(super) async fn plans(path: &Path) -> Vec<(State, Vec<Plan>)> {
     let options = SqliteConnectOptions::new().filename(path).foreign_keys(true);
     let mut conn = options.connect().await.unwrap();
     let recorder = Recorder::default();
+    // While there is one subscriber only, tracing asks that of the thread that logs first, which may be another
+    // test's, and so none, whether anybody wants what sqlx logs.
+    let _second = tracing::Dispatch::new(Registry::default());
     conn.lock_handle().await.unwrap().set_commit_hook({
         let recorder = recorder.clone();
         move || {
@@ -110,16 +113,32 @@ pub(super) async fn plans(path: &Path) -> Vec<Plan> {
         }
     });
     sqlx::raw_sql(AssertSqlSafe(rows())).execute(&mut conn).await.unwrap();
+    tracing::callsite::rebuild_interest_cache();
     recorder.0.lock().clear();
     calls::run(&mut Conn::Sqlite(&mut conn)).await;
     conn.close().await.unwrap();
     let texts = std::mem::take(&mut *recorder.0.lock());
 
-    let mut conn = options.connect().await.unwrap();
     let mut plans = Vec::new();
-    for text in texts {
-        let accesses = explain(&mut conn, &text).await;
-        plans.push(Plan { text, accesses });
+    let mut conn = options.foreign_keys(false).connect().await.unwrap();
+    for state in [State::Filled, State::Empty] {
+        if state == State::Empty {
+            let tables: Vec<String> =
+                sqlx::query_scalar("SELECT name FROM sqlite_schema WHERE type = 'table'")
+                    .fetch_all(&mut conn)
+                    .await
+                    .unwrap();
+            for table in tables {
+                let delete = AssertSqlSafe(format!("DELETE FROM {table}"));
+                sqlx::raw_sql(delete).execute(&mut conn).await.unwrap();
+            }
+        }
+        let mut of_state = Vec::new();
+        for text in &texts {
+            let accesses = explain(&mut conn, text).await;
+            of_state.push(Plan { text: text.clone(), accesses });
+        }
+        plans.push((state, of_state));
     }
     conn.close().await.unwrap();
     plans
@@ -148,10 +167,19 @@ fn access(detail: &str, text: &str) -> Option<Access> {
     let words: Vec<&str> = detail.split(' ').collect();
     let ["SCAN" | "SEARCH", name, ..] = words[..] else { return None };
     let index = words.iter().position(|word| *word == "INDEX").and_then(|at| words.get(at + 1));
+    // Behind the index's name: `(chain_no=? AND (address,wallet_no)>(?,?))`.
+    let columns = detail.split_once(" (").map_or("", |(_, conditions)| conditions);
+    let columns = columns.split(" AND ").flat_map(|one| {
+        let left = one.split(['=', '<', '>']).next().unwrap_or_default();
+        left.trim_matches(['(', ')']).split(',')
+    });
     Some(Access {
         table: table(name, text),
         index: index.map(|index| (*index).to_owned()),
         whole: words[0] == "SCAN",
+        // It is not told.
+        limited: text.contains(" LIMIT "),
+        narrow: is_narrow(columns.filter(|name| !name.is_empty())),
     })
 }
 

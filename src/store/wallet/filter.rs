@@ -30,11 +30,30 @@ pub struct WalletFilter {
 }
 
 impl WalletFilter {
+    /// Whether it names few wallets, of which all may be read.
+    pub(in crate::store) fn is_narrow(&self) -> bool {
+        let Self { id, address, account, client_reference_id, .. } = self;
+        id.is_some() || address.is_some() || account.is_some() || client_reference_id.is_some()
+    }
+
     /// The conditions on `wallet w`, with `$1` the tenant. Only fixed texts: the values are bound.
+    ///
+    /// Whose the wallet is leads to all of a tenant's wallets, so it is said in a way that no index has where
+    /// something else leads to few, and as a range in the order of `wallet_of_tenant` where nothing does.
     pub(in crate::store) fn conditions(&self) -> String {
+        // No EXISTS: PostgreSQL would make a join of it, which the order of the wallets does not survive.
         const OPEN: &str =
-            "EXISTS (SELECT 1 FROM watch o WHERE o.wallet_no = w.no AND o.status = 1)";
-        let mut sql = "w.tenant_id = $1 AND w.deleted_at IS NULL".to_owned();
+            "(SELECT 1 FROM watch o WHERE o.wallet_no = w.no AND o.status + 0 = 1 LIMIT 1)";
+        let mut sql = if self.id.is_some() || self.account.is_some() {
+            "CASE WHEN w.deleted_at IS NULL THEN w.tenant_id END = $1"
+        } else if self.address.is_some() {
+            "CASE WHEN w.address = $3 THEN w.tenant_id END = $1 AND w.deleted_at IS NULL"
+        } else if self.is_narrow() {
+            "w.tenant_id = $1 AND w.deleted_at IS NULL"
+        } else {
+            "w.tenant_id BETWEEN $1 AND $1 AND (w.tenant_id, w.id) < ($1, $11) AND w.deleted_at IS NULL"
+        }
+        .to_owned();
         let mut and = |condition: &str| {
             sql.push_str(" AND ");
             sql.push_str(condition);
@@ -64,23 +83,25 @@ impl WalletFilter {
             and("w.client_reference_id = $9");
         }
         if self.chain.is_some() {
-            and("EXISTS (SELECT 1 FROM watch o
+            and("(SELECT 1 FROM watch o
                  WHERE o.wallet_no = w.no AND o.status <> 3
-                   AND +o.chain_no = (SELECT n.no FROM chain n WHERE n.name = $10))");
+                   AND +o.chain_no = (SELECT n.no FROM chain n WHERE n.name = $10) LIMIT 1) IS NOT NULL");
         }
         match self.status {
             Some(WalletStatus::Pending) => {
-                and("w.disabled_at IS NULL AND NOT ");
+                and("w.disabled_at IS NULL AND ");
                 sql.push_str(OPEN);
+                sql.push_str(" IS NULL");
             }
             Some(WalletStatus::Active) => {
                 and("w.disabled_at IS NULL AND ");
                 sql.push_str(OPEN);
+                sql.push_str(" IS NOT NULL");
             }
             Some(WalletStatus::Disabled) => and("w.disabled_at IS NOT NULL"),
             None => {}
         }
-        if self.before.is_some() {
+        if self.before.is_some() && self.is_narrow() {
             sql.push_str(" AND w.id < $11");
         }
         sql
@@ -122,7 +143,7 @@ macro_rules! bind_filter {
             .bind($filter.locator_kind())
             .bind($filter.client_reference_id.as_deref())
             .bind($filter.chain.as_ref().map($crate::chain::ChainName::as_str))
-            .bind($filter.before)
+            .bind($filter.before.unwrap_or($crate::id::WalletId(uuid::Uuid::max())))
     };
 }
 pub(in crate::store) use bind_filter;
