@@ -21,6 +21,7 @@ use crate::{
     random::Random,
     registry::Registry,
     retention::Retention,
+    retry::StoreRetry,
     store::{Db, StoreError, delivery},
     wake::Wake,
     webhook::Dispatcher,
@@ -97,12 +98,10 @@ pub async fn run(
     let db = Db::open(config.database_url.expose(), &metrics).await?;
     let lock = db.lock()?;
     if lock.is_some() {
-        let now = clock.now();
-        db.run_tx("webhook_release", |mut tx| async move {
-            delivery::release_all(&mut tx.conn(), now).await?;
-            Ok::<_, StoreError>((tx, ()))
-        })
-        .await?;
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            given_back = give_leases_back(&db, &clock) => given_back?,
+        }
     }
     if config.chains.is_empty() {
         tracing::warn!("no chain is configured: only the API and the webhooks run");
@@ -134,7 +133,9 @@ pub async fn run(
             wake.chain_wake_up(&chain.name),
         );
         let (name, stop) = (format!("follower of {}", chain.name), shutdown.clone());
-        tasks.spawn(async move { (name, follower.run(stop).await.map_err(|e| e.to_string())) });
+        tasks.spawn(async move {
+            (name, Box::pin(follower.run(stop)).await.map_err(|e| e.to_string()))
+        });
     }
     let dispatcher = Dispatcher::new(
         db.clone(),
@@ -178,6 +179,22 @@ pub async fn run(
     db.close().await;
     drop(lock);
     result
+}
+
+/// Gives back what a process before was sending. While the store does not answer it is asked again.
+async fn give_leases_back(db: &Db, clock: &Clock) -> Result<(), StoreError> {
+    let mut retry = StoreRetry::new("webhook leases");
+    loop {
+        let now = clock.now();
+        let done = db.run_tx("webhook_release", |mut tx| async move {
+            delivery::release_all(&mut tx.conn(), now).await?;
+            Ok::<_, StoreError>((tx, ()))
+        });
+        match done.await {
+            Ok(()) => return Ok(()),
+            Err(error) => tokio::time::sleep(retry.pause_after(error)?).await,
+        }
+    }
 }
 
 /// Waits for the shutdown, then for the tasks. The first task that ends unasked stops the others.

@@ -103,9 +103,14 @@ impl From<sqlx::Error> for StoreError {
                 // PostgreSQL's SQLSTATE, or SQLite's result code in decimal (primary code in the low byte).
                 let sqlite = code.parse::<i32>().ok().filter(|_| code.len() != 5).map(|c| c & 0xff);
                 match (code.as_str(), sqlite) {
-                    ("40001" | "40P01", _) | (_, Some(5 | 6)) => Self::Collision(db.to_string()),
+                    // Lost against another transaction, or waited too long for its lock.
+                    ("40001" | "40P01" | "55P03", _) | (_, Some(5 | 6)) => {
+                        Self::Collision(db.to_string())
+                    }
                     (_, Some(8)) => Self::Unavailable(format!("the database is read-only: {db}")),
-                    (_, Some(10 | 13 | 14)) => Self::Unavailable(db.to_string()),
+                    // No memory, interrupted, an I/O error, a full disk, a file that does not open, a lock that
+                    // is in the way.
+                    (_, Some(7 | 9 | 10 | 13 | 14 | 15)) => Self::Unavailable(db.to_string()),
                     (_, Some(11 | 26)) => {
                         Self::Unusable(format!("the database file is damaged: {db}"))
                     }
@@ -117,13 +122,7 @@ impl From<sqlx::Error> for StoreError {
                         constraint: db.constraint().unwrap_or_default().to_owned(),
                         detail: db.to_string(),
                     },
-                    (state, None)
-                        if state.starts_with("08")
-                            || state.starts_with("53")
-                            || state.starts_with("57") =>
-                    {
-                        Self::Unavailable(db.to_string())
-                    }
+                    (state, None) if is_outage(state) => Self::Unavailable(db.to_string()),
                     _ => Self::Corrupt(db.to_string()),
                 }
             }
@@ -133,4 +132,12 @@ impl From<sqlx::Error> for StoreError {
             _ => Self::Unavailable(error.to_string()),
         }
     }
+}
+
+/// Whether a SQLSTATE says that the server cannot work now, whatever is asked of it: by class, no connection (08),
+/// a transaction that the server ended or that cannot write, as after a failover (25), a login or a database that is
+/// not there (28, 3D), a transaction whose end is unknown (40), no resources (53), an operator who stops it (57) and
+/// trouble of its system (58). See <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+fn is_outage(state: &str) -> bool {
+    ["08", "25", "28", "3D", "40", "53", "57", "58"].iter().any(|class| state.starts_with(class))
 }

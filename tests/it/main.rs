@@ -13,6 +13,7 @@ mod hostile;
 mod lifecycle;
 mod listing;
 mod multicall;
+mod outage;
 mod oversized;
 mod proof;
 mod refusals;

@@ -144,3 +144,33 @@ async fn a_commit_whose_outcome_is_unknown_is_not_done_again() {
         store.close().await;
     }
 }
+
+#[tokio::test]
+async fn a_server_that_cannot_work_now_is_waited_for_and_what_it_holds_is_not_blamed() {
+    for store in TestStore::all().await {
+        let Engine::Postgres { pool, .. } = &store.db.engine else {
+            store.close().await;
+            continue;
+        };
+        // A failover to a server that only reads, ended sessions, a changed password, a full disk, a restart.
+        for state in ["25006", "25P03", "28P01", "3D000", "40003", "53100", "57P01", "58030"] {
+            let raised = raise(pool, state).await;
+            assert!(matches!(raised, StoreError::Unavailable(_)), "{state}: {raised:?}");
+            assert!(raised.is_transient());
+        }
+        for state in ["40001", "40P01", "55P03"] {
+            let raised = raise(pool, state).await;
+            assert!(matches!(raised, StoreError::Collision(_)), "{state}: {raised:?}");
+        }
+        for state in ["22003", "42703"] {
+            let raised = raise(pool, state).await;
+            assert!(matches!(raised, StoreError::Corrupt(_)), "{state}: {raised:?}");
+        }
+        store.close().await;
+    }
+}
+
+async fn raise(pool: &sqlx::PgPool, state: &str) -> StoreError {
+    let sql = format!("DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{state}'; END $$");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(pool).await.unwrap_err().into()
+}
