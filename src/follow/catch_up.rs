@@ -133,7 +133,10 @@ impl Follower {
                 self.connect(cursor, &matched, settled).await?;
                 self.current()
             }
-            Err(error) => Err(error.into()),
+            Err(error) => {
+                self.take_over(&pipeline.written());
+                Err(error.into())
+            }
         }
     }
 

@@ -24,6 +24,7 @@ mod sweep;
 mod tests;
 mod unable;
 mod walk;
+mod watched;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -36,6 +37,7 @@ use lacking::Lacking;
 use sweep::Sweep;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
+use watched::Watched;
 
 use crate::{
     chain::{
@@ -50,7 +52,7 @@ use crate::{
     model::{BalanceRef, BlockPoint, Cursor},
     registry::Watchlist,
     retry::Backoff,
-    store::{StoreError, watch_load::watched_addresses},
+    store::StoreError,
 };
 
 /// A node is asked this often before its contradiction to the settled block halts the chain.
@@ -66,6 +68,7 @@ pub struct Follower {
     source: Arc<dyn Source>,
     committer: Committer,
     watchlist: Watchlist,
+    watched: Watched,
     metrics: Metrics,
     clock: Clock,
     wake_up: Arc<Notify>,
@@ -180,6 +183,7 @@ impl Follower {
             source,
             committer,
             watchlist,
+            watched: Watched::default(),
             metrics,
             clock,
             wake_up,
@@ -265,10 +269,17 @@ impl Follower {
                             }
                             trouble.next_delay()
                         }
-                        TurnError::Halt(reason) => {
-                            self.halt(&reason).await?;
-                            HALTED_POLL
-                        }
+                        TurnError::Halt(reason) => match self.halt(&reason).await {
+                            // The next turns find the same again.
+                            Err(error) if error.is_transient() => {
+                                tracing::warn!(chain = %self.config.name, %error, "the halt could not be written, trying again");
+                                trouble.next_delay()
+                            }
+                            halted => {
+                                halted?;
+                                HALTED_POLL
+                            }
+                        },
                         TurnError::Halted(_) => {
                             if news {
                                 tracing::error!(
@@ -357,6 +368,7 @@ impl Follower {
         let settled = Priority::Settlement.scope(Box::pin(self.settle(&cursor, announced))).await?;
         let cursor = self.current()?;
         let registered = Priority::Background.scope(Box::pin(self.registrations(&cursor))).await?;
+        self.forget().await?;
         if turn == Turn::Idle && (settled == Turn::More || registered == Turn::More) {
             turn = Turn::More;
         }
@@ -375,7 +387,7 @@ impl Follower {
         self.cursor.clone().ok_or_else(|| TurnError::Retry("the cursor is to be read again".into()))
     }
 
-    /// Reads where the chain stands and which addresses are watched; begins the chain if it never was.
+    /// Reads where the chain stands, and which addresses are watched if that is not known; begins the chain if it never was.
     async fn load(&mut self) -> Result<Cursor, TurnError> {
         let mut cursor = match self.committer.cursor().await? {
             Some(cursor) => cursor,
@@ -398,11 +410,11 @@ impl Follower {
         self.owed.clear();
         self.gauge_doubts();
         self.backfill.forget();
-        watched_addresses(&self.committer.db, cursor.no, |some| self.watchlist.insert_packed(some))
-            .await?;
+        self.load_watched(&cursor).await?;
         self.gauge_cursor(&cursor);
         if !self.assets_ready {
             cursor = self.ready_assets(&cursor).await?;
+            self.watched.moved(&cursor);
             self.assets_ready = true;
         }
         self.opener.look_again();
@@ -541,6 +553,7 @@ impl Follower {
             self.owed.retain(|balance| !committed.closed.contains(&balance.address));
         }
         self.watchlist.insert(committed.opened.iter().copied());
+        self.watched.committed(committed);
         self.gauge_cursor(&committed.cursor);
         self.cursor = Some(committed.cursor.clone());
         if committed.requests {

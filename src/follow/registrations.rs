@@ -24,6 +24,10 @@ pub(super) struct Opener {
     waiting: Patience<WalletNo>,
     /// Whether assets are left that do not count for all wallets yet.
     assets_open: bool,
+    /// The wallets behind which the next pages begin. PostgreSQL keeps the places of what was opened and closed for a
+    /// while: to pass them all for each page would be quadratic. Who comes before has its turn in the next round.
+    opened: WalletNo,
+    closed: WalletNo,
 }
 
 impl Opener {
@@ -41,9 +45,10 @@ impl Opener {
         }
     }
 
-    /// Assets may have to be opened (again).
+    /// Assets and watches may have to be opened (again).
     pub fn look_again(&mut self) {
         self.assets_open = true;
+        (self.opened, self.closed) = (WalletNo(0), WalletNo(0));
     }
 }
 
@@ -73,13 +78,15 @@ impl Follower {
         let (no, family) = (cursor.no, self.config.family);
         let mut session = self.committer.db.read().await?;
         let conn = &mut session.conn();
+        let closed = self.opener.closed;
         let closing =
-            watch_store::to_do(conn, no, family, WatchStatus::Closing, WalletNo(0), PAGE).await?;
+            watch_store::to_do(conn, no, family, WatchStatus::Closing, closed, PAGE).await?;
         let closing: Vec<Watch> = closing.into_iter().map(|(watch, _)| watch).collect();
         let now = Instant::now();
         let mut wanted = Vec::new();
         let mut left = false;
-        let mut after = WalletNo(0);
+        let begun = self.opener.opened;
+        let mut after = begun;
         while wanted.is_empty() && !self.opener.pace.rests(Instant::now()) {
             let requested = WatchStatus::Requested;
             let page = watch_store::to_do(conn, no, family, requested, after, PAGE).await?;
@@ -98,7 +105,8 @@ impl Follower {
         }
         drop(session);
         if wanted.is_empty() && closing.is_empty() {
-            return Ok(Turn::Idle);
+            (self.opener.opened, self.opener.closed) = (WalletNo(0), WalletNo(0));
+            return Ok(if begun.max(closed) > WalletNo(0) { Turn::More } else { Turn::Idle });
         }
         let assets = self.config.assets();
         let openings = match self.paced(cursor, &wanted, &assets).await? {
@@ -119,15 +127,24 @@ impl Follower {
                 Turn::Idle
             });
         }
+        self.expect(&openings, &closing);
         let committed = self.committer.open(cursor, &openings, &closing).await?;
         self.committed(&committed);
+        // At the end it begins anew, with those that have come meanwhile.
+        let again = begun > WalletNo(0) && !left;
+        self.opener.opened = match openings.last() {
+            Some(last) if left => last.watch.wallet,
+            Some(_) => WalletNo(0),
+            None => begun,
+        };
+        self.opener.closed = closing.last().map_or(WalletNo(0), |watch| watch.wallet);
         if !committed.opened.is_empty() {
             self.backfill.look_again();
         }
         if !committed.closed.is_empty() {
             self.backfill.reload();
         }
-        self.forget(&committed).await?;
+        self.forget().await?;
         if !openings.is_empty() {
             tracing::info!(
                 chain = %self.config.name,
@@ -137,7 +154,7 @@ impl Follower {
             );
         }
         let closing_left = i64::try_from(closing.len()).is_ok_and(|count| count >= PAGE);
-        let more = closing_left || (left && !openings.is_empty());
+        let more = closing_left || again || (left && !openings.is_empty());
         Ok(if more { Turn::More } else { Turn::Idle })
     }
 

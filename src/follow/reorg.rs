@@ -5,9 +5,8 @@ use std::time::Instant;
 use super::{CONTRADICTIONS_TO_HALT, Follower, TurnError};
 use crate::{
     chain::{Header, Priority},
-    commit::Committed,
     model::{BlockPoint, Cursor},
-    store::{chain as chain_store, settling, watch as watch_store},
+    store::{chain as chain_store, settling},
 };
 
 /// Transfers that one commit takes back at most, if a block does not hold more: a deep reorg goes in pieces.
@@ -82,8 +81,8 @@ impl Follower {
         while cursor.head.at != fork.at {
             let to = self.piece_above(&cursor, fork).await?;
             let committed = self.committer.rollback(&cursor, to).await?;
-            self.forget(&committed).await?;
             self.committed(&committed);
+            self.forget().await?;
             cursor = committed.cursor;
         }
         tracing::warn!(
@@ -140,19 +139,5 @@ impl Follower {
             return Err(TurnError::Halt(reason));
         }
         Err(TurnError::Retry(reason))
-    }
-
-    /// Drops addresses from memory that nobody watches any more.
-    pub(super) async fn forget(&self, committed: &Committed) -> Result<(), TurnError> {
-        if committed.closed.is_empty() {
-            return Ok(());
-        }
-        let mut session = self.committer.db.read().await?;
-        let (no, closed) = (committed.cursor.no, &committed.closed);
-        let still = watch_store::still_open(&mut session.conn(), no, closed).await?;
-        for address in closed.iter().filter(|address| !still.contains(address)) {
-            self.watchlist.remove(address);
-        }
-        Ok(())
     }
 }

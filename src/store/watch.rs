@@ -92,7 +92,16 @@ macro_rules! select_watch {
     };
 }
 
-/// Watches behind the wallet `after` that wait to be opened (`requested`) or closed (`closing`), oldest wallets
+/// A page of those that wait, in the order of `watch_to_do` and of nothing else. By the wallet alone, PostgreSQL would
+/// walk all wallets before the first one that it looks for. For the same reason the status is a range: what must
+/// be equal to one value is left out of an order.
+const TO_DO: &str = select_watch!(
+    "watch",
+    "WHERE w.chain_no = $1 AND (w.status, w.wallet_no) > ($2, $4) AND w.status <= $2 AND w.status IN (0, 2)
+     ORDER BY w.status, w.wallet_no LIMIT $3 + 0"
+);
+
+/// Watches that wait to be opened (`requested`) or closed (`closing`), of wallets after `after`, oldest wallets
 /// first, with their wallets as events show them.
 ///
 /// # Errors
@@ -105,21 +114,13 @@ pub async fn to_do(
     after: WalletNo,
     limit: i64,
 ) -> Result<Vec<(Watch, WalletRef)>, StoreError> {
-    // In the order of `watch_to_do` and of nothing else. By the wallet alone, PostgreSQL would walk all wallets
-    // before the first one that it looks for. For the same reason the status is a range: what must be equal to
-    // one value is left out of an order.
-    let rows: Vec<RawShown> = on!(conn, c => sqlx::query_as(select_watch!(
-        "watch",
-        "WHERE w.chain_no = $1 AND w.status BETWEEN $2 AND $2 AND w.status IN (0, 2)
-           AND w.wallet_no > $4
-         ORDER BY w.status, w.wallet_no LIMIT $3 + 0"
-    ))
-    .bind(chain.0)
-    .bind(code::watch_status(status))
-    .bind(limit)
-    .bind(after.0)
-    .fetch_all(c)
-    .await)?;
+    let rows: Vec<RawShown> = on!(conn, c => sqlx::query_as(TO_DO)
+        .bind(chain.0)
+        .bind(code::watch_status(status))
+        .bind(limit)
+        .bind(after.0)
+        .fetch_all(c)
+        .await)?;
     Ok(rows.into_iter().map(|row| row.with_wallet(family)).collect())
 }
 
@@ -489,3 +490,6 @@ pub async fn shown(
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,7 @@ mod scripted;
 mod simulation;
 mod solana;
 mod sweep;
+mod watching;
 
 use std::collections::BTreeMap;
 
