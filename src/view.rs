@@ -196,6 +196,19 @@ pub struct WalletRefView {
     #[schema(value_type = Option<String>)]
     pub account_id: Option<crate::id::AccountId>,
     pub client_reference_id: Option<String>,
+    /// Only for a Safe that was found by its owner: who else disposes of it, as of the event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub safe: Option<FoundSafeView>,
+}
+
+/// A Safe that became a wallet because one of its owners is registered.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FoundSafeView {
+    /// Always true.
+    pub found_by_owner: bool,
+    pub owners: Vec<String>,
+    pub threshold: i64,
 }
 
 impl From<&WalletRef> for WalletRefView {
@@ -205,6 +218,11 @@ impl From<&WalletRef> for WalletRefView {
             address: wallet.family.format_address(&wallet.address),
             account_id: wallet.account_id,
             client_reference_id: wallet.client_reference_id.clone(),
+            safe: wallet.safe.as_ref().map(|safe| FoundSafeView {
+                found_by_owner: true,
+                owners: safe.owners.iter().map(|at| wallet.family.format_address(at)).collect(),
+                threshold: safe.threshold,
+            }),
         }
     }
 }
@@ -220,8 +238,8 @@ pub struct SafeDeploymentView {
     pub tx_hash: String,
     /// `pending`, `processing`, `completed` or `failed`.
     pub status: &'static str,
-    /// In a word, why it failed: `reverted`, `dropped`, `replaced`, `not_a_safe`, `unknown_singleton`,
-    /// `not_set_up`.
+    /// In a word, why it failed: `reverted`, `dropped`, `replaced`, `not_a_safe` (also where
+    /// none of Safe's own factories made it), `unknown_singleton`, `not_set_up`, `malformed`.
     pub reason: Option<String>,
     pub address: Option<String>,
     #[schema(value_type = Option<String>)]

@@ -22,6 +22,9 @@ CREATE TABLE tenant (
     -- greatest time in front of a deleted event's id.
     feed_floor    INTEGER NOT NULL DEFAULT 0,
     feed_floor_time INTEGER NOT NULL DEFAULT 0,
+    -- Which Safes join the account of the registered owner that led to them.
+    adopt_safes   TEXT NOT NULL DEFAULT 'sole_owner' CONSTRAINT tenant_adopt_safes
+        CHECK (adopt_safes IN ('never', 'sole_owner', 'any')),
     created_at    INTEGER NOT NULL
 ) STRICT;
 
@@ -76,6 +79,8 @@ CREATE TABLE wallet (
     safe_singleton      BLOB,
     safe_owners         TEXT,
     safe_threshold      INTEGER,
+    -- A Safe that became a wallet because one of its owners is registered.
+    found_by_owner      INTEGER NOT NULL DEFAULT FALSE,
     created_at          INTEGER NOT NULL,
     updated_at          INTEGER NOT NULL
 ) STRICT;
@@ -97,6 +102,9 @@ CREATE TABLE wallet_past (
     until_position      INTEGER NOT NULL,
     account_id          BLOB,
     client_reference_id TEXT,
+    -- As in wallet, for a Safe that was found by its owner.
+    safe_owners         TEXT,
+    safe_threshold      INTEGER,
     CONSTRAINT wallet_past_key PRIMARY KEY (wallet_no, until_position)
 ) STRICT, WITHOUT ROWID;
 
@@ -392,6 +400,10 @@ CREATE TABLE safe_deployment (
     nonce         INTEGER,
     -- When the node was first found not to know the transaction any more.
     missing_since INTEGER,
+    -- When a node is asked for it next, while it is not decided; never by itself (2^63 - 1) while its block is not
+    -- settled. And how often it was asked for in vain.
+    look_at       INTEGER NOT NULL,
+    looks         INTEGER NOT NULL DEFAULT 0,
     -- Counts writes; a writer that read an older one writes nothing.
     revision      INTEGER NOT NULL DEFAULT 0,
     created_at    INTEGER NOT NULL,
@@ -401,10 +413,38 @@ CREATE TABLE safe_deployment (
 CREATE INDEX safe_deployment_of_tenant ON safe_deployment (tenant_id, id);
 -- Whether a transaction is tracked already.
 CREATE INDEX safe_deployment_by_tx ON safe_deployment (tx, chain_no);
--- What the follower has to judge.
-CREATE INDEX safe_deployment_open ON safe_deployment (chain_no, block_number) WHERE status IN ('pending', 'processing');
+-- What the follower has to look for, tenant by tenant; how many of them are not decided.
+CREATE INDEX safe_deployment_due ON safe_deployment (chain_no, tenant_id, look_at)
+    WHERE status IN ('pending', 'processing');
+-- Which transactions are to be noticed in a block.
+CREATE INDEX safe_deployment_pending ON safe_deployment (chain_no, created_at, id) WHERE status = 'pending';
+-- What settles with a block, and what a reorg takes back.
+CREATE INDEX safe_deployment_in_block ON safe_deployment (chain_no, block_number) WHERE status = 'processing';
 -- How far a Safe's deployment is, beside its wallet.
 CREATE INDEX safe_deployment_of_wallet ON safe_deployment (wallet_id) WHERE wallet_id IS NOT NULL;
+
+-- Safes that a known factory made in a block and that somebody waits for, until the chain's state is read.
+CREATE TABLE safe_candidate (
+    chain_no     INTEGER NOT NULL,
+    block_number INTEGER NOT NULL,
+    -- Its place among those of its block.
+    place        INTEGER NOT NULL,
+    block_hash   BLOB NOT NULL,
+    block_time   INTEGER NOT NULL,
+    tx           BLOB NOT NULL,
+    address      BLOB NOT NULL,
+    factory      BLOB NOT NULL,
+    -- What it was set up with, as its logs claim: a JSON array of addresses in hexadecimal; and whether they show
+    -- that nothing but Safe's own code ran.
+    owners       TEXT NOT NULL,
+    plain        INTEGER NOT NULL,
+    -- When a node is asked next, and how often it was asked in vain.
+    look_at      INTEGER NOT NULL,
+    looks        INTEGER NOT NULL DEFAULT 0,
+    CONSTRAINT safe_candidate_key PRIMARY KEY (chain_no, block_number, place)
+) STRICT, WITHOUT ROWID;
+-- What is judged next.
+CREATE INDEX safe_candidate_due ON safe_candidate (chain_no, look_at);
 
 -- Transactions that a tenant watches or had broadcast.
 CREATE TABLE watched_transaction (

@@ -35,6 +35,7 @@ string_enum! {
         SignatureInvalid = "signature_invalid",
         ContractWalletUnsupported = "contract_wallet_unsupported",
         FeedRestarted = "feed_restarted",
+        LimitReached = "limit_reached",
         IdempotencyKeyRequired = "idempotency_key_required",
         IdempotencyKeyReused = "idempotency_key_reused",
         IdempotencyInProgress = "idempotency_in_progress",
@@ -75,6 +76,7 @@ impl Code {
             | Self::ChallengeUsed
             | Self::PrimaryWallet => StatusCode::CONFLICT,
             Self::ChallengeExpired | Self::FeedRestarted => StatusCode::GONE,
+            Self::LimitReached => StatusCode::TOO_MANY_REQUESTS,
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::IdempotencyKeyReused
@@ -90,6 +92,7 @@ impl Code {
             Self::InvalidRequest => "The request is not valid",
             Self::InvalidAddress => "The address is not valid",
             Self::FeedRestarted => "The feed does not have this event any more",
+            Self::LimitReached => "There are too many of these already",
             Self::UnknownChain => "Unknown chain",
             Self::UnknownToken => "Unknown token",
             Self::WalletExists => "The address is registered already",

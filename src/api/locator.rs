@@ -92,7 +92,8 @@ impl Locator {
         Err(not_found(text))
     }
 
-    /// The one wallet that is meant.
+    /// The one wallet that is meant: of an account's wallets the primary one; else the only one that was registered;
+    /// where none was, the Safe that was found by its owner first.
     ///
     /// # Errors
     /// 404 if there is none, 409 with the ids if there are several and none is the account's primary one.
@@ -105,6 +106,14 @@ impl Locator {
             let primaries = found.iter().filter(|wallet| wallet.is_primary()).count();
             if primaries == 1 {
                 found.retain(Candidate::is_primary);
+            }
+        }
+        if found.len() > 1 {
+            // Anybody can make Safes for somebody's owner: they stand in nobody's way.
+            if found.iter().any(|wallet| !wallet.is_found_by_owner()) {
+                found.retain(|wallet| !wallet.is_found_by_owner());
+            } else if let Some(first) = found.iter().map(Candidate::id).min() {
+                found.retain(|wallet| wallet.id() == first);
             }
         }
         if found.len() > 1 {
@@ -134,11 +143,17 @@ pub(super) fn canonical(kind: LocatorKind, value: &str) -> String {
 pub(super) trait Candidate {
     fn id(&self) -> WalletId;
     fn is_primary(&self) -> bool;
+    /// Whether it is a Safe that became a wallet because one of its owners is registered.
+    fn is_found_by_owner(&self) -> bool;
 }
 
 impl Candidate for Wallet {
     fn id(&self) -> WalletId {
         self.id
+    }
+
+    fn is_found_by_owner(&self) -> bool {
+        self.safe.as_ref().is_some_and(|safe| safe.found_by_owner)
     }
 
     fn is_primary(&self) -> bool {
@@ -149,6 +164,10 @@ impl Candidate for Wallet {
 impl Candidate for Holdings {
     fn id(&self) -> WalletId {
         self.wallet_id
+    }
+
+    fn is_found_by_owner(&self) -> bool {
+        self.found_by_owner
     }
 
     fn is_primary(&self) -> bool {
@@ -165,7 +184,46 @@ pub(super) async fn find(app: &App, tenant: TenantId, text: String) -> Result<Wa
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
+
+    /// A wallet of an account: its number, and whether it is primary or a Safe that was found.
+    struct Of(u128, bool, bool);
+
+    impl Candidate for Of {
+        fn id(&self) -> WalletId {
+            WalletId(Uuid::from_u128(self.0))
+        }
+
+        fn is_primary(&self) -> bool {
+            self.1
+        }
+
+        fn is_found_by_owner(&self) -> bool {
+            self.2
+        }
+    }
+
+    #[test]
+    fn safes_that_were_found_make_no_locator_ambiguous() {
+        let chosen = |text: &str, wallets: Vec<Of>| {
+            let locator = Locator::parse(text.to_owned()).expect("a locator");
+            locator.choose(wallets).map(|chosen| chosen.0).map_err(|problem| problem.status)
+        };
+        let registered = |number| Of(number, false, false);
+        let found = |number| Of(number, false, true);
+        for text in ["external:a", "email:a@b.c:evm", "0x742D35CC6634C0532925a3B844Bc9E7595F2bD18"]
+        {
+            assert_eq!(chosen(text, vec![found(9), registered(1), found(8)]), Ok(1));
+            assert_eq!(chosen(text, vec![found(9), found(7), found(8)]), Ok(7), "the first one");
+            let two = vec![found(9), registered(1), registered(2)];
+            assert_eq!(chosen(text, two), Err(StatusCode::CONFLICT));
+            assert_eq!(chosen(text, vec![]), Err(StatusCode::NOT_FOUND));
+        }
+        let primary = vec![registered(1), Of(2, true, false), found(3)];
+        assert_eq!(chosen("external:a", primary), Ok(2));
+    }
 
     #[test]
     fn a_locator_says_whose_wallet_of_which_family_and_kind() {

@@ -22,6 +22,7 @@ mod ownership;
 mod page;
 mod request;
 pub mod safe_deployment;
+mod setting;
 #[cfg(test)]
 mod tests;
 mod transfer;
@@ -119,6 +120,7 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(transfer::list))
         .routes(routes!(safe_deployment::list, safe_deployment::create))
         .routes(routes!(safe_deployment::read))
+        .routes(routes!(setting::read, setting::update))
         .routes(routes!(ownership::create))
         .routes(routes!(ownership::verify))
         .routes(routes!(asset::list))

@@ -21,9 +21,12 @@ use crate::{
     clock::Millis,
     id::{SafeDeploymentId, TenantId},
     model::{Deployment, DeploymentStatus},
-    store::{Conn, StoreError, chain, key, safe},
+    store::{Conn, StoreError, chain, key, safe, safe_look},
     view::SafeDeploymentView,
 };
+
+/// Of one tenant and chain, not decided yet.
+const MOST_UNDECIDED: i64 = 10_000;
 
 /// The transaction that deploys a Safe.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -56,6 +59,17 @@ impl Write for Track {
         {
             row
         } else {
+            let open = safe_look::undecided(conn, tenant, &self.chain, MOST_UNDECIDED).await?;
+            if open >= MOST_UNDECIDED {
+                return Err(Problem::new(
+                    Code::LimitReached,
+                    format!(
+                        "{MOST_UNDECIDED} deployments on '{}' are pending or processing, which is the most there \
+                         may be. Try again when some of them are completed or have failed.",
+                        self.chain
+                    ),
+                ));
+            }
             let id = app.ids.next();
             chain::ensure(conn, &self.chain).await?;
             safe::insert_by_hash(conn, id, tenant, &self.chain, &self.tx, now).await?;
@@ -72,7 +86,8 @@ impl Write for Track {
 
 /// Track the deployment of a Safe
 ///
-/// The same transaction again gives the deployment that is there already.
+/// The same transaction again gives the deployment that is there already. At most 10,000 of a chain can be pending
+/// or processing at once.
 #[utoipa::path(post, path = "/v1/safe-deployments", tag = "safe deployments",
     params(("Idempotency-Key" = String, Header, description = "1 to 128 of A-Z a-z 0-9 _ . : -")),
     request_body = DeploymentBody,

@@ -8,6 +8,7 @@ mod operation;
 mod ownership;
 mod registration;
 mod repeating;
+mod safes;
 mod webhooks;
 
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};

@@ -204,6 +204,10 @@ pub struct SafeCandidate {
     pub factory: Option<Address>,
     /// The owners that `SafeSetup` was called with; empty without one.
     pub owners: Vec<Address>,
+    /// Whether nothing but Safe's own code can have run in it until the end of its transaction, if a known
+    /// factory made it: it began with a known singleton, and was set up once, without a delegate call to anything
+    /// else. A setup that ran other code may have hidden a module where no reading of the state finds it.
+    pub plain: bool,
 }
 
 /// What the chain's state says of a Safe at one block: proxy code, singleton, owners, threshold.
@@ -214,6 +218,30 @@ pub struct SafeState {
     pub singleton: Address,
     pub owners: Vec<Address>,
     pub threshold: u64,
+    /// Whether nobody but its owners can move what it holds, as far as is known: no module, no guard, and no
+    /// fallback handler but Safe's own.
+    pub plain: bool,
+}
+
+impl SafeState {
+    /// Safes of persons and firms have a few.
+    pub const MOST_OWNERS: usize = 256;
+
+    /// The same, with what the logs of its setup claim: it is plain only if these show that its owners now are
+    /// those that it was set up with, and that no other code ever ran in it.
+    #[must_use]
+    pub fn set_up_as(mut self, candidate: &SafeCandidate) -> Self {
+        let sorted = |owners: &[Address]| {
+            let mut owners = owners.to_vec();
+            owners.sort_unstable();
+            owners
+        };
+        self.plain = self.plain
+            && candidate.plain
+            && candidate.factory.is_some()
+            && sorted(&self.owners) == sorted(&candidate.owners);
+        self
+    }
 }
 
 string_enum! {

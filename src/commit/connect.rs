@@ -133,8 +133,6 @@ impl Pipeline {
         self.finish().await?;
         let next = changes.cursor.clone();
         let independent = is_independent(&changes);
-        // A wallet that was found is watched before the next blocks are looked at.
-        let finds_wallets = !changes.wallets.is_empty();
         let (committer, from) = (self.committer.clone(), cursor.clone());
         let task = tokio::spawn(async move {
             let figures = Figures::new();
@@ -142,9 +140,6 @@ impl Pipeline {
             committer.write_connected(&from, input, changes, tries).await
         });
         self.writing = Some(Writing { task, independent });
-        if finds_wallets {
-            self.finish().await?;
-        }
         Ok(next)
     }
 

@@ -12,7 +12,6 @@ use crate::{
         Known,
         backfill::{Participant, Range, ScanMove, Side},
         connect::Blocks,
-        deployments::Examined,
         known::{
             HashMap, HashSet, KnownDeployments, KnownProofs, MatchedBlock, mark, marks, opening,
         },
@@ -31,8 +30,8 @@ use crate::{
 
 /// The store as a step reads it.
 pub(super) struct Step<'a> {
-    db: &'a Db,
-    chain: &'a ChainInfo,
+    pub(super) db: &'a Db,
+    pub(super) chain: &'a ChainInfo,
 }
 
 impl<'a> Step<'a> {
@@ -84,7 +83,9 @@ impl<'a> Step<'a> {
             }
             hot.known.unsettled = transfer::marked(conn, wanted).await?.into_iter().collect();
         }
-        let safes = self.for_safes(conn, cursor, input.blocks).await?;
+        let tracked: Vec<TxId> =
+            input.blocks.iter().flat_map(|block| block.tracked.iter().copied()).collect();
+        let safes = self.deployments(conn, cursor, &tracked).await?;
         Ok((safes, pending))
     }
 
@@ -309,80 +310,6 @@ impl<'a> Step<'a> {
         }
         Ok(participants)
     }
-
-    pub async fn for_deployments(
-        &self,
-        cursor: &Cursor,
-        examined: &[Examined],
-    ) -> Result<(Known, KnownDeployments), StoreError> {
-        let mut session = self.db.read().await?;
-        let conn = &mut session.conn();
-        let rows = || examined.iter().map(|examined| &examined.now);
-        let addresses: Vec<Address> = rows().filter_map(|row| row.address).collect();
-        let owners: Vec<Address> = rows().flat_map(|row| row.owners.iter().copied()).collect();
-        let mut known = KnownDeployments {
-            deployments: safe::undecided(conn, cursor.no).await?,
-            ..KnownDeployments::default()
-        };
-        let ids: Vec<WalletId> =
-            rows().flat_map(|row| [row.wallet_id, row.owner_wallet]).flatten().collect();
-        self.wallets(conn, cursor, &mut known, &addresses, &owners, ids).await?;
-        let assets = assets(conn, cursor, HashSet::default(), Vec::new()).await?;
-        Ok((Known { assets, ..Known::default() }, known))
-    }
-
-    async fn for_safes(
-        &self,
-        conn: &mut Conn<'_>,
-        cursor: &Cursor,
-        blocks: &[MatchedBlock],
-    ) -> Result<KnownDeployments, StoreError> {
-        let mut known = KnownDeployments::default();
-        if blocks.iter().all(|block| block.tracked.is_empty() && block.safes.is_empty()) {
-            return Ok(known);
-        }
-        let safes = || blocks.iter().flat_map(|block| &block.safes);
-        let txs: Vec<TxId> = safes().map(|safe| safe.tx).collect();
-        known.deployments = safe::of_transactions(conn, cursor.no, &txs).await?;
-        for row in safe::undecided(conn, cursor.no).await? {
-            if known.deployments.iter().all(|known| known.id != row.id) {
-                known.deployments.push(row);
-            }
-        }
-        let addresses: Vec<Address> = safes().map(|safe| safe.address).collect();
-        let owners: Vec<Address> = safes().flat_map(|safe| safe.proof.owners.clone()).collect();
-        let ids: Vec<WalletId> = known
-            .deployments
-            .iter()
-            .flat_map(|row| [row.wallet_id, row.owner_wallet])
-            .flatten()
-            .collect();
-        self.wallets(conn, cursor, &mut known, &addresses, &owners, ids).await?;
-        Ok(known)
-    }
-
-    async fn wallets(
-        &self,
-        conn: &mut Conn<'_>,
-        cursor: &Cursor,
-        known: &mut KnownDeployments,
-        addresses: &[Address],
-        owners: &[Address],
-        mut ids: Vec<WalletId>,
-    ) -> Result<(), StoreError> {
-        let family = self.chain.family;
-        known.owners = watch::open_by_address(conn, cursor.no, owners).await?;
-        for (tenant, address, shown) in watch::watching(conn, cursor.no, family, addresses).await? {
-            known.watching.insert((tenant, address), shown.id);
-            known.wallets.insert(shown.id, shown);
-        }
-        ids.extend(known.owners.values().flatten().map(|watch| watch.wallet_id));
-        ids.sort_unstable();
-        ids.dedup();
-        let shown = watch::shown(conn, family, &ids).await?;
-        known.wallets.extend(shown.into_iter().map(|wallet| (wallet.id, wallet)));
-        Ok(())
-    }
 }
 
 fn wallets_of(transfers: &[Transfer]) -> impl Iterator<Item = WalletNo> {
@@ -394,7 +321,7 @@ fn pending_assets(transfers: &[Transfer]) -> Vec<AssetNo> {
 }
 
 /// The assets of a step, by what they are on the chain.
-async fn assets(
+pub(super) async fn assets(
     conn: &mut Conn<'_>,
     cursor: &Cursor,
     keys: HashSet<AssetKey>,

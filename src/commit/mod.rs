@@ -9,6 +9,7 @@ mod connect;
 mod hot;
 mod load;
 mod report;
+mod safes;
 mod write;
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
@@ -27,7 +28,6 @@ use crate::{
         Changes, Refused,
         backfill::{self, Range, ScanMove},
         changes::HistoryEnd,
-        deployments::{self, Examined},
         known::{Known, Shortage},
         opening::{self, AssetPage, Opening},
         reconcile::{self, Drift, Figure, Outcome},
@@ -119,7 +119,9 @@ impl Committed {
         let address = |(_, address)| address;
         let reopened = watches.reopened.into_iter().flat_map(|(_, places)| places);
         Self {
-            requests: changes.blocks.above.is_some() || !changes.wallets.is_empty(),
+            requests: changes.blocks.above.is_some()
+                || !changes.wallets.is_empty()
+                || !changes.looks.waiting.is_empty(),
             cursor: changes.cursor,
             opened: watches.opened.into_iter().map(address).collect(),
             closed: watches.closed.into_iter().chain(reopened).map(address).collect(),
@@ -359,24 +361,6 @@ impl Committer {
             let known = self.step().for_openings(cursor, page.openings).await?;
             let (info, now) = (&*self.chain, self.clock.now());
             let changes = opening::open_assets(info, cursor, known, page, now)?;
-            if let Some(committed) = self.write(changes, &mut tries).await? {
-                return Ok(committed);
-            }
-        }
-    }
-
-    /// Writes what was learned of tracked deployments since they were read.
-    pub async fn deployments(
-        &self,
-        cursor: &Cursor,
-        examined: &[Examined],
-    ) -> Result<Committed, CommitError> {
-        let mut tries = Tries::new("deployments", "deployments");
-        loop {
-            let (known, safes) = self.step().for_deployments(cursor, examined).await?;
-            let (info, now) = (&*self.chain, self.clock.now());
-            let examined = examined.to_vec();
-            let changes = deployments::examined(info, cursor, &known, safes, examined, now)?;
             if let Some(committed) = self.write(changes, &mut tries).await? {
                 return Ok(committed);
             }

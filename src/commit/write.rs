@@ -5,7 +5,7 @@ use crate::{
     ledger::Changes,
     model::{NewWallet, NewWatch},
     store::{
-        StoreError, Tx, asset, asset_opening, balance, chain, event, registration, safe,
+        StoreError, Tx, asset, asset_opening, balance, chain, event, registration, safe, safe_look,
         scan::Moved, transfer, watch,
     },
 };
@@ -32,6 +32,7 @@ impl Committer {
         if let Some(fork) = blocks.above {
             chain::delete_blocks_above(conn, chain, fork).await?;
             asset_opening::delete_above(conn, chain, fork).await?;
+            safe_look::delete_above(conn, chain, fork).await?;
         }
         if let Some(floor) = blocks.below {
             chain::delete_blocks_below(conn, chain, floor).await?;
@@ -55,14 +56,23 @@ impl Committer {
             let why = "the Safe was registered meanwhile".to_owned();
             return Err(StoreError::Stale(why).into());
         }
-        for (id, proof) in &changes.safes {
-            safe::write_proof(conn, *id, proof, now).await?;
+        if !changes.safes.is_empty() {
+            let tenants = changes.safes.iter().map(|proof| proof.tenant);
+            let told = changes.events.iter().map(|event| event.tenant);
+            safe::hold_tenants(conn, &tenants.chain(told).collect()).await?;
+        }
+        for proof in &changes.safes {
+            safe::write_proof(conn, proof, now).await?;
         }
         for change in &changes.deployments {
             safe::write(conn, chain, change).await?;
         }
         if changes.uses_acceptance {
             chain::accept_differences(conn, chain, false).await?;
+        }
+        safe_look::write(conn, chain, &changes.looks).await?;
+        if cursor.settled.at.number > from.settled.at.number {
+            safe_look::look_at_settled(conn, chain, cursor.settled.at.number, now).await?;
         }
         event::append(conn, &self.ids, now, &changes.events).await?;
         Ok((tx, Written { histories }))

@@ -142,6 +142,7 @@ mod tests {
             address: Address::from([0xaa; 20]),
             account_id: Some(AccountId(Uuid::from_u128(3))),
             client_reference_id: Some("r-1 \"ü\"".into()),
+            safe: None,
         };
         let facts = TransferFacts {
             transfer,

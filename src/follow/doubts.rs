@@ -54,10 +54,6 @@ impl Doubts {
         self.open.len()
     }
 
-    pub fn forget(&mut self) {
-        self.open.clear();
-    }
-
     /// The balances that are to be compared at the next settled block.
     pub fn balances(&self) -> impl Iterator<Item = BalanceRef> {
         self.open.values().map(|doubt| doubt.balance)

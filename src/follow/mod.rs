@@ -18,6 +18,7 @@ mod pace;
 mod prefetch;
 mod registrations;
 mod reorg;
+mod safes;
 mod settle;
 mod sweep;
 #[cfg(test)]
@@ -27,7 +28,6 @@ mod walk;
 mod watched;
 
 use std::{
-    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -40,14 +40,11 @@ use tokio_util::sync::CancellationToken;
 use watched::Watched;
 
 use crate::{
-    chain::{
-        Announced, BalanceQuery, Block, BlockRef, Certainty, Priority, Source, SourceError, TxId,
-    },
+    chain::{Announced, BalanceQuery, Block, BlockRef, Certainty, Priority, Source, SourceError},
     clock::Clock,
     commit::{CommitError, Committed, Committer},
     config::ChainConfig,
-    id::SafeDeploymentId,
-    ledger::known::{Figures, FoundSafe, MatchedBlock},
+    ledger::known::{Figures, MatchedBlock},
     metrics::Metrics,
     model::{BalanceRef, BlockPoint, Cursor},
     registry::Watchlist,
@@ -76,10 +73,9 @@ pub struct Follower {
     cursor: Option<Cursor>,
     /// The fencing number under which this process follows the chain.
     epoch: Option<i64>,
-    /// Transactions of undecided deployments.
-    tracked: HashSet<TxId>,
-    /// When each undecided deployment's transaction was last asked for.
-    examined: HashMap<SafeDeploymentId, Instant>,
+    tracked: deployments::Tracked,
+    lookups: deployments::Lookups,
+    judging: safes::Judging,
     /// Whether the configured assets are those of the store.
     assets_ready: bool,
     opener: registrations::Opener,
@@ -189,8 +185,9 @@ impl Follower {
             wake_up,
             cursor: None,
             epoch: None,
-            tracked: HashSet::new(),
-            examined: HashMap::new(),
+            tracked: deployments::Tracked::default(),
+            lookups: deployments::Lookups::default(),
+            judging: None,
             assets_ready: false,
             opener: registrations::Opener::default(),
             backfill: backfill::Backfill::new(),
@@ -406,12 +403,11 @@ impl Follower {
         self.gauge_halted(0);
         self.reading = None;
         self.sweep.give_up();
-        self.doubts.forget();
-        self.owed.clear();
-        self.gauge_doubts();
         self.backfill.forget();
         self.load_watched(&cursor).await?;
         self.gauge_cursor(&cursor);
+        self.tracked.forget();
+        self.track(&cursor).await?;
         if !self.assets_ready {
             cursor = self.ready_assets(&cursor).await?;
             self.watched.moved(&cursor);
@@ -502,7 +498,7 @@ impl Follower {
         Err(TurnError::Retry("the chain's own figures did not cover what was spent".into()))
     }
 
-    /// What of some blocks touches a watched address or a tracked transaction; their Safes proven.
+    /// What of some blocks touches a watched address or a tracked transaction.
     async fn matched(&self, blocks: Vec<Block>) -> Result<Vec<MatchedBlock>, TurnError> {
         let started = Instant::now();
         let mut matched = Vec::with_capacity(blocks.len());
@@ -526,24 +522,9 @@ impl Follower {
         // Where the state after this block is gone, the comparison with the chain's state finds out later.
         let holdings = self.state(header.at, &touched).await?.unwrap_or_default();
         let touched = touched.into_iter().zip(holdings).collect();
-        let tracked: Vec<TxId> = if self.tracked.is_empty() {
-            Vec::new()
-        } else {
-            transactions.iter().map(|fact| fact.tx).filter(|tx| self.tracked.contains(tx)).collect()
-        };
-        let mut found = Vec::new();
-        for candidate in safes {
-            // Whoever deploys a contract writes what is in it: only a factory says that it was set up as a Safe.
-            let owned = candidate.factory.is_some()
-                && candidate.owners.iter().any(|owner| self.watchlist.contains(owner));
-            if !owned && !tracked.contains(&candidate.tx) {
-                continue;
-            }
-            if let Some(proof) = self.prove(candidate.address, header.at).await? {
-                found.push(FoundSafe { tx: candidate.tx, address: candidate.address, proof });
-            }
-        }
-        Ok(MatchedBlock { header, movements, safes: found, tracked, touched })
+        let tracked = self.tracked.among(&transactions);
+        let safes = self.claimed(header.at, safes, &tracked);
+        Ok(MatchedBlock { header, movements, safes, tracked, touched })
     }
 
     /// Takes over what was committed.

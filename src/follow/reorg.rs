@@ -77,6 +77,7 @@ impl Follower {
     ) -> Result<(), TurnError> {
         let depth = cursor.head.at.number - fork.at.number;
         self.reading = None;
+        self.tracked.forget();
         let mut cursor = cursor.clone();
         while cursor.head.at != fork.at {
             let to = self.piece_above(&cursor, fork).await?;

@@ -7,10 +7,10 @@ use crate::{
     chain::{Address, BlockRef, ChainName, Header, Kind, SafeState},
     clock::Millis,
     event::NewEvent,
-    id::WalletId,
+    id::{SafeDeploymentId, WalletId},
     model::{
         Asset, AssetNo, Balance, Cursor, Deployment, DeploymentStatus, Entry, HistoryStatus,
-        NewWallet, Reason, ScanNo, Transfer, TransferNo, WalletNo,
+        NewWallet, Reason, ScanNo, TenantNo, Transfer, TransferNo, WaitingSafe, WalletNo,
     },
 };
 
@@ -49,8 +49,9 @@ pub struct Changes {
     pub blocks: BlockChanges,
     pub watches: WatchChanges,
     pub wallets: Vec<NewWallet>,
-    pub safes: Vec<(WalletId, SafeState)>,
+    pub safes: Vec<SafeProof>,
     pub deployments: Vec<DeploymentChange>,
+    pub looks: LookChanges,
     pub events: Vec<NewEvent>,
     /// Whether this uses up what a person has accepted: many differences at once.
     pub uses_acceptance: bool,
@@ -76,6 +77,7 @@ impl Changes {
             wallets: Vec::new(),
             safes: Vec::new(),
             deployments: Vec::new(),
+            looks: LookChanges::default(),
             events: Vec::new(),
             uses_acceptance: false,
             report: Report::default(),
@@ -191,6 +193,30 @@ pub struct DeploymentChange {
     /// The revision it was read with; `None` for a new one.
     pub seen: Option<i64>,
     pub now: Deployment,
+}
+
+/// What the chain's state said of a wallet that is a Safe.
+#[derive(Clone, Debug)]
+pub struct SafeProof {
+    pub wallet: WalletId,
+    pub tenant: TenantNo,
+    pub state: SafeState,
+    /// Whether the wallet is made for it, because one of its owners is registered.
+    pub found_by_owner: bool,
+}
+
+/// What nodes are to be asked for, or need not be any more.
+#[derive(Clone, Debug, Default)]
+pub struct LookChanges {
+    /// New ones.
+    pub waiting: Vec<WaitingSafe>,
+    /// Those that were judged: each must still be there.
+    pub judged: Vec<WaitingSafe>,
+    /// Those that no node could judge, with when to ask again.
+    pub put_off: Vec<WaitingSafe>,
+    /// Deployments that nothing new is known of: the revision that was read, when to ask again, and how often it
+    /// was in vain.
+    pub deployments: Vec<(SafeDeploymentId, i64, Millis, u32)>,
 }
 
 /// For metrics and the log, once the transaction is durable.

@@ -1,11 +1,16 @@
 //! More is known of Safe deployments: their state machine, their wallets and their events.
+//!
+//! A block only says that a Safe is to be looked at; what the chain's state proves of it is known later, and told
+//! by a step of its own.
+
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::{
     Changes, Known, Refused,
-    changes::DeploymentChange,
-    known::{FoundSafe, KnownDeployments, MatchedBlock},
+    changes::{DeploymentChange, SafeProof},
+    known::{KnownDeployments, MatchedBlock},
     posting::Posting,
 };
 use crate::{
@@ -14,11 +19,20 @@ use crate::{
     event::{EventType, EventWallet, NewEvent},
     id::{Naming, WalletId},
     model::{
-        BlockPoint, ChainInfo, Cursor, Deployment, DeploymentStatus, NewWallet, SafeFacts,
-        WalletChain, WalletKind, WalletRef, WatchStatus,
+        AdoptSafes, BlockPoint, ChainInfo, Cursor, Deployment, DeploymentStatus, NewWallet,
+        SafeFacts, ShownSafe, WaitingSafe, WalletChain, WalletKind, WalletRef, WatchStatus,
     },
     view::{SafeDeploymentView, WalletData, WalletRefView, WalletView},
 };
+
+/// Between the Safes of one block that one owner led to.
+const PACE: Duration = Duration::from_millis(100);
+/// Between the first two looks at a Safe that no node could judge.
+const SAFE_PAUSE: Duration = Duration::from_secs(1);
+/// Between the first two looks at a transaction.
+const TX_PAUSE: Duration = Duration::from_secs(15);
+/// Between two looks at most.
+const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 
 /// What a node told of one tracked deployment.
 #[derive(Clone, Debug)]
@@ -28,6 +42,27 @@ pub struct Examined {
     pub now: Deployment,
     /// What the state at the settled block proves, where it proves a Safe.
     pub proof: Option<SafeState>,
+}
+
+/// What a node told of a Safe that somebody waits for.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    pub safe: WaitingSafe,
+    pub verdict: Verdict,
+}
+
+/// What the chain's state says of an address.
+#[derive(Clone, Debug)]
+pub enum Verdict {
+    Safe(SafeState),
+    NoSafe,
+    /// No node could answer.
+    Unknown,
+}
+
+/// How long to wait for the next look after so many in vain.
+fn pause(first: Duration, looks: u32) -> Duration {
+    first.saturating_mul(1 << looks.min(16)).min(LONGEST_PAUSE)
 }
 
 /// The deployments as a step has them so far.
@@ -62,40 +97,95 @@ pub(super) fn seen(
     tracking: &mut Tracking,
     block: &MatchedBlock,
 ) -> Result<(), Refused> {
-    if block.tracked.is_empty() && block.safes.is_empty() {
+    let at = BlockPoint::from(&block.header);
+    let waiting = (0..).zip(&block.safes).map(|(place, safe)| WaitingSafe {
+        block: at,
+        place,
+        claim: safe.claim.clone(),
+        looks: 0,
+        look_at: posting.now.plus(PACE.saturating_mul(safe.rank)),
+    });
+    posting.changes.looks.waiting.extend(waiting);
+    if block.tracked.is_empty() {
         return Ok(());
     }
-    let at = BlockPoint::from(&block.header);
     let waits = |row: &&Deployment| {
         row.status == DeploymentStatus::Pending && block.tracked.contains(&row.tx)
     };
     let tracked: Vec<Deployment> =
         tracking.known.deployments.iter().filter(waits).cloned().collect();
-    for mut row in tracked {
+    for row in tracked {
         let revision = row.revision;
-        let fits = |safe: &&FoundSafe| {
-            safe.tx == row.tx && row.address.is_none_or(|known| known == safe.address)
-        };
-        if let Some(safe) = block.safes.iter().find(fits) {
-            row.prove(safe.address, &safe.proof);
-            safe_wallet(posting, tracking, &mut row, &safe.proof)?;
-        }
         processing(posting, tracking, row, at, Some(revision))?;
     }
-    for safe in &block.safes {
-        found_by_owner(posting, tracking, at, safe)?;
-    }
     Ok(())
+}
+
+/// What the chain's state said of Safes that somebody waits for.
+///
+/// # Errors
+/// A number ran out, or an event cannot be written down.
+pub fn judged(
+    chain: &ChainInfo,
+    cursor: &Cursor,
+    known: &Known,
+    deployments: KnownDeployments,
+    judged: Vec<Judged>,
+    now: Millis,
+) -> Result<Changes, Refused> {
+    let mut posting = Posting::new(chain, known, cursor, cursor.clone(), now);
+    let mut tracking = Tracking::new(deployments);
+    for Judged { safe, verdict } in judged {
+        match verdict {
+            Verdict::Unknown => {
+                let look_at = now.plus(pause(SAFE_PAUSE, safe.looks));
+                let later = WaitingSafe { looks: safe.looks.saturating_add(1), look_at, ..safe };
+                posting.changes.looks.put_off.push(later);
+                continue;
+            }
+            Verdict::NoSafe => {}
+            Verdict::Safe(proof) => {
+                proven(&mut posting, &mut tracking, &safe, &proof)?;
+            }
+        }
+        posting.changes.looks.judged.push(safe);
+    }
+    posting.finish()
+}
+
+/// A Safe stands: for those who track its transaction, and for those who have registered one of its owners.
+fn proven(
+    posting: &mut Posting<'_>,
+    tracking: &mut Tracking,
+    safe: &WaitingSafe,
+    proof: &SafeState,
+) -> Result<(), Refused> {
+    let WaitingSafe { block: at, claim, .. } = safe;
+    let fits = |row: &&Deployment| {
+        row.tx == claim.tx
+            && !row.is_decided()
+            && row.block.is_none_or(|block| block == at.at)
+            && row.address.is_none_or(|known| known == claim.address)
+    };
+    let rows: Vec<Deployment> = tracking.known.deployments.iter().filter(fits).cloned().collect();
+    for mut row in rows {
+        let revision = row.revision;
+        row.prove(claim.address, proof);
+        safe_wallet(posting, tracking, &mut row, proof)?;
+        processing(posting, tracking, row, *at, Some(revision))?;
+    }
+    found_by_owner(posting, tracking, safe, proof)
 }
 
 /// Tracks a Safe for every tenant that has one of its owners registered and does not track it yet.
 fn found_by_owner(
     posting: &mut Posting<'_>,
     tracking: &mut Tracking,
-    at: BlockPoint,
-    safe: &FoundSafe,
+    safe: &WaitingSafe,
+    proof: &SafeState,
 ) -> Result<(), Refused> {
-    let mut owners: Vec<Address> = safe.proof.owners.clone();
+    let WaitingSafe { block: at, claim: safe, .. } = safe;
+    let mut owners: Vec<Address> = proof.owners.clone();
     owners.sort_unstable();
     owners.dedup();
     let watches = owners.iter().filter_map(|owner| tracking.known.owners.get(owner));
@@ -132,13 +222,15 @@ fn found_by_owner(
             sender: None,
             nonce: None,
             missing_since: None,
+            look_at: posting.now,
+            looks: 0,
             revision: 0,
             created_at: posting.now,
             updated_at: posting.now,
         };
-        row.prove(safe.address, &safe.proof);
-        safe_wallet(posting, tracking, &mut row, &safe.proof)?;
-        processing(posting, tracking, row, at, None)?;
+        row.prove(safe.address, proof);
+        safe_wallet(posting, tracking, &mut row, proof)?;
+        processing(posting, tracking, row, *at, None)?;
     }
     Ok(())
 }
@@ -153,10 +245,18 @@ fn processing(
     row.status = DeploymentStatus::Processing;
     row.block = Some(at.at);
     row.missing_since = None;
+    row.look_at = look_at(posting, at.at.number);
+    row.looks = 0;
     let news = seen.is_none() || tracking.status_of(&row) != Some(DeploymentStatus::Processing);
     let row = change(posting, tracking, row, seen, news, at.time)?;
     tracking.keep(&row);
     Ok(())
+}
+
+/// When a deployment in this block is looked at.
+fn look_at(posting: &Posting<'_>, block: u64) -> Millis {
+    let settled = block <= posting.changes.cursor.settled.at.number;
+    if settled { posting.now } else { Deployment::WHEN_SETTLED }
 }
 
 /// Takes over what the follower learned of tracked deployments.
@@ -171,10 +271,27 @@ pub fn examined(
     examined: Vec<Examined>,
     now: Millis,
 ) -> Result<Changes, Refused> {
-    let mut posting = super::posting::Posting::new(chain, known, cursor, cursor.clone(), now);
+    let mut posting = Posting::new(chain, known, cursor, cursor.clone(), now);
     let mut tracking = Tracking::new(deployments);
     for Examined { seen, now: mut row, proof } in examined {
-        let news = tracking.status_of(&row) != Some(row.status);
+        let as_read = |known: &Deployment| known.id == row.id && known.revision == seen;
+        let Some(before) = tracking.known.deployments.iter().find(|known| as_read(known)) else {
+            // A block has said more of it meanwhile; it is looked at again.
+            continue;
+        };
+        (row.look_at, row.looks) = (before.look_at, before.looks);
+        if *before == row {
+            let (look_at, looks) =
+                (now.plus(pause(TX_PAUSE, row.looks)), row.looks.saturating_add(1));
+            posting.changes.looks.deployments.push((row.id, seen, look_at, looks));
+            continue;
+        }
+        let news = before.status != row.status;
+        row.looks = if news { 0 } else { row.looks.saturating_add(1) };
+        row.look_at = match (row.status, row.block) {
+            (DeploymentStatus::Processing, Some(block)) => look_at(&posting, block.number),
+            _ => now.plus(pause(TX_PAUSE, row.looks)),
+        };
         if let Some(proof) = &proof {
             safe_wallet(&mut posting, &mut tracking, &mut row, proof)?;
         }
@@ -191,6 +308,8 @@ pub(super) fn gone(posting: &mut Posting<'_>, deployments: Vec<Deployment>) -> R
         let seen = row.revision;
         row.status = DeploymentStatus::Pending;
         row.block = None;
+        row.look_at = posting.now;
+        row.looks = 0;
         change(posting, &nothing, row, Some(seen), true, posting.now)?;
     }
     Ok(())
@@ -245,8 +364,8 @@ fn change(
     Ok(row)
 }
 
-/// The wallet of a proven Safe: the tenant's own at that address, else a new one in the account of the owner
-/// that led to it.
+/// The wallet of a proven Safe: the tenant's own at that address, else a new one. It joins the account of the
+/// owner that led to it if the tenant wants such Safes there.
 fn safe_wallet(
     posting: &mut Posting<'_>,
     tracking: &mut Tracking,
@@ -255,15 +374,26 @@ fn safe_wallet(
 ) -> Result<(), Refused> {
     let Some(address) = row.address else { return Ok(()) };
     let place = (row.tenant, address);
-    let id = if let Some(&known) = tracking.known.watching.get(&place) {
+    let known = tracking.known.watching.get(&place).copied();
+    let wallet = if let Some(known) = known {
+        if let Some(shown) = tracking.known.wallets.get_mut(&known)
+            && shown.safe.is_some()
+        {
+            shown.safe = Some(proof.into());
+        }
         known
     } else {
         let id = register_safe(posting, tracking, row, address, proof)?;
         tracking.known.watching.insert(place, id);
         id
     };
-    posting.changes.safes.push((id, proof.clone()));
-    row.wallet_id = Some(id);
+    posting.changes.safes.push(SafeProof {
+        wallet,
+        tenant: row.tenant,
+        state: proof.clone(),
+        found_by_owner: known.is_none() && row.found_by_owner,
+    });
+    row.wallet_id = Some(wallet);
     Ok(())
 }
 
@@ -280,7 +410,8 @@ fn register_safe(
         row.owner_wallet = watches.flatten().find(own).map(|watch| watch.wallet_id);
     }
     let owner = row.owner_wallet.and_then(|owner| tracking.known.wallets.get(&owner));
-    let account_id = owner.and_then(|owner| owner.account_id);
+    let adopt = tracking.known.adopt.get(&row.tenant).copied().unwrap_or(AdoptSafes::SoleOwner);
+    let account_id = owner.and_then(|owner| owner.account_id).filter(|_| adopt.adopts(proof));
     let now = posting.now;
     let wallet = NewWallet {
         id: Naming::new("safe_wallet")
@@ -311,6 +442,7 @@ fn register_safe(
         now,
     );
     made.safe = Some(SafeFacts {
+        found_by_owner: row.found_by_owner,
         version: Some(proof.version.to_owned()),
         singleton: Some(proof.singleton),
         owners: proof.owners.clone(),
@@ -334,6 +466,7 @@ fn register_safe(
         address,
         account_id,
         client_reference_id: None,
+        safe: row.found_by_owner.then(|| ShownSafe::from(proof)),
     };
     tracking.known.wallets.insert(id, shown);
     Ok(id)

@@ -6,13 +6,13 @@ use crate::{
     amount::Amount,
     chain::{
         Address, AssetKey, BalanceQuery, BlockRef, ChainBalance, Header, Kind, Movement, Ordinal,
-        SafeState, TxId,
+        SafeCandidate, TxId,
     },
     clock::Millis,
     id::{Naming, TransferId, WalletId},
     model::{
-        Asset, AssetNo, Balance, ChainInfo, Deployment, Direction, TenantNo, Transfer, WalletNo,
-        WalletRef, Watch, ordinal_bytes,
+        AdoptSafes, Asset, AssetNo, Balance, ChainInfo, Deployment, Direction, TenantNo, Transfer,
+        WalletNo, WalletRef, Watch, ordinal_bytes,
     },
 };
 
@@ -78,26 +78,27 @@ pub fn same_movement(a: &Transfer, b: &Transfer) -> bool {
 pub struct MatchedBlock {
     pub header: Header,
     pub movements: Vec<Movement>,
-    /// Deployments of this block that somebody tracks, with what the chain's state says of them.
-    pub safes: Vec<FoundSafe>,
+    /// Safes that a known factory made in it and that somebody waits for: the chain's state is read later.
+    pub safes: Vec<ClaimedSafe>,
     /// Tracked transactions of this block.
     pub tracked: Vec<TxId>,
     /// Watched holdings whose terms may have changed without a movement, as the chain has them now.
     pub touched: Vec<(BalanceQuery, ChainBalance)>,
 }
 
-/// A Safe set up in a block, proven by the state after that block.
+/// A Safe that a known factory made and that somebody waits for, as its logs claim it.
 #[derive(Clone, Debug)]
-pub struct FoundSafe {
-    pub tx: TxId,
-    pub address: Address,
-    pub proof: SafeState,
+pub struct ClaimedSafe {
+    pub claim: SafeCandidate,
+    /// How many of the same block that the same owner or transaction led to come before it: nobody's many keep
+    /// another one's few waiting.
+    pub rank: u32,
 }
 
 /// What is known of the deployments that a step may touch.
 #[derive(Clone, Debug, Default)]
 pub struct KnownDeployments {
-    /// Those that are not decided yet, and all of the transactions that set up a found Safe.
+    /// All of the transactions that are tracked or set up a Safe.
     pub deployments: Vec<Deployment>,
     /// Open watches of the owners of found Safes.
     pub owners: Watches,
@@ -105,6 +106,8 @@ pub struct KnownDeployments {
     pub watching: HashMap<(TenantNo, Address), WalletId>,
     /// The wallets of all these, as events show them.
     pub wallets: HashMap<WalletId, WalletRef>,
+    /// Which Safes the tenants want in their owners' accounts.
+    pub adopt: HashMap<TenantNo, AdoptSafes>,
 }
 
 /// A balance that the ledger cannot explain: more left at `block` than it knew of.

@@ -46,6 +46,10 @@ pub struct Deployment {
     pub nonce: Option<u64>,
     /// Since when no node knows the transaction.
     pub missing_since: Option<Millis>,
+    /// When a node is asked for it next, while it is not decided; see [`Deployment::WHEN_SETTLED`].
+    pub look_at: Millis,
+    /// How often a node was asked for it in vain.
+    pub looks: u32,
     /// Counts writes: a writer that read an older one writes nothing. Its events are named by it.
     pub revision: i64,
     pub created_at: Millis,
@@ -53,6 +57,15 @@ pub struct Deployment {
 }
 
 impl Deployment {
+    /// It is looked at when its block has settled.
+    pub const WHEN_SETTLED: Millis = Millis(i64::MAX);
+
+    /// Whether nothing is to be learned of it any more.
+    #[must_use]
+    pub fn is_decided(&self) -> bool {
+        matches!(self.status, DeploymentStatus::Completed | DeploymentStatus::Failed)
+    }
+
     /// Takes over what the chain's state proved.
     pub fn prove(&mut self, address: Address, proof: &SafeState) {
         self.address = Some(address);

@@ -1,6 +1,6 @@
 //! A wallet with its watches, as its tenant sees it.
 
-use super::{HistoryStatus, TenantNo, WalletNo, WatchStatus};
+use super::{HistoryStatus, ShownSafe, TenantNo, WalletNo, WatchStatus};
 use crate::{
     chain::{Address, ChainName, Family, HistoryMethod},
     clock::Millis,
@@ -30,6 +30,8 @@ string_enum! {
 /// The facts of a Safe as last proven.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SafeFacts {
+    /// Whether it became a wallet because one of its owners is registered.
+    pub found_by_owner: bool,
     pub version: Option<String>,
     pub singleton: Option<Address>,
     pub owners: Vec<Address>,
@@ -96,6 +98,8 @@ pub struct WalletRef {
     pub address: Address,
     pub account_id: Option<AccountId>,
     pub client_reference_id: Option<String>,
+    /// For a Safe that was found by its owner.
+    pub safe: Option<ShownSafe>,
 }
 
 /// A wallet about to be registered.

@@ -8,7 +8,7 @@ use super::{
     Conn, StoreError, on,
     rows::Table,
     set::{Ints, sets},
-    wallet::{MATCHES, WalletFilter, bind_filter},
+    wallet::{BY_CHOICE, MATCHES, WalletFilter, bind_filter},
 };
 use crate::{
     amount::Amount,
@@ -158,6 +158,8 @@ pub struct Holdings {
     pub family: Family,
     pub address: Address,
     pub is_primary: bool,
+    /// Whether it is a Safe that was found by its owner.
+    pub found_by_owner: bool,
     /// The chains whose watch has begun, by name.
     pub chains: Vec<ChainHoldings>,
 }
@@ -188,6 +190,7 @@ struct RawHolding {
     #[sqlx(try_from = "Vec<u8>")]
     address: Address,
     is_primary: bool,
+    found_by_owner: bool,
     chain: Option<String>,
     head_number: Option<i64>,
     head_hash: Option<Vec<u8>>,
@@ -243,7 +246,7 @@ impl RawHolding {
 macro_rules! select {
     ($few:literal, $wallets:literal, $rest:literal) => {
         concat!(
-            $few, "SELECT w.id, w.family, w.address, w.is_primary, n.name AS chain, c.head_number, c.head_hash,
+            $few, "SELECT w.id, w.family, w.address, w.is_primary, w.found_by_owner, n.name AS chain, c.head_number, c.head_hash,
                     c.head_time, c.settled_number, c.settled_hash, c.settled_time, b.asset_no, b.settled,
                     b.incoming, b.outgoing, b.held, b.frozen, b.updated_at
              FROM ", $wallets, " w
@@ -281,10 +284,11 @@ pub async fn holdings(
         let sql = format!(
             select!(
                 "WITH few AS MATERIALIZED (SELECT * FROM wallet w WHERE {}) ",
-                "(SELECT * FROM few w ORDER BY w.is_primary DESC, w.id DESC LIMIT {})",
+                "(SELECT * FROM few w ORDER BY {} LIMIT {})",
                 ""
             ),
             filter.conditions(),
+            BY_CHOICE,
             MATCHES
         );
         on!(conn, c => {
@@ -307,6 +311,7 @@ fn fold(rows: &[RawHolding]) -> Result<Vec<Holdings>, StoreError> {
                 family: row.family,
                 address: row.address,
                 is_primary: row.is_primary,
+                found_by_owner: row.found_by_owner,
                 chains: Vec::new(),
             });
         }

@@ -10,6 +10,7 @@ use sqlx::{AssertSqlSafe, FromRow};
 
 use super::{
     Conn, StoreError, asset, code, on,
+    safe::shown_safe,
     set::{Ints, sets},
     transfer::{RawTransfer, select_transfer},
 };
@@ -83,6 +84,9 @@ struct RawWallet {
     address: Address,
     account_id: Option<AccountId>,
     client_reference_id: Option<String>,
+    found_by_owner: bool,
+    safe_owners: Option<String>,
+    safe_threshold: Option<i64>,
 }
 
 #[derive(Clone, Debug, FromRow)]
@@ -91,6 +95,8 @@ struct RawPast {
     until_position: i64,
     account_id: Option<AccountId>,
     client_reference_id: Option<String>,
+    safe_owners: Option<String>,
+    safe_threshold: Option<i64>,
 }
 
 /// Everything that the events of one call are made of.
@@ -124,14 +130,15 @@ async fn facts(conn: &mut Conn<'_>, rows: &[RawEvent]) -> Result<Facts, StoreErr
     if !numbers.is_empty() {
         let sql = sets(
             conn,
-            "SELECT no, id, family, address, account_id, client_reference_id FROM wallet
-             WHERE no IN ints($1)",
+            "SELECT no, id, family, address, account_id, client_reference_id, found_by_owner, safe_owners,
+                    safe_threshold
+             FROM wallet WHERE no IN ints($1)",
         );
         wallets = on!(conn, c => sqlx::query_as(sql).bind(&numbers).fetch_all(c).await)?;
         let sql = sets(
             conn,
-            "SELECT wallet_no, until_position, account_id, client_reference_id FROM wallet_past
-             WHERE wallet_no IN ints($1)",
+            "SELECT wallet_no, until_position, account_id, client_reference_id, safe_owners, safe_threshold
+             FROM wallet_past WHERE wallet_no IN ints($1)",
         );
         past = on!(conn, c => sqlx::query_as(sql).bind(&numbers).fetch_all(c).await)?;
     }
@@ -227,11 +234,15 @@ impl RawEvent {
         let id = transfer_event_id(transfer.id, transfer.connection, told.kind, status, self.time);
         // What events up to a position said of the wallet, if it has changed since.
         let mut past = facts.past.range((transfer.wallet, told.position)..);
-        let (account_id, reference) = match past.next() {
+        let (account_id, reference, owners, threshold) = match past.next() {
             Some(((no, _), past)) if *no == transfer.wallet => {
-                (past.account_id, &past.client_reference_id)
+                let RawPast { account_id, client_reference_id, .. } = past;
+                (*account_id, client_reference_id, &past.safe_owners, past.safe_threshold)
             }
-            _ => (wallet.account_id, &wallet.client_reference_id),
+            _ => {
+                let RawWallet { account_id, client_reference_id, .. } = wallet;
+                (*account_id, client_reference_id, &wallet.safe_owners, wallet.safe_threshold)
+            }
         };
         let wallet = WalletRef {
             id: wallet.id,
@@ -239,6 +250,7 @@ impl RawEvent {
             address: wallet.address,
             account_id,
             client_reference_id: reference.clone(),
+            safe: shown_safe(wallet.found_by_owner, owners.as_deref(), threshold)?,
         };
         let facts = TransferFacts {
             transfer: &transfer,

@@ -38,7 +38,9 @@ mod plans;
 pub mod registration;
 pub mod retention;
 pub mod safe;
+pub mod safe_look;
 pub mod scan;
+pub mod setting;
 pub mod settling;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -27,6 +27,7 @@ const BIG: &[&str] = &[
     "event",
     "idempotency_key",
     "ownership_challenge",
+    "safe_candidate",
     "safe_deployment",
     "transfer",
     "wallet",

@@ -1,5 +1,7 @@
 //! Safe deployments and the wallets they make, as the follower sees them.
 
+use std::collections::BTreeSet;
+
 use sqlx::{AssertSqlSafe, FromRow};
 use uuid::Uuid;
 
@@ -10,15 +12,15 @@ use super::{
     set::{Blobs, sets},
 };
 use crate::{
-    chain::{Address, BlockHash, BlockRef, ChainName, SafeState, TxId},
+    chain::{Address, BlockHash, BlockRef, ChainName, TxId},
     clock::Millis,
     id::{SafeDeploymentId, TenantId, WalletId},
-    ledger::changes::DeploymentChange,
-    model::{ChainNo, Deployment, DeploymentStatus, TenantNo},
+    ledger::changes::{DeploymentChange, SafeProof},
+    model::{ChainNo, Deployment, DeploymentStatus, ShownSafe, TenantNo},
 };
 
 #[derive(FromRow)]
-struct Raw {
+pub(super) struct Raw {
     id: SafeDeploymentId,
     tenant_no: i64,
     tenant_id: TenantId,
@@ -42,6 +44,8 @@ struct Raw {
     sender: Option<Vec<u8>>,
     nonce: Option<i64>,
     missing_since: Option<Millis>,
+    look_at: Millis,
+    looks: i64,
     revision: i64,
     created_at: Millis,
     updated_at: Millis,
@@ -100,6 +104,8 @@ impl TryFrom<Raw> for Deployment {
             sender: address(row.sender),
             nonce: row.nonce.and_then(|value| u64::try_from(value).ok()),
             missing_since: row.missing_since,
+            look_at: row.look_at,
+            looks: u32::try_from(row.looks).unwrap_or(u32::MAX),
             revision: row.revision,
             created_at: row.created_at,
             updated_at: row.updated_at,
@@ -115,8 +121,8 @@ macro_rules! select_deployment {
         concat!(
             "SELECT d.id, t.no AS tenant_no, d.tenant_id, n.name AS chain, d.tx, d.found_by, d.status, d.reason,
                     d.address, d.wallet_id, d.owner_wallet, d.version, d.singleton, d.owners, d.threshold,
-                    d.block_number, d.block_hash, d.sender, d.nonce, d.missing_since, d.revision, d.created_at,
-                    d.updated_at
+                    d.block_number, d.block_hash, d.sender, d.nonce, d.missing_since, d.look_at, d.looks,
+                    d.revision, d.created_at, d.updated_at
              FROM ",
             $deployments,
             " d JOIN tenant t ON t.id = d.tenant_id JOIN chain n ON n.no = d.chain_no ",
@@ -124,22 +130,10 @@ macro_rules! select_deployment {
         )
     };
 }
+pub(super) use select_deployment;
 
-fn all(rows: Vec<Raw>) -> Result<Vec<Deployment>, StoreError> {
+pub(super) fn all(rows: Vec<Raw>) -> Result<Vec<Deployment>, StoreError> {
     rows.into_iter().map(Deployment::try_from).collect()
-}
-
-/// The deployments that a chain's follower still has to judge.
-///
-/// # Errors
-/// [`StoreError`] of the engine.
-pub async fn undecided(conn: &mut Conn<'_>, chain: ChainNo) -> Result<Vec<Deployment>, StoreError> {
-    all(on!(conn, c => sqlx::query_as(select_deployment!(
-        "WHERE d.chain_no = $1 AND d.status IN ('pending', 'processing') ORDER BY d.id"
-    ))
-    .bind(chain.0)
-    .fetch_all(c)
-    .await)?)
 }
 
 /// What all tenants track of some transactions.
@@ -173,8 +167,9 @@ pub async fn insert_by_hash(
     now: Millis,
 ) -> Result<(), StoreError> {
     on!(conn, c => sqlx::query(
-        "INSERT INTO safe_deployment (id, tenant_id, chain_no, tx, found_by, status, created_at, updated_at)
-         VALUES ($1, $2, (SELECT no FROM chain WHERE name = $3), $4, 'hash', 'pending', $5, $5)",
+        "INSERT INTO safe_deployment (id, tenant_id, chain_no, tx, found_by, status, look_at, created_at,
+                                      updated_at)
+         VALUES ($1, $2, (SELECT no FROM chain WHERE name = $3), $4, 'hash', 'pending', $5, $5, $5)",
     )
     .bind(id)
     .bind(tenant)
@@ -300,18 +295,18 @@ pub async fn write(
     let changed = on!(conn, c => sqlx::query(
         "INSERT INTO safe_deployment (id, tenant_id, chain_no, tx, found_by, status, reason, address,
              wallet_id, owner_wallet, version, singleton, owners, threshold, block_number, block_hash,
-             sender, nonce, missing_since, revision, created_at, updated_at)
+             sender, nonce, missing_since, look_at, looks, revision, created_at, updated_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
-                 $20, $21, $22)
+                 $20, $21, $22, $23, $24)
          ON CONFLICT (id) DO UPDATE
          SET status = excluded.status, reason = excluded.reason, address = excluded.address,
              wallet_id = excluded.wallet_id, owner_wallet = excluded.owner_wallet,
              version = excluded.version, singleton = excluded.singleton, owners = excluded.owners,
              threshold = excluded.threshold, block_number = excluded.block_number,
              block_hash = excluded.block_hash, sender = excluded.sender, nonce = excluded.nonce,
-             missing_since = excluded.missing_since, revision = excluded.revision,
-             updated_at = excluded.updated_at
-         WHERE safe_deployment.revision = $23",
+             missing_since = excluded.missing_since, look_at = excluded.look_at, looks = excluded.looks,
+             revision = excluded.revision, updated_at = excluded.updated_at
+         WHERE safe_deployment.revision = $25",
     )
     .bind(row.id)
     .bind(row.tenant_id)
@@ -332,6 +327,8 @@ pub async fn write(
     .bind(row.sender.as_ref().map(Address::as_slice))
     .bind(row.nonce.map(number).transpose()?)
     .bind(row.missing_since)
+    .bind(row.look_at)
+    .bind(i64::from(row.looks))
     .bind(row.revision)
     .bind(row.created_at)
     .bind(row.updated_at)
@@ -347,29 +344,80 @@ pub async fn write(
     }
 }
 
-/// Writes what was proven of a Safe to its wallet, which is of kind `safe` from then on.
+/// What events show of a wallet's Safe: nothing, unless it was found by its owner.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] for owners that no Safe was written with.
+pub(super) fn shown_safe(
+    found_by_owner: bool,
+    owners: Option<&str>,
+    threshold: Option<i64>,
+) -> Result<Option<ShownSafe>, StoreError> {
+    let (true, Some(owners), Some(threshold)) = (found_by_owner, owners, threshold) else {
+        return Ok(None);
+    };
+    Ok(Some(ShownSafe { owners: read_addresses(owners)?, threshold }))
+}
+
+/// Writes what was proven of a Safe to its wallet, which is of kind `safe` from then on. Events that were told
+/// before go on to say what they said: the caller holds the tenant's row, see [`hold_tenants`].
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
 pub async fn write_proof(
     conn: &mut Conn<'_>,
-    wallet: WalletId,
-    proof: &SafeState,
+    proof: &SafeProof,
     now: Millis,
 ) -> Result<(), StoreError> {
+    let SafeProof { wallet, state, found_by_owner, .. } = proof;
+    let (owners, threshold) = (write_addresses(&state.owners), number(state.threshold)?);
+    on!(conn, c => sqlx::query(
+        "INSERT INTO wallet_past (wallet_no, until_position, account_id, client_reference_id, safe_owners,
+                                  safe_threshold)
+         SELECT w.no, t.feed_position, w.account_id, w.client_reference_id, w.safe_owners, w.safe_threshold
+         FROM wallet w JOIN tenant t ON t.id = w.tenant_id
+         WHERE w.id = $1 AND w.found_by_owner AND (w.safe_owners <> $2 OR w.safe_threshold <> $3)
+         ON CONFLICT (wallet_no, until_position) DO NOTHING",
+    )
+    .bind(wallet)
+    .bind(&owners)
+    .bind(threshold)
+    .execute(c)
+    .await
+    .map(|_| ()))?;
     on!(conn, c => sqlx::query(
         "UPDATE wallet SET kind = 'safe', safe_version = $2, safe_singleton = $3, safe_owners = $4,
-                           safe_threshold = $5, updated_at = $6
+                           safe_threshold = $5, found_by_owner = (found_by_owner OR $6), updated_at = $7
          WHERE id = $1",
     )
     .bind(wallet)
-    .bind(proof.version)
-    .bind(proof.singleton.as_slice())
-    .bind(write_addresses(&proof.owners))
-    .bind(number(proof.threshold)?)
+    .bind(state.version)
+    .bind(state.singleton.as_slice())
+    .bind(&owners)
+    .bind(threshold)
+    .bind(*found_by_owner)
     .bind(now)
     .execute(c)
     .await
     .map(|_| ()))?;
+    Ok(())
+}
+
+/// Holds the rows of some tenants until commit, in the order in which [`super::event::append`] takes them: no
+/// event is told of their wallets meanwhile.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn hold_tenants(
+    conn: &mut Conn<'_>,
+    tenants: &BTreeSet<TenantNo>,
+) -> Result<(), StoreError> {
+    for tenant in tenants {
+        on!(conn, c => sqlx::query("UPDATE tenant SET feed_position = feed_position WHERE no = $1")
+            .bind(tenant.0)
+            .execute(c)
+            .await
+            .map(|_| ()))?;
+    }
     Ok(())
 }

@@ -39,6 +39,7 @@ struct RawWallet {
     safe_singleton: Option<Vec<u8>>,
     safe_owners: Option<String>,
     safe_threshold: Option<i64>,
+    found_by_owner: bool,
     created_at: Millis,
     updated_at: Millis,
     chain: Option<String>,
@@ -82,6 +83,7 @@ impl RawWallet {
     fn wallet(self) -> Result<Wallet, StoreError> {
         let safe = match (self.kind, self.safe_owners) {
             (WalletKind::Safe, owners) => Some(SafeFacts {
+                found_by_owner: self.found_by_owner,
                 version: self.safe_version,
                 singleton: self.safe_singleton.as_deref().and_then(Address::from_slice),
                 owners: owners
@@ -115,6 +117,10 @@ impl RawWallet {
 /// How many wallets that one locator names are read; a user who gets that many has to choose anyway.
 pub const MATCHES: i64 = 20;
 
+/// The order of the wallets that a locator names: what a tenant has registered comes before what was found, and of
+/// that the first one. Whoever makes Safes for somebody else's owner changes nothing about which wallet is meant.
+pub(in crate::store) const BY_CHOICE: &str = "w.is_primary DESC, w.found_by_owner, w.id";
+
 /// The tenant's wallets, newest first, with their watches. One statement, so one state.
 ///
 /// # Errors
@@ -129,7 +135,8 @@ pub async fn list(
     read(conn, tenant, filter, order, limit).await
 }
 
-/// The wallets that a locator names: at most [`MATCHES`] of them, a primary one among them.
+/// The wallets that a locator names: at most [`MATCHES`] of them, a primary one among them; Safes that were found
+/// by their owners only where there is room.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
@@ -138,7 +145,7 @@ pub async fn matching(
     tenant: TenantId,
     filter: &WalletFilter,
 ) -> Result<Vec<Wallet>, StoreError> {
-    read(conn, tenant, filter, "w.is_primary DESC, w.id DESC", MATCHES).await
+    read(conn, tenant, filter, BY_CHOICE, MATCHES).await
 }
 
 async fn read(
@@ -159,7 +166,7 @@ async fn read(
     let sql = format!(
         "{few} SELECT w.no, w.id, w.tenant_id, w.account_id, w.family, w.address, w.kind, w.client_reference_id,
                 w.nickname, w.is_primary, w.disabled_at, w.rotated_at, w.replaced_by, w.safe_version,
-                w.safe_singleton, w.safe_owners, w.safe_threshold, w.created_at, w.updated_at,
+                w.safe_singleton, w.safe_owners, w.safe_threshold, w.found_by_owner, w.created_at, w.updated_at,
                 n.name AS chain, t.status, t.from_block, t.history, t.history_method,
                 COALESCE(t.covered_from,
                          CASE WHEN t.scan_ahead < s.next_number THEN t.scan_ahead ELSE s.next_number END + 1,
@@ -277,8 +284,9 @@ pub async fn update(
 ) -> Result<bool, StoreError> {
     if changes.client_reference_id.is_some() {
         on!(conn, c => sqlx::query(
-            "INSERT INTO wallet_past (wallet_no, until_position, account_id, client_reference_id)
-             SELECT w.no, t.feed_position, w.account_id, w.client_reference_id
+            "INSERT INTO wallet_past (wallet_no, until_position, account_id, client_reference_id, safe_owners,
+                                      safe_threshold)
+             SELECT w.no, t.feed_position, w.account_id, w.client_reference_id, w.safe_owners, w.safe_threshold
              FROM wallet w JOIN tenant t ON t.id = w.tenant_id
              WHERE w.id = $1 AND CASE WHEN w.deleted_at IS NULL THEN w.tenant_id END = $2
              ON CONFLICT (wallet_no, until_position) DO NOTHING",

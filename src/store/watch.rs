@@ -8,6 +8,7 @@ use super::{
     Conn, StoreError,
     chain::number,
     code, on,
+    safe::shown_safe,
     scan::{self, Moved},
     set::{Blobs, Ints, runs, sets},
 };
@@ -46,22 +47,27 @@ struct RawShown {
     watch: RawWatch,
     account_id: Option<AccountId>,
     client_reference_id: Option<String>,
+    found_by_owner: bool,
+    safe_owners: Option<String>,
+    safe_threshold: Option<i64>,
 }
 
 impl RawShown {
-    fn shown(&self, family: Family) -> WalletRef {
-        WalletRef {
+    fn shown(&self, family: Family) -> Result<WalletRef, StoreError> {
+        let owners = self.safe_owners.as_deref();
+        Ok(WalletRef {
             id: self.watch.wallet_id,
             family,
             address: self.watch.address,
             account_id: self.account_id,
             client_reference_id: self.client_reference_id.clone(),
-        }
+            safe: shown_safe(self.found_by_owner, owners, self.safe_threshold)?,
+        })
     }
 
-    fn with_wallet(self, family: Family) -> (Watch, WalletRef) {
-        let shown = self.shown(family);
-        (self.watch.into(), shown)
+    fn with_wallet(self, family: Family) -> Result<(Watch, WalletRef), StoreError> {
+        let shown = self.shown(family)?;
+        Ok((self.watch.into(), shown))
     }
 }
 
@@ -84,7 +90,7 @@ macro_rules! select_watch {
         concat!(
             "SELECT ",
             watch_columns!(),
-            ", v.account_id, v.client_reference_id FROM ",
+            ", v.account_id, v.client_reference_id, v.found_by_owner, v.safe_owners, v.safe_threshold FROM ",
             $watches,
             " w JOIN wallet v ON v.no = w.wallet_no ",
             $rest
@@ -121,7 +127,7 @@ pub async fn to_do(
         .bind(after.0)
         .fetch_all(c)
         .await)?;
-    Ok(rows.into_iter().map(|row| row.with_wallet(family)).collect())
+    rows.into_iter().map(|row| row.with_wallet(family)).collect()
 }
 
 /// The open watches of some addresses.
@@ -178,7 +184,7 @@ pub async fn open_between(
     .bind(limit)
     .fetch_all(c)
     .await)?;
-    Ok(rows.into_iter().map(|row| row.with_wallet(family)).collect())
+    rows.into_iter().map(|row| row.with_wallet(family)).collect()
 }
 
 /// Which of some addresses somebody still watches.
@@ -462,8 +468,20 @@ pub async fn watching(
     let sql = sets(conn, select_watch!("watches($1, $2)", "WHERE w.status IN (0, 1)"));
     let rows: Vec<RawShown> =
         on!(conn, c => sqlx::query_as(sql).bind(chain.0).bind(&addresses).fetch_all(c).await)?;
-    let row = |row: RawShown| (TenantNo(row.watch.tenant_no), row.watch.address, row.shown(family));
-    Ok(rows.into_iter().map(row).collect())
+    let row =
+        |row: RawShown| Ok((TenantNo(row.watch.tenant_no), row.watch.address, row.shown(family)?));
+    rows.into_iter().map(row).collect()
+}
+
+#[derive(FromRow)]
+struct RawNamed {
+    #[sqlx(try_from = "Vec<u8>")]
+    address: Address,
+    account_id: Option<AccountId>,
+    client_reference_id: Option<String>,
+    found_by_owner: bool,
+    safe_owners: Option<String>,
+    safe_threshold: Option<i64>,
 }
 
 /// The wallets by their ids, as events show them.
@@ -477,15 +495,26 @@ pub async fn shown(
 ) -> Result<Vec<WalletRef>, StoreError> {
     let mut found = Vec::new();
     for id in ids {
-        let row: Option<(Vec<u8>, Option<AccountId>, Option<String>)> = on!(conn, c => sqlx::query_as(
-                "SELECT address, account_id, client_reference_id FROM wallet WHERE id = $1",
+        let row: Option<RawNamed> = on!(conn, c => sqlx::query_as(
+                "SELECT address, account_id, client_reference_id, found_by_owner, safe_owners, safe_threshold
+                 FROM wallet WHERE id = $1",
             )
             .bind(id)
             .fetch_optional(c)
             .await)?;
-        if let Some((address, account_id, client_reference_id)) = row {
-            let address: Address = address.try_into().map_err(StoreError::corrupt)?;
-            found.push(WalletRef { id: *id, family, address, account_id, client_reference_id });
+        if let Some(row) = row {
+            found.push(WalletRef {
+                id: *id,
+                family,
+                address: row.address,
+                account_id: row.account_id,
+                client_reference_id: row.client_reference_id,
+                safe: shown_safe(
+                    row.found_by_owner,
+                    row.safe_owners.as_deref(),
+                    row.safe_threshold,
+                )?,
+            });
         }
     }
     Ok(found)

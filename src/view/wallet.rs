@@ -71,7 +71,10 @@ pub struct WalletChainView {
 
 /// A Safe's facts as last proven.
 #[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct SafeView {
+    /// Whether it became a wallet because one of its owners is registered: others may dispose of it, too.
+    pub found_by_owner: bool,
     pub version: Option<String>,
     pub singleton: Option<String>,
     pub owners: Vec<String>,
@@ -98,6 +101,7 @@ fn safe_view(row: &Wallet) -> Option<SafeView> {
         })
         .collect();
     Some(SafeView {
+        found_by_owner: safe.found_by_owner,
         version: safe.version.clone(),
         singleton: safe.singleton.as_ref().map(|address| row.family.format_address(address)),
         owners: safe.owners.iter().map(|owner| row.family.format_address(owner)).collect(),

@@ -5,9 +5,13 @@ use alloy::{
     sol_types::SolValue as _,
 };
 use serde_json::json;
-use tidemark::dev::{anvil::Request, contracts::SafeSetup};
+use std::time::{Duration, Instant};
+use tidemark::dev::{
+    anvil::{Options, Request},
+    contracts::SafeSetup,
+};
 
-use crate::harness::{Api, Daemon, Node, eventually, on_both_stores};
+use crate::harness::{Api, CHAIN, Daemon, Gate, Node, Settings, eventually, on_both_stores};
 
 /// `SafeSetup(address indexed,address[],uint256,address,address)`.
 const SAFE_SETUP: B256 = b256!("141df868a6331af528e38c83b7aa03edc19be66e37ae67f9285bf4f8e3c6a1a8");
@@ -116,5 +120,113 @@ on_both_stores! {
         an_honest_deposit_is_available(&api, &node).await;
         let wallets = api.get("/v1/wallets?kind=safe").await.ok();
         assert_eq!(wallets["data"], json!([]), "no factory made them");
+    }
+
+    async fn a_ghost_safe_with_a_hidden_module_becomes_no_wallet(store) {
+        let node = Node::start().await;
+        let safe = node.deploy_safe_1_4_1().await;
+        let setup = SafeSetup { owners: vec![node.accounts[3]], threshold: 1, salt_nonce: 1 };
+        let real = safe.deployment(&node, node.accounts[0], &setup).await.unwrap();
+        node.block_with(std::slice::from_ref(&real.request)).await;
+        let runtime = node.code(real.address).await.unwrap().to_vec();
+        let daemon = Daemon::start(&node, &store).await;
+        let api = daemon.customer("acme").await;
+        let owner = node.accounts[1];
+        api.watch(owner).await;
+        let mut ghost = Forged::safe(runtime, safe.singleton, owner, U256::from(1));
+        let module = keccak256((node.accounts[5], U256::from(1)).abi_encode());
+        ghost.storage.push((module, B256::with_last_byte(1)));
+        let receipts = node.block_with(&[ghost.creation(node.accounts[4])]).await;
+        let address = receipts[0].contract_address.unwrap();
+        // The transaction is known to its victim, too.
+        let body = json!({"chain": CHAIN, "txHash": receipts[0].transaction_hash.to_string()});
+        let tracked = api.post("/v1/safe-deployments", &body).await.ok();
+        an_honest_deposit_is_available(&api, &node).await;
+        let path = format!("/v1/safe-deployments/{}", tracked["id"].as_str().unwrap());
+        let failed = eventually("the judgement of the ghost", || async {
+            let now = api.get(&path).await.ok();
+            (now["status"] == "failed").then_some(now)
+        })
+        .await;
+        assert_eq!(failed["reason"], "not_a_safe");
+        api.get(&format!("/v1/wallets/{address}")).await.is_error(404, "wallet_not_found");
+    }
+
+    async fn hundreds_of_safes_of_a_registered_owner_delay_no_deposit(store) {
+        const SAFES: u64 = 300;
+        let arguments = vec!["--gas-limit".to_owned(), "1000000000".to_owned()];
+        let options = Options { slots_in_an_epoch: Some(2), arguments, ..Options::default() };
+        let node = Node::start_with(options).await;
+        let safe = node.deploy_safe_1_4_1().await;
+        let gate = Gate::to(node.url()).await;
+        let settings = Settings { node_url: gate.url(), ..Settings::new(&node, &store) };
+        let daemon = Daemon::start_with(settings).await;
+        let api = daemon.customer("acme").await;
+        let (owner, wallet) = (node.accounts[1], Node::stranger());
+        api.watch(owner).await;
+        api.watch(wallet).await;
+        gate.delay(Duration::from_millis(50));
+        let mut block = Vec::new();
+        for salt_nonce in 0..SAFES {
+            let setup = SafeSetup { owners: vec![owner, node.accounts[2]], threshold: 1, salt_nonce };
+            let planned = safe.deployment(&node, node.accounts[4], &setup).await.unwrap();
+            block.push(planned.request.with_gas(400_000));
+        }
+        block.push(node.minting(wallet, 77));
+        node.block_with(&block).await;
+        let mined = Instant::now();
+        api.balance_becomes(wallet, "DUSD", "the deposit of the same block", |balance| {
+            balance.pending == U256::from(77)
+        })
+        .await;
+        let took = mined.elapsed();
+        assert!(took < Duration::from_secs(5), "the block was {took:?} late");
+        an_honest_deposit_is_available(&api, &node).await;
+        api.event("safe_deployment.processing").await;
+    }
+
+    async fn a_thousand_made_up_transactions_leave_the_follower_at_the_head(store) {
+        let node = Node::start().await;
+        let safe = node.deploy_safe_1_4_1().await;
+        let gate = Gate::to(node.url()).await;
+        let settings = Settings { node_url: gate.url(), ..Settings::new(&node, &store) };
+        let daemon = Daemon::start_with(settings).await;
+        let flooding = daemon.customer("flooding").await;
+        let api = daemon.customer("acme").await;
+        let made_up = futures::future::join_all((0..1_000).map(|_| {
+            let hash = B256::from(rand::random::<[u8; 32]>());
+            let flooding = flooding.clone();
+            async move {
+                let body = json!({"chain": CHAIN, "txHash": hash.to_string()});
+                flooding.post("/v1/safe-deployments", &body).await.status
+            }
+        }))
+        .await;
+        assert!(made_up.iter().all(|status| *status == 202));
+        gate.delay(Duration::from_millis(20));
+        let wallet = Node::stranger();
+        api.watch(wallet).await;
+        for _ in 0..5 {
+            let before = api.balance(wallet, "DUSD").await.total;
+            node.mint(wallet, 7).await;
+            let mined = Instant::now();
+            api.balance_becomes(wallet, "DUSD", "the deposit at the head", |balance| {
+                balance.total == before + U256::from(7)
+            })
+            .await;
+            let took = mined.elapsed();
+            assert!(took < Duration::from_secs(3), "the head is {took:?} late");
+        }
+        // What another tenant tracks is not behind them.
+        let setup = SafeSetup { owners: vec![node.accounts[3]], threshold: 1, salt_nonce: 1 };
+        let real = safe.deployment(&node, node.accounts[0], &setup).await.unwrap();
+        let receipt = node.block_with(std::slice::from_ref(&real.request)).await.remove(0);
+        let body = json!({"chain": CHAIN, "txHash": receipt.transaction_hash.to_string()});
+        api.post("/v1/safe-deployments", &body).await.ok();
+        let asked = Instant::now();
+        node.settle().await;
+        api.event("safe_deployment.completed").await;
+        assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+        an_honest_deposit_is_available(&api, &node).await;
     }
 }

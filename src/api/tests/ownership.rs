@@ -3,7 +3,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ed25519_dalek::{Signer as _, SigningKey};
 
 use super::*;
-use crate::{chain::TxId, store::ownership};
+use crate::{chain::TxId, ledger::changes::SafeProof, store::ownership};
 
 const CHALLENGES: &str = "/v1/ownership/challenges";
 
@@ -310,14 +310,17 @@ async fn whoever_has_no_key_is_told_so() {
 
     let wallet = world.wallet(ALICE).await;
     let id = wallet["id"].as_str().expect("an id").parse().expect("an id");
-    let proof = crate::chain::SafeState {
+    let state = crate::chain::SafeState {
         version: "1.4.1",
         singleton: Address::from([1; 20]),
         owners: vec![Address::from([2; 20])],
         threshold: 1,
+        plain: true,
     };
+    let tenant = crate::model::TenantNo(1);
+    let proof = SafeProof { wallet: id, tenant, state, found_by_owner: false };
     let mut tx = world.api.db.begin().await.expect("a transaction");
-    crate::store::safe::write_proof(&mut tx.conn(), id, &proof, NOW).await.expect("a Safe");
+    crate::store::safe::write_proof(&mut tx.conn(), &proof, NOW).await.expect("a Safe");
     tx.commit().await.expect("a commit");
     let reply = refused(ALICE, "base").await;
     let detail = reply.is_problem(422, "contract_wallet_unsupported")["detail"].to_string();

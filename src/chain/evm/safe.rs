@@ -2,13 +2,19 @@
 //!
 //! Anyone can emit `ProxyCreation` and `SafeSetup`. A claim names an address worth a look; the proof is the
 //! proxy's code, the singleton in its slot 0, and the owners and the threshold that it answers with.
+//!
+//! Whether anything beside the owners can spend, the state alone does not tell: modules are a linked list, and
+//! code that ran in the proxy's own storage (another singleton at first, a delegate call while it was set up) can
+//! enable one without linking it. So the logs of a proxy that a known factory made are read for that, too.
 //! Addresses and code hashes are those of the Safe deployments repository, for the versions from 1.3.0.
+
+use std::collections::HashMap;
 
 use alloy::primitives::{Address as EvmAddress, B256, address, b256, keccak256};
 
 use super::{
     decode::address as plain,
-    json::{Hex, Receipt},
+    json::{Hex, Log, Receipt},
 };
 use crate::chain::{
     Address, SafeCandidate, SafeRejection, SafeState, TxId,
@@ -20,6 +26,10 @@ const PROXY_CREATION: B256 =
     b256!("4f51faf6c4561ff95f067657e43439f0f856d97c04d9ec9070a6199ad418e235");
 /// `SafeSetup(address indexed,address[],uint256,address,address)`.
 const SAFE_SETUP: B256 = b256!("141df868a6331af528e38c83b7aa03edc19be66e37ae67f9285bf4f8e3c6a1a8");
+
+/// `ChangedMasterCopy(address)`: 1.4.1 indexes nothing.
+const CHANGED_MASTER_COPY: B256 =
+    b256!("75e41bc35ff1bf14d81d1d2f649c0084a0f974f9289c803ec9898eeec4c8d0b8");
 
 const FACTORIES: &[EvmAddress] = &[
     address!("a6B71E26C5e0845f74c812102Ca7114b6a896AB2"), // 1.3.0
@@ -46,61 +56,142 @@ const SINGLETONS: &[(EvmAddress, &str)] = &[
     (address!("EdD160fEBBD92E350D4D398fb636302fccd67C7e"), "1.5.0"), // L2
 ];
 
-/// Owners of a Safe at most. Safes of persons and firms have a few.
-const MAX_OWNERS: usize = 256;
-/// Gas for a question: enough for so many owners, and not for an answer that is too large to take.
+/// `SafeToL2Setup`: what may be called while a Safe is set up, since it does nothing but take another singleton,
+/// which it tells.
+const SETUPS: &[EvmAddress] = &[
+    address!("BD89A1CE4DDe368FFAB0eC35506eEcE0b1fFdc54"), // 1.4.1
+    address!("900C7589200010D6C6eCaaE5B06EBe653bc2D82a"), // 1.5.0
+];
+
+/// They answer for a Safe and cannot spend.
+const FALLBACK_HANDLERS: &[EvmAddress] = &[
+    address!("f48f2B2d2a534e402487b3ee7C18c33Aec0Fe5e4"), // 1.3.0
+    address!("017062a1dE2FE6b99BE3d9d37841FeD19F573804"), // 1.3.0 eip155
+    address!("fd0732Dc9E303f09fCEf3a7388Ad10A83459Ec99"), // 1.4.1
+    address!("3EfCBb83A4A7AfcB4F68D501E2c2203a38be77f4"), // 1.5.0
+    address!("85a8ca358D388530ad0fB95D0cb89Dd44Fc242c3"), // 1.5.0, extensible
+    address!("54e86d004d71a8D2112ec75FaCE57D730b0433F3"), // 1.5.0, of tokens
+];
+
+/// Gas for a question: enough for [`SafeState::MOST_OWNERS`], and not for an answer that is too large to take.
 const GAS: &str = "0x2dc6c0";
 
 const GET_OWNERS: &str = "0xa0e67e2b";
 const GET_THRESHOLD: &str = "0xe75235b8";
+/// `getModulesPaginated(0x1, 1)`: from the beginning of the list, one.
+const GET_MODULES: &str = "0xcc2f8452\
+    0000000000000000000000000000000000000000000000000000000000000001\
+    0000000000000000000000000000000000000000000000000000000000000001";
+
+/// Where the singletons keep what is plugged into a Safe; the guard of modules since 1.5.0.
+fn guards() -> [B256; 2] {
+    [keccak256("guard_manager.guard.address"), keccak256("module_manager.module_guard.address")]
+}
+
+fn fallback_handler() -> B256 {
+    keccak256("fallback_manager.handler.address")
+}
+
+/// What a receipt claims of one proxy.
+#[derive(Default)]
+struct Claims {
+    factory: Option<EvmAddress>,
+    /// How often it was set up.
+    setups: usize,
+    owners: Vec<Address>,
+    /// Whether code of anybody else may have run in it.
+    other_code: bool,
+}
+
+impl Claims {
+    fn created(&mut self, factory: EvmAddress, singleton: Option<EvmAddress>) {
+        self.factory = Some(factory);
+        self.takes(singleton);
+    }
+
+    fn set_up(&mut self, log: &Log<'_>) {
+        let data = log.data.to_vec().unwrap_or_default();
+        let initializer = word(&data, 64).map(|word| EvmAddress::from_word(B256::from(*word)));
+        let known = |to: &EvmAddress| to.is_zero() || SETUPS.contains(to);
+        self.other_code |= !initializer.as_ref().is_some_and(known);
+        self.setups += 1;
+        if self.setups == 1 {
+            self.owners = addresses(&data).unwrap_or_default();
+        }
+    }
+
+    fn takes(&mut self, singleton: Option<EvmAddress>) {
+        let known = |singleton| SINGLETONS.iter().any(|(known, _)| *known == singleton);
+        self.other_code |= !singleton.is_some_and(known);
+    }
+}
 
 /// What a successful transaction's receipt claims. `SafeSetup` comes before the `ProxyCreation` of the same
 /// Safe; it may come alone, from a proxy that no known factory made or that was made earlier.
 pub(super) fn candidates(tx: TxId, receipt: &Receipt<'_>, out: &mut Vec<SafeCandidate>) {
-    let first = out.len();
+    let mut claims: Vec<(EvmAddress, Claims)> = Vec::new();
+    let mut places: HashMap<EvmAddress, usize> = HashMap::new();
+    let mut of = |safe: EvmAddress, claim: &mut dyn FnMut(&mut Claims)| {
+        let place = *places.entry(safe).or_insert_with(|| {
+            claims.push((safe, Claims::default()));
+            claims.len() - 1
+        });
+        claim(&mut claims[place].1);
+    };
     for log in &receipt.logs {
-        let (safe, factory, owners) = match log.topics.as_slice() {
-            [SAFE_SETUP, _initiator] => {
-                let owners = log.data.to_vec().and_then(|data| addresses(&data));
-                (log.address, None, owners.unwrap_or_default())
-            }
+        match log.topics.as_slice() {
+            [SAFE_SETUP, _initiator] => of(log.address, &mut |claims| claims.set_up(log)),
             [PROXY_CREATION, indexed @ ..] if FACTORIES.contains(&log.address) => {
-                let proxy = match indexed {
-                    [proxy] => Some(EvmAddress::from_word(*proxy)),
-                    [] => log.data.to_array::<64>().and_then(|data| {
-                        B256::try_from(&data[..32]).ok().map(EvmAddress::from_word)
-                    }),
-                    _ => None,
+                let data = log.data.to_vec().unwrap_or_default();
+                let at = |at| word(&data, at).map(|word| EvmAddress::from_word(B256::from(*word)));
+                let (proxy, singleton) = match indexed {
+                    [proxy] => (Some(EvmAddress::from_word(*proxy)), at(0)),
+                    [] => (at(0), at(32)),
+                    _ => (None, None),
                 };
-                let Some(proxy) = proxy else { continue };
-                (proxy, Some(plain(log.address)), Vec::new())
+                if let Some(proxy) = proxy {
+                    of(proxy, &mut |claims| claims.created(log.address, singleton));
+                }
             }
-            _ => continue,
-        };
-        let address = plain(safe);
-        if let Some(known) = out[first..].iter_mut().find(|known| known.address == address) {
-            known.factory = known.factory.or(factory);
-            if known.owners.is_empty() {
-                known.owners = owners;
+            [CHANGED_MASTER_COPY, indexed @ ..] => {
+                let singleton = match indexed {
+                    [singleton] => Some(EvmAddress::from_word(*singleton)),
+                    _ => log.data.to_array().map(|word| EvmAddress::from_word(B256::from(word))),
+                };
+                of(log.address, &mut |claims| claims.takes(singleton));
             }
-        } else {
-            out.push(SafeCandidate { tx, address, factory, owners });
+            _ => {}
         }
     }
+    let claimed =
+        claims.into_iter().filter(|(_, claims)| claims.factory.is_some() || claims.setups > 0);
+    out.extend(claimed.map(|(safe, claims)| SafeCandidate {
+        tx,
+        address: plain(safe),
+        factory: claims.factory.map(plain),
+        plain: claims.setups == 1 && !claims.other_code,
+        owners: claims.owners,
+    }));
 }
 
 /// The questions whose answers [`judge`] needs, all about the same block (EIP-1898).
-pub(super) fn questions(safe: EvmAddress, at: B256) -> [Call; 4] {
+pub(super) fn questions(safe: EvmAddress, at: B256) -> [Call; 8] {
     let at = format!(r#"{{"blockHash":"{at}"}}"#);
     let call = |input: &str| {
         let call = format!(r#"[{{"to":"{safe:?}","data":"{input}","gas":"{GAS}"}},{at}]"#);
         Call::new("eth_call", call)
     };
+    let slot = |slot: B256| Call::new("eth_getStorageAt", format!(r#"["{safe:?}","{slot}",{at}]"#));
+    let [guard, module_guard] = guards();
     [
         Call::new("eth_getCode", format!(r#"["{safe:?}",{at}]"#)),
-        Call::new("eth_getStorageAt", format!(r#"["{safe:?}","{}",{at}]"#, B256::ZERO)),
+        slot(B256::ZERO),
         call(GET_OWNERS),
         call(GET_THRESHOLD),
+        call(GET_MODULES),
+        slot(guard),
+        slot(module_guard),
+        slot(fallback_handler()),
     ]
 }
 
@@ -108,10 +199,11 @@ pub(super) fn questions(safe: EvmAddress, at: B256) -> [Call; 4] {
 pub(super) fn judge(
     answers: Vec<Result<Answer, Failure>>,
 ) -> Result<Result<SafeState, SafeRejection>, Failure> {
-    let Ok([code, slot, owners, threshold]) = <[_; 4]>::try_from(answers) else {
+    let Ok([code, slot, owners, threshold, modules, guards @ .., handler]) =
+        <[_; 8]>::try_from(answers)
+    else {
         return Err(Failure::Invalid("an answer is missing".to_owned()));
     };
-    let malformed = || Failure::Invalid("not hexadecimal".to_owned());
     let code = code?;
     let code = code.parse::<Hex<'_>>()?.to_vec().ok_or_else(malformed)?;
     if code.is_empty() {
@@ -120,9 +212,7 @@ pub(super) fn judge(
     if !PROXIES.contains(&keccak256(&code)) {
         return Ok(Err(SafeRejection::NotASafe));
     }
-    let slot = slot?;
-    let slot = slot.parse::<Hex<'_>>()?.to_array::<32>().ok_or_else(malformed)?;
-    let singleton = EvmAddress::from_word(B256::from(slot));
+    let singleton = stored(slot)?;
     let Some((singleton, version)) = SINGLETONS.iter().find(|(known, _)| *known == singleton)
     else {
         return Ok(Err(SafeRejection::UnknownSingleton));
@@ -138,20 +228,46 @@ pub(super) fn judge(
     if threshold == 0 || owners.is_empty() {
         return Ok(Err(SafeRejection::NotSetUp));
     }
-    if owners.len() > MAX_OWNERS || threshold > owners.len() as u64 {
+    if owners.len() > SafeState::MOST_OWNERS || threshold > owners.len() as u64 {
         return Ok(Err(SafeRejection::Malformed));
     }
-    Ok(Ok(SafeState { version, singleton: plain(*singleton), owners, threshold }))
+    let mut pure = returned(modules)?.is_some_and(|answer| no_modules(&answer));
+    for guard in guards {
+        pure &= stored(guard)?.is_zero();
+    }
+    let handler = stored(handler)?;
+    pure &= handler.is_zero() || FALLBACK_HANDLERS.contains(&handler);
+    let singleton = plain(*singleton);
+    Ok(Ok(SafeState { version, singleton, owners, threshold, plain: pure }))
+}
+
+fn malformed() -> Failure {
+    Failure::Invalid("not hexadecimal".to_owned())
+}
+
+/// The address in a slot of the storage.
+fn stored(answer: Result<Answer, Failure>) -> Result<EvmAddress, Failure> {
+    let slot = answer?.parse::<Hex<'_>>()?.to_array::<32>().ok_or_else(malformed)?;
+    // More than an address is none that is known, and not zero.
+    let (padding, address) = slot.split_at(12);
+    Ok(if padding.iter().all(|byte| *byte == 0) {
+        EvmAddress::from_slice(address)
+    } else {
+        EvmAddress::repeat_byte(0xff)
+    })
+}
+
+/// Whether `(address[] page, address next)` is an empty list at its end. A setup that was never done leaves a
+/// list without an end, and what assembled storage answers is anything.
+fn no_modules(answer: &[u8]) -> bool {
+    let end = word(answer, 32).map(|word| B256::from(*word));
+    addresses(answer).is_some_and(|page| page.is_empty()) && end == Some(B256::with_last_byte(1))
 }
 
 /// What a call returned; `None` if it was reverted.
 fn returned(answer: Result<Answer, Failure>) -> Result<Option<Vec<u8>>, Failure> {
     match answer {
-        Ok(answer) => answer
-            .parse::<Hex<'_>>()?
-            .to_vec()
-            .map(Some)
-            .ok_or_else(|| Failure::Invalid("not hexadecimal".to_owned())),
+        Ok(answer) => answer.parse::<Hex<'_>>()?.to_vec().map(Some).ok_or_else(malformed),
         Err(Failure::Reverted) => Ok(None),
         Err(failure) => Err(failure),
     }
@@ -174,10 +290,14 @@ fn addresses(data: &[u8]) -> Option<Vec<Address>> {
         .collect()
 }
 
+/// The word that begins at that byte.
+fn word(data: &[u8], at: usize) -> Option<&[u8; 32]> {
+    data.get(at..at.checked_add(32)?)?.try_into().ok()
+}
+
 /// The word that begins at that byte, if it fits in 64 bits.
 fn word_as_u64(data: &[u8], at: usize) -> Option<u64> {
-    let word = data.get(at..at.checked_add(32)?)?;
-    let (high, low) = word.split_at(24);
+    let (high, low) = word(data, at)?.split_at(24);
     if high.iter().any(|byte| *byte != 0) {
         return None;
     }

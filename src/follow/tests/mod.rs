@@ -9,6 +9,7 @@ mod interrupted;
 mod listing;
 mod priority;
 mod proof;
+mod safes;
 mod scripted;
 mod simulation;
 mod solana;

@@ -9,12 +9,13 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::safes::Safes;
 use crate::{
     amount::Amount,
     chain::{
         Address, Announced, AssetKey, BalanceQuery, Block, BlockHash, BlockRef, Certainty,
-        ChainBalance, Family, Header, Kind, LogIndex, Movement, Ordinal, Priority, SettlementTag,
-        Source, SourceError, TxFact, TxId,
+        ChainBalance, Family, Header, Kind, LogIndex, Movement, Ordinal, Priority, SafeCandidate,
+        SafeSource, SettlementTag, Source, SourceError, TxFact, TxId,
     },
 };
 
@@ -33,6 +34,7 @@ pub(super) struct Scripted {
     announced: watch::Sender<Option<Announced>>,
     /// Answers about balances are held back.
     held: watch::Sender<bool>,
+    pub safes: Safes,
     salt: AtomicU64,
 }
 
@@ -113,6 +115,7 @@ impl Scripted {
             state: Mutex::new(State::new()),
             announced: watch::channel(None).0,
             held: watch::channel(false).0,
+            safes: Safes::default(),
             salt: AtomicU64::new(1),
         };
         scripted.mine(&[]);
@@ -135,6 +138,13 @@ impl Scripted {
         let header = Header { at, parent, time: 1_700_000_000 + number };
         state.all.insert(at.hash, (header, payments.to_vec()));
         state.chain.push(header);
+        at
+    }
+
+    /// A block that sets up a Safe.
+    pub fn mine_safe(&self, payments: &[Payment], claim: &SafeCandidate) -> BlockRef {
+        let at = self.mine(payments);
+        self.safes.add(at, claim.clone());
         at
     }
 
@@ -442,7 +452,7 @@ impl Source for Scripted {
             .map(|header| {
                 let hash = &header.at.hash;
                 let payments = shown(&state, hash, &state.all[hash].1);
-                block(branch(*header, state.other_below), payments)
+                self.safes.show(block(branch(*header, state.other_below), payments))
             })
             .collect())
     }
@@ -460,7 +470,8 @@ impl Source for Scripted {
         Ok(state
             .all
             .get(&at.hash)
-            .map(|(header, payments)| block(*header, shown(&state, &header.at.hash, payments))))
+            .map(|(header, payments)| block(*header, shown(&state, &header.at.hash, payments)))
+            .map(|block| self.safes.show(block)))
     }
 
     async fn balances_at(
@@ -512,6 +523,10 @@ impl Source for Scripted {
         }
         let figures = figures?;
         Ok(figures.into_iter().map(|figure| (figure, certainty)).collect())
+    }
+
+    fn safes(&self) -> Option<&dyn SafeSource> {
+        Some(&self.safes)
     }
 
     fn log_index(&self) -> Option<&dyn LogIndex> {

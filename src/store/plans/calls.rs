@@ -18,13 +18,13 @@ use crate::{
     event::{EventType, EventWallet, NewEvent, Told},
     id::{Ids, LeaseToken, TenantId},
     ledger::changes::{
-        AssetChange, AssetOpening, BalanceChange, DeploymentChange, HistoryEnd, ScanChange,
-        TransferUpdate, WatchChanges,
+        AssetChange, AssetOpening, BalanceChange, DeploymentChange, HistoryEnd, LookChanges,
+        SafeProof, ScanChange, TransferUpdate, WatchChanges,
     },
     model::{
-        Asset, AssetNo, Balance, ChainNo, DeploymentStatus, Direction, Entry, EntryKind,
-        HistoryStatus, LocatorKind, NewWallet, NewWatch, Registrations, ScanNo, Status, TenantNo,
-        TransferNo, WalletKind, WalletNo, WalletStatus,
+        AdoptSafes, Asset, AssetNo, Balance, ChainNo, DeploymentStatus, Direction, Entry,
+        EntryKind, HistoryStatus, LocatorKind, NewWallet, NewWatch, Registrations, ScanNo, Status,
+        TenantNo, TransferNo, WaitingSafe, WalletKind, WalletNo, WalletStatus,
     },
     store::{
         Conn, StoreError, account, asset, asset_opening, audit, balance, chain, delivery, endpoint,
@@ -32,7 +32,7 @@ use crate::{
         history::{self, TransferFilter},
         idempotency, key, on, ownership, participant, registration,
         retention::{self, Expiring},
-        safe, scan, settling, transfer,
+        safe, safe_look, scan, setting, settling, transfer,
         wallet::{self, AccountFilter, WalletChanges, WalletFilter},
         watch, watch_count, watch_load,
     },
@@ -391,16 +391,18 @@ async fn safes(conn: &mut Conn<'_>) {
     let name = ChainName::new("a");
     let tx = TxId::from(bytes::<32>(10));
     let pending = Some(DeploymentStatus::Pending);
-    let proof = SafeState {
+    let state = SafeState {
         version: "1.4.1",
         singleton: address(1),
         owners: vec![address(2)],
         threshold: 1,
+        plain: true,
     };
+    let (wallet, tenant) = (id(10), TenantNo(1));
+    let proof = SafeProof { wallet, tenant, state, found_by_owner: true };
     let now = safe::get(conn, TENANT, id(10)).await.unwrap().unwrap();
     let change = DeploymentChange { seen: Some(now.revision), now };
     run!(conn:
-        safe::undecided(conn, CHAIN),
         safe::of_transactions(conn, CHAIN, &[tx]),
         safe::insert_by_hash(conn, id(6000), TENANT, &name, &tx, NOW),
         safe::by_tx(conn, TENANT, &name, &tx),
@@ -408,7 +410,30 @@ async fn safes(conn: &mut Conn<'_>) {
         safe::list(conn, TENANT, Some(&name), pending, Some(id(10)), PAGE),
         safe::processing_above(conn, CHAIN, 10),
         safe::write(conn, CHAIN, &change),
-        safe::write_proof(conn, id(10), &proof, NOW),
+        safe::hold_tenants(conn, &BTreeSet::from([TenantNo(1)])),
+        safe::write_proof(conn, &proof, NOW),
+        setting::adopt_safes(conn, TENANT),
+        setting::adopt_safes_of(conn, [TenantNo(1)]),
+        setting::set_adopt_safes(conn, TENANT, AdoptSafes::Any),
+    );
+    let due = safe_look::due_safes(conn, CHAIN, NOW, 2).await.unwrap();
+    let [judged, put_off] = <[_; 2]>::try_from(due).unwrap();
+    let new = WaitingSafe { place: 1, ..judged.clone() };
+    let looks = LookChanges {
+        waiting: vec![new],
+        judged: vec![judged.clone()],
+        put_off: vec![put_off],
+        deployments: vec![(id(10), 0, NOW, 1)],
+    };
+    run!(conn:
+        safe_look::pending(conn, CHAIN, (Millis(0), id(0)), PAGE),
+        safe_look::next_tenant(conn, CHAIN, None),
+        safe_look::due_deployments(conn, CHAIN, TENANT, NOW, PAGE),
+        safe_look::undecided(conn, TENANT, &name, PAGE),
+        safe_look::look_at_settled(conn, CHAIN, 100, NOW),
+        safe_look::waits(conn, CHAIN, &judged),
+        safe_look::write(conn, CHAIN, &looks),
+        safe_look::delete_above(conn, CHAIN, 4990),
     );
 }
 

@@ -57,10 +57,14 @@ INSERT INTO event (tenant_no, position, events, kind, wallet_no, sequence, time,
     SELECT n % 10 + 1, n / 10, 1, n % 5 + 1, (n - 1) % 5000 + 1, n / 5000, n, (n % 2 + 1) << 44 | n, 0, m(n), m(0),
            m(0), m(0), n, 0, n
     FROM count WHERE n <= 20000;
-INSERT INTO safe_deployment (id, tenant_id, chain_no, tx, found_by, status, wallet_id, created_at, updated_at)
+INSERT INTO safe_deployment (id, tenant_id, chain_no, tx, found_by, status, wallet_id, block_number, look_at,
+                             created_at, updated_at)
     SELECT u(n), u(n % 10 + 1), n % 2 + 1, b(n, 32), 'hash',
-           CASE n % 100 WHEN 0 THEN 'pending' WHEN 1 THEN 'processing' ELSE 'completed' END, u(n), 0, 0
+           CASE n % 100 WHEN 0 THEN 'pending' WHEN 1 THEN 'processing' ELSE 'completed' END, u(n), n, n, n, 0
     FROM count WHERE n <= 5000;
+INSERT INTO safe_candidate (chain_no, block_number, place, block_hash, block_time, tx, address, factory, owners,
+                            plain, look_at)
+    SELECT n % 2 + 1, n, 0, b(n, 32), 0, b(n, 32), b(n, 20), b(n, 20), '[]', TRUE, n FROM count WHERE n <= 5000;
 INSERT INTO ownership_challenge (id, tenant_id, chain, family, address, message, created_at, expires_at, verified_at)
     SELECT u(n), u(n % 10 + 1), 'a', 'evm', b(n, 20), 'message', n, n + 10,
            CASE WHEN n % 20 > 0 THEN n + 5 END

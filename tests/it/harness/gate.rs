@@ -1,11 +1,14 @@
 //! A door between the daemon and its node: it can be closed, and led to another node.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{
-    io::copy_bidirectional,
-    net::{TcpListener, TcpStream},
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
     task::JoinSet,
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -21,6 +24,8 @@ struct State {
     target: Option<String>,
     /// Ends the connections that go to the present target.
     cut: CancellationToken,
+    /// How long each piece of a question is on its way.
+    delay: Duration,
 }
 
 impl Gate {
@@ -28,7 +33,8 @@ impl Gate {
     pub async fn to(url: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let state = State { target: Some(host(url)), cut: CancellationToken::new() };
+        let target = Some(host(url));
+        let state = State { target, cut: CancellationToken::new(), delay: Duration::ZERO };
         let state = Arc::new(Mutex::new(state));
         let task = AbortOnDropHandle::new(tokio::spawn(serve(listener, Arc::clone(&state))));
         Self { address, state, _task: task }
@@ -45,6 +51,13 @@ impl Gate {
     /// The node is gone for whoever is behind the door.
     pub fn close(&self) {
         self.lead(None);
+    }
+
+    /// From now on a question takes that long to the node, on new connections.
+    pub fn delay(&self, delay: Duration) {
+        let mut state = self.state.lock();
+        state.delay = delay;
+        std::mem::replace(&mut state.cut, CancellationToken::new()).cancel();
     }
 
     /// Leads to this node from now on; open connections to the former one end.
@@ -65,18 +78,41 @@ fn host(url: &str) -> String {
 
 async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
     let mut connections = JoinSet::new();
-    while let Ok((mut client, _)) = listener.accept().await {
-        let (target, cut) = {
+    while let Ok((client, _)) = listener.accept().await {
+        let (target, cut, delay) = {
             let state = state.lock();
-            (state.target.clone(), state.cut.clone())
+            (state.target.clone(), state.cut.clone(), state.delay)
         };
         let Some(target) = target else { continue };
         connections.spawn(async move {
-            let Ok(mut node) = TcpStream::connect(&target).await else { return };
+            let Ok(node) = TcpStream::connect(&target).await else { return };
+            let (questions, answers) = client.into_split();
+            let (from_node, to_node) = node.into_split();
+            let pass = async {
+                tokio::join!(
+                    pass(questions, to_node, delay),
+                    pass(from_node, answers, Duration::ZERO)
+                );
+            };
             tokio::select! {
-                _ = copy_bidirectional(&mut client, &mut node) => {}
+                () = pass => {}
                 () = cut.cancelled() => {}
             }
         });
     }
+}
+
+/// Passes on what comes, each piece after a while, until one side is closed.
+async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration) {
+    let mut piece = vec![0; 64 * 1024];
+    while let Ok(length @ 1..) = from.read(&mut piece).await {
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        if to.write_all(&piece[..length]).await.is_err() {
+            return;
+        }
+    }
+    // The other side may still have something to say.
+    let _ = to.shutdown().await;
 }

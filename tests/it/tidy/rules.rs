@@ -146,6 +146,8 @@ pub const ONLY: &[Only] = &[
             ("daemon", "starts, watches and stops every long-lived task"),
             ("dev", "the demo is its own little daemon"),
             ("follow::backfill", "questions to the node, ended when they are dropped"),
+            ("follow::deployments", "questions to the node, ended when they are dropped"),
+            ("follow::safes", "questions to the node, ended when they are dropped"),
             ("follow::prefetch", "fetching ahead, ended when it is dropped"),
             ("follow::settle", "a question to the node, ended when it is dropped"),
             ("follow::sweep", "a question to the node, ended when it is dropped"),

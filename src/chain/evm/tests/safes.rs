@@ -29,7 +29,12 @@ fn word(hexadecimal: &str) -> String {
 }
 
 fn setup() -> Value {
-    let data = ["80", "1", "0", "0", "2", OWNERS[0], OWNERS[1]].map(word).concat();
+    setup_with("0")
+}
+
+/// It calls `initializer` while it is set up.
+fn setup_with(initializer: &str) -> Value {
+    let data = ["80", "1", initializer, "0", "2", OWNERS[0], OWNERS[1]].map(word).concat();
     json!({
         "address": SAFE,
         "topics": [
@@ -41,8 +46,12 @@ fn setup() -> Value {
 }
 
 fn creation(factory: &str, indexed: bool) -> Value {
+    creation_with(factory, indexed, "41675c099f32341bf84bfc5382af534df5c7461a")
+}
+
+fn creation_with(factory: &str, indexed: bool, singleton: &str) -> Value {
     let topic = "0x4f51faf6c4561ff95f067657e43439f0f856d97c04d9ec9070a6199ad418e235";
-    let singleton = word("41675c099f32341bf84bfc5382af534df5c7461a");
+    let singleton = word(singleton);
     if indexed {
         json!({
             "address": factory,
@@ -72,7 +81,57 @@ fn a_safe_is_seen_in_every_shape_of_its_creation() {
         assert_eq!(safe.address, who(SAFE));
         assert_eq!(safe.factory, Some(who(factory)));
         assert_eq!(safe.owners, OWNERS.map(who));
+        assert!(safe.plain);
     }
+}
+
+/// `SafeToL2Setup` of 1.4.1, which every new Safe of the app is set up with.
+const TO_L2: &str = "0xbd89a1ce4dde368ffab0ec35506eece0b1ffdc54";
+
+fn changed_master_copy(singleton: &str) -> Value {
+    json!({
+        "address": SAFE,
+        "topics": ["0x75e41bc35ff1bf14d81d1d2f649c0084a0f974f9289c803ec9898eeec4c8d0b8"],
+        "data": format!("0x{}", word(singleton)),
+    })
+}
+
+#[test]
+fn a_safe_in_which_other_code_may_have_run_is_not_plain() {
+    let plain = |logs: Value| candidates(logs).iter().all(|safe| safe.plain);
+    let made = || creation(FACTORY_1_4_1, true);
+    assert!(plain(json!([changed_master_copy(SINGLETON), setup_with(TO_L2), made()])));
+    for logs in [
+        // A delegate call can write what no reading of the modules shows.
+        json!([setup_with(OWNERS[0]), made()]),
+        json!([changed_master_copy(OWNERS[0]), setup_with(TO_L2), made()]),
+        // Code of the first singleton.
+        json!([setup(), creation_with(FACTORY_1_4_1, true, OWNERS[0])]),
+        json!([setup(), creation_with(FACTORY_1_3_0, false, OWNERS[0])]),
+        // One of these is a lie.
+        json!([setup(), setup(), made()]),
+        json!([setup_with(OWNERS[0]), setup(), made()]),
+        // Whoever sets it up later.
+        json!([made()]),
+    ] {
+        assert!(!plain(logs.clone()), "{logs}");
+    }
+}
+
+#[test]
+fn a_safe_whose_owners_are_not_those_of_its_setup_is_not_plain() {
+    let claim = candidates(json!([setup(), creation(FACTORY_1_4_1, true)])).remove(0);
+    let with = |owners: &[&str]| SafeState {
+        version: "1.4.1",
+        singleton: who(SINGLETON),
+        owners: owners.iter().map(|owner| who(owner)).collect(),
+        threshold: 1,
+        plain: true,
+    };
+    assert!(with(&[OWNERS[1], OWNERS[0]]).set_up_as(&claim).plain);
+    assert!(!with(&[OWNERS[0]]).set_up_as(&claim).plain, "somebody was an owner for a while");
+    let unknown = SafeCandidate { factory: None, ..claim };
+    assert!(!with(&OWNERS).set_up_as(&unknown).plain);
 }
 
 #[test]
@@ -115,10 +174,32 @@ async fn proof(
     owners: fn() -> Reply,
     threshold: &'static str,
 ) -> Result<SafeState, SafeRejection> {
+    proof_with(code, singleton, owners, threshold, no_modules, |_| "0").await
+}
+
+fn no_modules() -> Reply {
+    Reply::Result(json!(format!("0x{}", ["40", "1", "0"].map(word).concat())))
+}
+
+/// The same, with modules and with what is in its storage beside the singleton.
+async fn proof_with(
+    code: &'static str,
+    singleton: &'static str,
+    owners: fn() -> Reply,
+    threshold: &'static str,
+    modules: fn() -> Reply,
+    plugged: fn(&str) -> &'static str,
+) -> Result<SafeState, SafeRejection> {
     let node = Node::start(move |method, params| match method {
         "eth_getCode" => Reply::Result(json!(code.trim())),
-        "eth_getStorageAt" => Reply::Result(json!(format!("0x{}", word(singleton)))),
+        "eth_getStorageAt" => {
+            let slot = params[1].as_str().expect("a slot").trim_start_matches("0x");
+            let held =
+                if slot.chars().all(|digit| digit == '0') { singleton } else { plugged(slot) };
+            Reply::Result(json!(format!("0x{}", word(held))))
+        }
         "eth_call" if params[0]["data"] == "0xa0e67e2b" => owners(),
+        "eth_call" if params[0]["data"].as_str().is_some_and(|data| data.len() > 10) => modules(),
         "eth_call" => Reply::Result(json!(format!("0x{}", word(threshold)))),
         _ => honest(method, params),
     })
@@ -145,6 +226,47 @@ async fn a_safe_is_proven_by_code_singleton_owners_and_threshold() {
     let proven = proof(PROXY, SINGLETON, two_owners, "2").await.expect("a Safe");
     assert_eq!((proven.version, proven.threshold), ("1.4.1", 2));
     assert_eq!((proven.singleton, proven.owners), (who(SINGLETON), OWNERS.map(who).to_vec()));
+    assert!(proven.plain);
+}
+
+fn in_slot(slot: &str, name: &str, value: &'static str) -> &'static str {
+    if slot == name { value } else { "0" }
+}
+
+const HANDLER: &str = "0xfd0732dc9e303f09fcef3a7388ad10a83459ec99";
+const HANDLER_SLOT: &str = "6c9a6c4a39284e37ed1cf53d337577d14212a4870fb976a4366c693b939918d5";
+const GUARD_SLOT: &str = "4a204f620c8c5ccdca3fd54d003badd85ba500436a431f0cbda4f558c93c34c8";
+const MODULE_GUARD_SLOT: &str = "b104e0b93118902c651344349b610029d694cfdec91c589c91ebafbcd0289947";
+
+#[tokio::test]
+async fn a_safe_with_anything_plugged_into_it_is_not_plain() {
+    let one_module =
+        || Reply::Result(json!(format!("0x{}", ["40", "1", "1", OWNERS[0]].map(word).concat())));
+    let endless = || Reply::Result(json!(format!("0x{}", ["40", "0", "0"].map(word).concat())));
+    let garbage = || Reply::Result(json!("0x01"));
+    let reverted = || Reply::error(3, "execution reverted");
+    let nothing = |_: &str| "0";
+    let handler = |slot: &str| in_slot(slot, HANDLER_SLOT, HANDLER);
+    let foreign = |slot: &str| in_slot(slot, HANDLER_SLOT, OWNERS[0]);
+    let guard = |slot: &str| in_slot(slot, GUARD_SLOT, OWNERS[0]);
+    let module_guard = |slot: &str| in_slot(slot, MODULE_GUARD_SLOT, OWNERS[0]);
+    let overlong = |slot: &str| in_slot(slot, GUARD_SLOT, MODULE_GUARD_SLOT);
+    let cases: [(fn() -> Reply, fn(&str) -> &'static str, bool); 10] = [
+        (no_modules, nothing, true),
+        (no_modules, handler, true),
+        (no_modules, foreign, false),
+        (no_modules, guard, false),
+        (no_modules, module_guard, false),
+        (no_modules, overlong, false),
+        (one_module, nothing, false),
+        (endless, nothing, false),
+        (garbage, nothing, false),
+        (reverted, nothing, false),
+    ];
+    for (number, (modules, plugged, plain)) in cases.into_iter().enumerate() {
+        let proven = proof_with(PROXY, SINGLETON, two_owners, "2", modules, plugged).await;
+        assert_eq!(proven.expect("a Safe").plain, plain, "case {number}");
+    }
 }
 
 #[tokio::test]
