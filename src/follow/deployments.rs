@@ -42,7 +42,7 @@ const PROXIES: usize = 8;
 /// Deployments read at once when all of them are.
 const PAGE: i64 = 5_000;
 /// How long before a reading of the store a deployment may be dated that only came after it.
-const OVERLAP: Duration = Duration::from_secs(60);
+const OVERLAP: Duration = Duration::from_mins(1);
 
 /// Transactions that are to be noticed in a block.
 #[derive(Default)]
@@ -98,9 +98,9 @@ impl Follower {
             return Ok(());
         }
         self.track(cursor).await?;
-        self.judge_safes(cursor).await?;
+        Box::pin(self.judge_safes(cursor)).await?;
         let cursor = self.current()?;
-        self.look_up(&cursor).await
+        Box::pin(self.look_up(&cursor)).await
     }
 
     /// Reads which transactions are tracked since the last time.
@@ -148,10 +148,9 @@ impl Follower {
         let wake_up = Arc::clone(&self.wake_up);
         self.lookups.task = Some(AbortOnDropHandle::new(tokio::spawn(async move {
             let look = |row| looker.look(row);
-            let looked = stream::iter(rows).map(look).buffer_unordered(CONCURRENTLY);
-            let looked = looked.collect().await;
+            let found = stream::iter(rows).map(look).buffer_unordered(CONCURRENTLY).collect().await;
             wake_up.notify_one();
-            looked
+            found
         })));
         Ok(())
     }

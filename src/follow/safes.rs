@@ -48,7 +48,7 @@ impl Follower {
         safes: Vec<SafeCandidate>,
         tracked: &[TxId],
     ) -> Vec<ClaimedSafe> {
-        let mut led: HashMap<Lead, u32> = HashMap::new();
+        let mut counts: HashMap<Lead, u32> = HashMap::new();
         let mut claimed = Vec::new();
         for claim in safes {
             if claim.factory.is_none() || claim.owners.len() > SafeState::MOST_OWNERS {
@@ -63,7 +63,7 @@ impl Follower {
                 };
                 Lead::Owner(*owner)
             };
-            let count = led.entry(lead).or_default();
+            let count = counts.entry(lead).or_default();
             claimed.push(ClaimedSafe { claim, rank: *count });
             *count = count.saturating_add(1);
         }
@@ -77,7 +77,7 @@ impl Follower {
                 safes = beyond,
                 "a block sets up more Safes of registered owners than are looked at: these are left out"
             );
-            self.count_safes("left_out", u64::try_from(beyond).unwrap_or(u64::MAX));
+            self.count_safes("omitted", u64::try_from(beyond).unwrap_or(u64::MAX));
         }
         claimed
     }

@@ -297,7 +297,7 @@ async fn of_a_block_full_of_one_owners_safes_another_owners_is_judged_first() {
         assert_eq!(first.len(), 2, "one of each registered owner");
         assert!(first.iter().any(|safe| safe.claim.owners.contains(&who(8))));
         let metric = &rig.follower.metrics.safe_candidates_total;
-        assert_eq!(metric.with_label_values(&["scripted", "left_out"]).get(), 501);
+        assert_eq!(metric.with_label_values(&["scripted", "omitted"]).get(), 501);
         store.close().await;
     }
 }

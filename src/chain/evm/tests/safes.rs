@@ -238,6 +238,9 @@ const HANDLER_SLOT: &str = "6c9a6c4a39284e37ed1cf53d337577d14212a4870fb976a4366c
 const GUARD_SLOT: &str = "4a204f620c8c5ccdca3fd54d003badd85ba500436a431f0cbda4f558c93c34c8";
 const MODULE_GUARD_SLOT: &str = "b104e0b93118902c651344349b610029d694cfdec91c589c91ebafbcd0289947";
 
+/// What is asked of the modules, what is in the storage, and whether that is plain.
+type Case = (fn() -> Reply, fn(&str) -> &'static str, bool);
+
 #[tokio::test]
 async fn a_safe_with_anything_plugged_into_it_is_not_plain() {
     let one_module =
@@ -251,7 +254,7 @@ async fn a_safe_with_anything_plugged_into_it_is_not_plain() {
     let guard = |slot: &str| in_slot(slot, GUARD_SLOT, OWNERS[0]);
     let module_guard = |slot: &str| in_slot(slot, MODULE_GUARD_SLOT, OWNERS[0]);
     let overlong = |slot: &str| in_slot(slot, GUARD_SLOT, MODULE_GUARD_SLOT);
-    let cases: [(fn() -> Reply, fn(&str) -> &'static str, bool); 10] = [
+    let cases: [Case; 10] = [
         (no_modules, nothing, true),
         (no_modules, handler, true),
         (no_modules, foreign, false),
