@@ -141,7 +141,8 @@ metrics! {
     /// Safe deployments that reached a status since the start, by status.
     safe_deployments: IntCounterVec ["chain", "status"];
     /// Safes of registered owners or tracked transactions that known factories made, by what became of them
-    /// (proven, rejected, unanswered: a node is asked again, omitted: beyond what one block may bring).
+    /// (proven, rejected, unanswered: a node is asked again, omitted: beyond what one block may bring, or
+    /// unanswered for a day).
     safe_candidates_total: IntCounterVec ["chain", "outcome"];
     /// Events written, by type.
     events_total: IntCounterVec ["type"];

@@ -94,6 +94,15 @@ impl Follower {
             self.committed(&committed);
             for judged in &judged {
                 let outcome = match judged.verdict {
+                    _ if judged.is_given_up() => {
+                        tracing::warn!(
+                            chain = %self.config.name,
+                            block.number = judged.safe.block.at.number,
+                            address = %self.config.family.format_address(&judged.safe.claim.address),
+                            "no node could judge a Safe of a registered owner for a day: it is left out"
+                        );
+                        "omitted"
+                    }
                     Verdict::Safe(_) => "proven",
                     Verdict::NoSafe => "rejected",
                     Verdict::Unknown => "unanswered",

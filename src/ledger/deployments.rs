@@ -33,6 +33,8 @@ const SAFE_PAUSE: Duration = Duration::from_secs(1);
 const TX_PAUSE: Duration = Duration::from_secs(15);
 /// Between two looks at most.
 const LONGEST_PAUSE: Duration = Duration::from_mins(5);
+/// Looks in vain after which a Safe is left behind: a day of them.
+const MOST_LOOKS: u32 = 300;
 
 /// What a node told of one tracked deployment.
 #[derive(Clone, Debug)]
@@ -58,6 +60,14 @@ pub enum Verdict {
     NoSafe,
     /// No node could answer.
     Unknown,
+}
+
+impl Judged {
+    /// Whether no node could say what it is for so long that it is left behind.
+    #[must_use]
+    pub fn is_given_up(&self) -> bool {
+        matches!(self.verdict, Verdict::Unknown) && self.safe.looks >= MOST_LOOKS
+    }
 }
 
 /// How long to wait for the next look after so many in vain.
@@ -135,15 +145,17 @@ pub fn judged(
 ) -> Result<Changes, Refused> {
     let mut posting = Posting::new(chain, known, cursor, cursor.clone(), now);
     let mut tracking = Tracking::new(deployments);
-    for Judged { safe, verdict } in judged {
+    for judged in judged {
+        let given_up = judged.is_given_up();
+        let Judged { safe, verdict } = judged;
         match verdict {
-            Verdict::Unknown => {
+            Verdict::Unknown if !given_up => {
                 let look_at = now.plus(pause(SAFE_PAUSE, safe.looks));
                 let later = WaitingSafe { looks: safe.looks.saturating_add(1), look_at, ..safe };
                 posting.changes.looks.put_off.push(later);
                 continue;
             }
-            Verdict::NoSafe => {}
+            Verdict::NoSafe | Verdict::Unknown => {}
             Verdict::Safe(proof) => {
                 proven(&mut posting, &mut tracking, &safe, &proof)?;
             }
