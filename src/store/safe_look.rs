@@ -107,7 +107,8 @@ pub async fn due_deployments(
     safe::all(rows)
 }
 
-/// How many of a tenant's deployments on a chain are not decided; not counted beyond `most`.
+/// How many of the transactions that a tenant tracks on a chain are not decided; not counted beyond `most`. Safes that
+/// were found by their owners are not among them: strangers make those.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
@@ -121,7 +122,7 @@ pub async fn undecided(
         "SELECT COUNT(*) FROM (
              SELECT 1 FROM safe_deployment
              WHERE chain_no = (SELECT no FROM chain WHERE name = $1) AND tenant_id = $2
-               AND status IN ('pending', 'processing') LIMIT $3 + 0) AS few",
+               AND status IN ('pending', 'processing') AND found_by = 'hash' LIMIT $3 + 0) AS few",
     )
     .bind(chain.as_str())
     .bind(tenant)
