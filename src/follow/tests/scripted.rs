@@ -94,7 +94,7 @@ impl State {
             certainty: Certainty::Proven,
             refused: None,
             priorities: BTreeSet::new(),
-            too_large: Default::default(),
+            too_large: None,
             lies: HashMap::new(),
             mute: false,
             panics: false,

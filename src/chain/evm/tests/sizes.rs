@@ -85,10 +85,10 @@ fn pad(mut answer: Value) -> Value {
     let padding = json!("ff".repeat(PADDING / 20));
     let objects = match &mut answer {
         Value::Array(all) => all.iter_mut().collect(),
-        one => match one.get("transactions").is_some() {
-            true => one["transactions"].as_array_mut().expect("a list").iter_mut().collect(),
-            false => vec![one],
-        },
+        one if one.get("transactions").is_some() => {
+            one["transactions"].as_array_mut().expect("a list").iter_mut().collect()
+        }
+        one => vec![one],
     };
     for object in objects.into_iter().filter(|object| object.is_object()) {
         object["input"] = padding.clone();
@@ -112,9 +112,8 @@ fn refusing(
     code: i64,
     words: &'static str,
 ) -> impl Fn(&str, &Value) -> Reply + Send + Sync + 'static {
-    move |asked, params| match asked == method {
-        true => Reply::error(code, words),
-        false => honest(asked, params),
+    move |asked, params| {
+        if asked == method { Reply::error(code, words) } else { honest(asked, params) }
     }
 }
 
