@@ -1,12 +1,14 @@
 //! The command line: what can be asked for, and each command's body or whose it is.
 
 pub mod allocator;
+mod assets;
 pub(crate) mod audit;
 mod keys;
 
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+pub use assets::AssetsCommand;
 pub use audit::AuditArgs;
 use clap::{Args, Parser, Subcommand};
 pub use keys::KeysCommand;
@@ -49,6 +51,9 @@ pub enum Command {
     /// Create, list and revoke API keys.
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// List what counts as money, and bring back a token that was quarantined.
+    #[command(subcommand)]
+    Assets(AssetsCommand),
     /// Bring the database's schema up to date.
     Migrate,
     /// Show what would run, without opening anything.
@@ -107,6 +112,7 @@ pub async fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Dev(_) => Ok(()),
         Command::Run => Ok(crate::daemon::run_until_signalled(config).await?),
         Command::Keys(command) => keys::run(&config, command).await,
+        Command::Assets(command) => assets::run(&config, command).await,
         Command::Migrate => migrate(&config).await,
         Command::CheckConfig => {
             print!("{}", describe(&config));
@@ -281,6 +287,8 @@ mod tests {
             "tidemark run --config my.toml",
             "tidemark --config my.toml keys list --tenant acme",
             "tidemark keys revoke key_1",
+            "tidemark --config my.toml assets list --chain base",
+            "tidemark --config my.toml assets release --chain base --asset eip155:8453/erc20:0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913",
             "tidemark --config my.toml migrate",
             "tidemark --config my.toml check-config",
             "tidemark --config my.toml audit",

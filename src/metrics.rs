@@ -98,6 +98,8 @@ metrics! {
     decoder_panics_total: IntCounterVec ["chain"];
     /// Balances that differed from the chain's own figure.
     balance_drift_total: IntCounterVec ["chain"];
+    /// Tokens set aside because their figures cannot be booked, by symbol, until somebody releases them.
+    assets_quarantined: IntGaugeVec ["chain", "asset"];
     /// Histories asked for with a registration, by how they ended (complete, incomplete).
     histories_total: IntCounterVec ["chain", "status"];
     /// Scans for histories that wait after a failure, until they are tried again with success.

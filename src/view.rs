@@ -11,7 +11,9 @@ use crate::{
     chain::{AssetKey, Family},
     clock::Millis,
     id::WalletId,
-    model::{Asset, Buckets, Deployment, Direction, Reason, Status, Transfer, WalletRef},
+    model::{
+        Asset, Buckets, Deployment, Direction, Quarantine, Reason, Status, Transfer, WalletRef,
+    },
 };
 
 /// An amount: base units, whole units, and US dollars where a price is known.
@@ -48,6 +50,30 @@ pub struct AssetView {
     pub native: bool,
     /// On the configured lists: only verified assets are in balances.
     pub verified: bool,
+    /// Only there while a token is set aside, because its contract chose figures that no balance can hold: it is not
+    /// `verified` then, nothing of it is booked any more, and its balances stay as they were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quarantined: Option<QuarantineView>,
+}
+
+/// Since when a token is set aside, and why.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Quarantine)]
+pub struct QuarantineView {
+    #[schema(value_type = String, format = DateTime)]
+    pub since: Millis,
+    /// The number of the block that could not be booked.
+    pub block: u64,
+    /// `overflow`: a balance would not fit in 256 bits; `shortfall`: it would fall below zero.
+    pub reason: &'static str,
+}
+
+impl From<Quarantine> for QuarantineView {
+    fn from(quarantine: Quarantine) -> Self {
+        let Quarantine { since, block, reason } = quarantine;
+        Self { since, block, reason: reason.as_str() }
+    }
 }
 
 impl From<&Asset> for AssetView {
@@ -59,6 +85,7 @@ impl From<&Asset> for AssetView {
             decimals: asset.decimals,
             native: asset.key == AssetKey::Native,
             verified: asset.verified,
+            quarantined: asset.quarantine.map(QuarantineView::from),
         }
     }
 }

@@ -248,13 +248,21 @@ CREATE TABLE asset (
     -- behind listed_below, which began with it. Null: for all.
     listed_below BIGINT,
     opened_to    BIGINT,
-    -- Counts what the configuration changed about it.
+    -- Set while the token is quarantined, because its figures cannot be booked: since when, the block that could
+    -- not be booked, and why in a word.
+    quarantined_at     BIGINT,
+    quarantined_block  BIGINT,
+    quarantined_reason TEXT CONSTRAINT asset_quarantine CHECK (quarantined_reason IN ('overflow', 'shortfall')),
+    -- Counts what the configuration or a quarantine changed about it.
     version    BIGINT NOT NULL DEFAULT 0,
     created_at BIGINT NOT NULL,
     updated_at BIGINT NOT NULL,
     CONSTRAINT asset_unique UNIQUE (chain_no, asset),
-    CONSTRAINT asset_verified_has_decimals CHECK (NOT verified OR decimals IS NOT NULL)
+    CONSTRAINT asset_verified_has_decimals CHECK (NOT verified OR decimals IS NOT NULL),
+    CONSTRAINT asset_quarantined_is_not_verified CHECK (NOT verified OR quarantined_at IS NULL)
 );
+-- What is money, or was until it was quarantined: strangers make the other rows, without end.
+CREATE INDEX asset_listed ON asset (chain_no, asset) WHERE verified OR quarantined_at IS NOT NULL;
 
 -- Where an asset began to count for wallets that were there before it.
 CREATE TABLE asset_opening (
@@ -276,6 +284,9 @@ CREATE TABLE asset_past (
     name     TEXT,
     decimals BIGINT,
     verified BOOLEAN NOT NULL,
+    quarantined_at     BIGINT,
+    quarantined_block  BIGINT,
+    quarantined_reason TEXT,
     CONSTRAINT asset_past_key PRIMARY KEY (asset_no, version)
 );
 

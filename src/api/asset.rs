@@ -1,4 +1,4 @@
-//! The verified assets, in memory, and what a request means by a token.
+//! The verified and the quarantined assets, in memory, and what a request means by a token.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -23,7 +23,7 @@ use crate::{
     view::AssetView,
 };
 
-/// The verified assets of every chain.
+/// The verified and the quarantined assets of every chain.
 #[derive(Debug, Default)]
 pub(super) struct AssetIndex {
     by_chain: BTreeMap<ChainName, BTreeMap<AssetKey, Asset>>,
@@ -85,7 +85,7 @@ impl App {
             return Ok(index);
         }
         let mut session = self.db.read().await?;
-        let index = Arc::new(AssetIndex::new(asset::verified(&mut session.conn()).await?));
+        let index = Arc::new(AssetIndex::new(asset::listed(&mut session.conn()).await?));
         // Followers write the configured assets when their chain begins. What was read before that is not
         // kept: balances of the missing assets would be left out for as long.
         if self.has_configured_assets(&index) {
@@ -110,7 +110,7 @@ pub(super) struct ListParams {
     chain: Option<String>,
 }
 
-/// A verified asset.
+/// A verified or a quarantined asset.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TrackedAssetView {
@@ -123,7 +123,8 @@ pub struct TrackedAssetView {
 
 /// What is tracked
 ///
-/// The assets that count as money, by chain; the native coin comes first.
+/// The assets that count as money, and those that did until they were quarantined, by chain; the native coin
+/// comes first.
 #[utoipa::path(get, path = "/v1/assets", tag = "chains", params(ListParams),
     responses((status = 200, body = Page<TrackedAssetView>), Failures),
     security(("apiKey" = []), ("bearer" = [])))]

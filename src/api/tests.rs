@@ -282,6 +282,7 @@ impl World {
             name: Some(symbol.to_owned()),
             decimals: Some(decimals),
             verified: true,
+            quarantine: None,
         };
         insert_cursor(&mut conn, &cursor, NOW).await.expect("a cursor");
         let assets = [

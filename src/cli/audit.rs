@@ -309,8 +309,11 @@ impl Audit<'_> {
             Self::recompute(page, wallet, &booked, summary, &mut found);
             // Below its beginning a watch does not know the whole balance.
             if wallet.opened <= page.settled.number {
-                let own =
-                    |asset: &&Asset| booked.contains(&asset.no) || configured.contains(&asset.key);
+                // What does not count (any more) stays as it was last booked, whatever the chain says.
+                let own = |asset: &&Asset| {
+                    let held = booked.contains(&asset.no) || configured.contains(&asset.key);
+                    held && asset.verified
+                };
                 let (begun, unfinished): (Vec<&Asset>, Vec<&Asset>) =
                     page.assets.values().filter(own).partition(|asset| page.begun(&wallet, asset));
                 summary.unfinished += count(unfinished.len());

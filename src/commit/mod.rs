@@ -8,6 +8,7 @@
 mod connect;
 mod hot;
 mod load;
+mod quarantine;
 mod report;
 mod safes;
 mod write;

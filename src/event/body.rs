@@ -103,6 +103,7 @@ mod tests {
             name: Some("USD Coin".into()),
             decimals: Some(6),
             verified: true,
+            quarantine: None,
             version: 0,
             listing: None,
         }

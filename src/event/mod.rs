@@ -40,6 +40,7 @@ string_enum! {
         HoldCreated = "hold.created",
         HoldReleased = "hold.released",
         EndpointDisabled = "endpoint.disabled",
+        AssetQuarantined = "asset.quarantined",
         /// Sent only by `POST …/test`.
         Test = "test",
     }
@@ -72,6 +73,7 @@ impl EventType {
             Self::HoldReleased => 20,
             Self::EndpointDisabled => 21,
             Self::Test => 22,
+            Self::AssetQuarantined => 23,
         }
     }
 

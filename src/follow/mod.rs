@@ -16,6 +16,7 @@ mod lacking;
 mod metrics;
 mod pace;
 mod prefetch;
+mod quarantine;
 mod registrations;
 mod reorg;
 mod safes;
@@ -44,9 +45,12 @@ use crate::{
     clock::Clock,
     commit::{CommitError, Committed, Committer},
     config::ChainConfig,
-    ledger::known::{Figures, MatchedBlock},
+    ledger::{
+        Refused,
+        known::{Figures, MatchedBlock},
+    },
     metrics::Metrics,
-    model::{BalanceRef, BlockPoint, Cursor},
+    model::{Asset, BalanceRef, BlockPoint, Cursor},
     registry::Watchlist,
     retry::Backoff,
     store::StoreError,
@@ -79,6 +83,9 @@ pub struct Follower {
     /// Whether the configured assets are those of the store.
     assets_ready: bool,
     opener: registrations::Opener,
+    /// Tokens that are set aside, and whether one was released that does not count yet.
+    quarantined: Vec<Asset>,
+    released: bool,
     backfill: backfill::Backfill,
     sweep: Sweep,
     /// Differences from the chain's own figures that are not confirmed yet.
@@ -104,6 +111,9 @@ enum TurnError {
     /// The node could not answer; what is known of the store still holds. Try again after a pause.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// Set the token aside that is the cause, and go on.
+    #[error(transparent)]
+    Unbookable(Refused),
     /// Stop the chain until a person acts.
     #[error("{0}")]
     Halt(String),
@@ -126,9 +136,8 @@ impl From<CommitError> for TurnError {
             CommitError::CursorMoved(_) | CommitError::Short(_) | CommitError::Unconfirmed(_) => {
                 Self::Retry(error.to_string())
             }
-            CommitError::Refused(_) => {
-                Self::Halt(format!("the ledger refuses a block ({error}); nothing of it is booked"))
-            }
+            CommitError::Refused(refused) if refused.culprit.is_some() => Self::Unbookable(refused),
+            CommitError::Refused(refused) => Self::halt_for(&refused),
         }
     }
 }
@@ -190,6 +199,8 @@ impl Follower {
             judging: None,
             assets_ready: false,
             opener: registrations::Opener::default(),
+            quarantined: Vec::new(),
+            released: false,
             backfill: backfill::Backfill::new(),
             unproven: 0,
             reading: None,
@@ -222,7 +233,7 @@ impl Follower {
         let mut last_trouble = None;
         let mut lacking: Option<Lacking> = None;
         loop {
-            let pause = match self.turn(&mut announced).await {
+            let pause = match self.round(&mut announced).await {
                 Ok(turn) => {
                     if last_trouble.take().is_some() {
                         tracing::info!(chain = %self.config.name, "following again");
@@ -266,6 +277,7 @@ impl Follower {
                             }
                             trouble.next_delay()
                         }
+                        TurnError::Unbookable(_) => Duration::ZERO,
                         TurnError::Halt(reason) => match self.halt(&reason).await {
                             // The next turns find the same again.
                             Err(error) if error.is_transient() => {
@@ -408,6 +420,7 @@ impl Follower {
         self.gauge_cursor(&cursor);
         self.tracked.forget();
         self.track(&cursor).await?;
+        self.load_quarantined(&cursor).await?;
         if !self.assets_ready {
             cursor = self.ready_assets(&cursor).await?;
             self.watched.moved(&cursor);

@@ -108,7 +108,7 @@ impl Follower {
             (self.opener.opened, self.opener.closed) = (WalletNo(0), WalletNo(0));
             return Ok(if begun.max(closed) > WalletNo(0) { Turn::More } else { Turn::Idle });
         }
-        let assets = self.config.assets();
+        let assets = self.counting();
         let openings = match self.paced(cursor, &wanted, &assets).await? {
             Read::Openings(openings) => openings,
             Read::NoState => Vec::new(),
@@ -369,15 +369,20 @@ impl Follower {
             .map(|asset| (asset.key, asset))
             .collect();
         let below = asset_opening::newest_wallet(conn).await?;
+        // What the configuration no longer has is money no longer; what was booked of it stays.
+        let listed = asset_store::listed_on(conn, cursor.no).await?.into_iter();
+        let removed = listed.filter(|asset| asset.verified && !keys.contains(&asset.key));
+        let removed = removed.map(|asset| Asset { verified: false, listing: None, ..asset });
+        let removed: Vec<Asset> = removed.collect();
         drop(session);
         let listing =
             (!self.watchlist.is_empty()).then_some(Listing { below, opened_to: WalletNo(0) });
         let news = |row: Asset| match known.get(&row.key) {
-            Some(known) if known.same_facts(&row) => None,
+            Some(known) if known.quarantine.is_some() || known.same_facts(&row) => None,
             Some(known) if known.verified => Some(Asset { listing: known.listing, ..row }),
             Some(_) | None => Some(Asset { listing, ..row }),
         };
-        let news: Vec<Asset> = rows.into_iter().filter_map(news).collect();
+        let news: Vec<Asset> = rows.into_iter().filter_map(news).chain(removed).collect();
         if news.is_empty() {
             return Ok(cursor.clone());
         }
@@ -396,6 +401,7 @@ impl Follower {
             name: Some(name.to_owned()),
             decimals: Some(decimals),
             verified: true,
+            quarantine: None,
             version: 0,
             listing: None,
         };

@@ -140,7 +140,7 @@ impl Follower {
 
     /// Begins to read the addresses that are due; `false` if none are.
     async fn next_page(&mut self, cursor: &Cursor) -> Result<bool, TurnError> {
-        let assets = self.config.assets();
+        let assets = self.counting();
         let most = (QUESTIONS / u64::try_from(assets.len()).unwrap_or(QUESTIONS).max(1)).max(1);
         let limit = self.sweep.walk.due(self.clock.now()).min(most);
         if limit == 0 {

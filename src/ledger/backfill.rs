@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use super::{
     Changes, Known, LedgerError, Refused,
     changes::{HistoryEnd, ScanChange, TransferUpdate},
-    posting::Posting,
+    posting::{Posting, refused},
 };
 use crate::{
     amount::Amount,
@@ -187,14 +187,19 @@ struct Part {
     openings: Vec<Transfer>,
 }
 
-fn sum(transfers: &[Transfer]) -> Option<Amount> {
-    transfers.iter().try_fold(Amount::ZERO, |sum, transfer| sum.checked_add(transfer.amount))
+fn sum<'a>(transfers: impl IntoIterator<Item = &'a Transfer>) -> Result<Amount, Refused> {
+    transfers.into_iter().try_fold(Amount::ZERO, |sum, transfer| {
+        sum.checked_add(transfer.amount)
+            .ok_or_else(|| refused(transfer, EntryKind::ConnectSettled, LedgerError::Overflow))
+            .map_err(|refused| refused.by_token(transfer))
+    })
 }
 
 impl Part {
     /// What there was before it all; `None` if the parts contradict each other.
-    fn before(&self) -> Option<Amount> {
-        sum(&self.openings)?.checked_add(sum(&self.lost)?)?.checked_sub(sum(&self.gained)?)
+    fn before(&self) -> Result<Option<Amount>, Refused> {
+        let after = sum(self.openings.iter().chain(&self.lost))?;
+        Ok(after.checked_sub(sum(&self.gained)?))
     }
 }
 
@@ -224,7 +229,12 @@ pub fn backfill(
         posting.finish()
     };
     let all: Vec<&Participant> = participants.iter().collect();
-    let mut changes = if let Ok(changes) = book(&all) {
+    let booked = book(&all);
+    // Without the token whose figures these are, the histories go on.
+    if booked.as_ref().is_err_and(|refused| refused.culprit.is_some()) {
+        return booked;
+    }
+    let mut changes = if let Ok(changes) = booked {
         changes
     } else {
         let (some, others): (Vec<_>, Vec<_>) =
@@ -314,7 +324,13 @@ fn explain(
     }
     let mut planned = Vec::new();
     for (asset, part) in parts {
-        let Some(before) = part.before() else {
+        let before = match part.before() {
+            Ok(before) => before,
+            // Nobody chooses the native coin's figures: they contradict each other.
+            Err(_) if asset == AssetKey::Native => None,
+            Err(refused) => return Err(refused),
+        };
+        let Some(before) = before else {
             if let Some((no, _)) = numbers.iter().find(|(_, key)| **key == asset) {
                 posting.changes.report.contradictions.push((participant.watch.wallet, *no));
             }
@@ -351,10 +367,8 @@ fn replace_opening(
     }
     for old in openings {
         if old.status != Status::Settled {
-            return Err(Refused {
-                context: format!("the opening {} of a history", old.id),
-                error: LedgerError::Inconsistent,
-            });
+            let context = format!("the opening {} of a history", old.id);
+            return Err(Refused::new(context, LedgerError::Inconsistent));
         }
         posting.apply(&old, EntryKind::DisconnectSettled)?;
         posting.entry(&old, EntryKind::DisconnectSettled);

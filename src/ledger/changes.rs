@@ -10,7 +10,8 @@ use crate::{
     id::{SafeDeploymentId, WalletId},
     model::{
         Asset, AssetNo, Balance, Cursor, Deployment, DeploymentStatus, Entry, HistoryStatus,
-        NewWallet, Reason, ScanNo, TenantNo, Transfer, TransferNo, WaitingSafe, WalletNo,
+        NewWallet, QuarantineReason, Reason, ScanNo, TenantNo, Transfer, TransferNo, WaitingSafe,
+        WalletNo,
     },
 };
 
@@ -23,12 +24,45 @@ pub enum Decision {
     Ask(BTreeMap<Shortage, BlockRef>),
 }
 
-/// Why nothing can be decided: the chain must stop until a person has looked.
+/// Why nothing can be decided. Where a token is the cause, the token can be set aside; else the chain must stop
+/// until a person has looked.
 #[derive(Debug, thiserror::Error)]
 #[error("{context}: {error}")]
 pub struct Refused {
     pub context: String,
     pub error: LedgerError,
+    /// The token whose contract chose the figures that cannot be booked.
+    pub culprit: Option<Culprit>,
+}
+
+/// A token with figures that cannot be booked, and the block that has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Culprit {
+    pub token: AssetNo,
+    pub block: u64,
+    pub reason: QuarantineReason,
+}
+
+impl Refused {
+    /// What no token is the cause of.
+    #[must_use]
+    pub fn new(context: impl Into<String>, error: LedgerError) -> Self {
+        Self { context: context.into(), error, culprit: None }
+    }
+
+    /// The same, where `transfer` is of a token: what its figures did, its contract chose. An entry that is
+    /// booked twice or missing is nobody's choice.
+    #[must_use]
+    pub fn by_token(mut self, transfer: &Transfer) -> Self {
+        let reason = match self.error {
+            LedgerError::Overflow => QuarantineReason::Overflow,
+            LedgerError::Shortfall { .. } => QuarantineReason::Shortfall,
+            LedgerError::Inconsistent => return self,
+        };
+        self.culprit =
+            Some(Culprit { token: transfer.asset, block: transfer.block.number, reason });
+        self
+    }
 }
 
 /// All that one transaction writes, in whatever order suits the store.
@@ -118,6 +152,15 @@ impl AssetOpening {
     #[must_use]
     pub fn holds(&self, asset: AssetNo, wallet: WalletNo) -> bool {
         self.asset == asset && self.from < wallet && wallet <= self.to
+    }
+}
+
+impl AssetChange {
+    /// As it is afterwards.
+    #[must_use]
+    pub fn now(&self) -> &Asset {
+        let (Self::New(now) | Self::Changed { after: now, .. } | Self::Opened(now)) = self;
+        now
     }
 }
 

@@ -195,12 +195,19 @@ fn book_untraced(
 }
 
 fn overflow(side: &Side<'_>) -> Refused {
-    refused(&side.transfer, EntryKind::Connect, LedgerError::Overflow)
+    let refused = refused(&side.transfer, EntryKind::Connect, LedgerError::Overflow);
+    match side.asset {
+        AssetKey::Native => refused,
+        AssetKey::Token(_) => refused.by_token(&side.transfer),
+    }
 }
 
 /// Takes over what the issuers of assets have frozen, as the chain's state has it after the block.
 fn freeze(posting: &mut Posting<'_>, block: &MatchedBlock) -> Result<(), Refused> {
     for (query, holding) in &block.touched {
+        if !posting.counts(&query.asset) {
+            continue;
+        }
         let Some(watching) = posting.watches().get(&query.address) else { continue };
         let asset = posting.asset(query.asset)?.no;
         for watch in watching {

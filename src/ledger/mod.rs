@@ -12,6 +12,7 @@
 //! | [`reconcile`] | the chain's own figures are known |
 //! | [`backfill`] | the past of a watch is known |
 //! | [`deployments`] | more is known of a Safe's deployment |
+//! | [`quarantine`] | a token chose figures that cannot be booked |
 //!
 //! They share `posting`, which keeps balances, entries and events together. This file is the arithmetic: a
 //! [`Position`] is changed by entries, and replaying them in any order that keeps each transfer's own order
@@ -25,6 +26,7 @@ pub mod deployments;
 pub mod known;
 pub mod opening;
 mod posting;
+pub mod quarantine;
 pub mod reconcile;
 pub mod rollback;
 pub mod settle;
@@ -33,7 +35,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use changes::{Changes, Decision, Refused};
+pub use changes::{Changes, Culprit, Decision, Refused};
 pub use known::Known;
 
 use crate::{

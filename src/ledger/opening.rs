@@ -91,10 +91,8 @@ pub fn list_assets(
             let after = Asset { no: before.no, version, ..asset.clone() };
             AssetChange::Changed { before, after }
         } else {
-            let no = AssetNo::nth(next.no, next.assets).ok_or_else(|| Refused {
-                context: "a new asset".to_owned(),
-                error: LedgerError::Overflow,
-            })?;
+            let no = AssetNo::nth(next.no, next.assets)
+                .ok_or_else(|| Refused::new("a new asset", LedgerError::Overflow))?;
             next.assets += 1;
             AssetChange::New(Asset { no, version: 0, ..asset.clone() })
         });

@@ -57,15 +57,19 @@ pub(super) fn booked_first(kind: EntryKind) -> Direction {
     }
 }
 
+/// An event that cannot be told.
+pub(super) fn no_json(error: &serde_json::Error) -> Refused {
+    let context = format!("an event cannot be written down ({error})");
+    Refused::new(context, LedgerError::Inconsistent)
+}
+
 pub(super) fn refused(transfer: &Transfer, kind: EntryKind, error: LedgerError) -> Refused {
     let Transfer { id, ordinal, direction, amount, wallet, block, .. } = transfer;
-    Refused {
-        context: format!(
-            "{kind} of transfer {id} ({ordinal}, {direction} {amount}, wallet no. {}, block {})",
-            wallet.0, block.number
-        ),
-        error,
-    }
+    let context = format!(
+        "{kind} of transfer {id} ({ordinal}, {direction} {amount}, wallet no. {}, block {})",
+        wallet.0, block.number
+    );
+    Refused::new(context, error)
 }
 
 impl<'a> Posting<'a> {
@@ -101,6 +105,11 @@ impl<'a> Posting<'a> {
         &self.known.watches
     }
 
+    /// Whether an asset is money.
+    pub fn counts(&self, key: &AssetKey) -> bool {
+        self.known.assets.get(key).is_some_and(|asset| asset.verified)
+    }
+
     /// An asset; one that nobody configured is recorded as unverified.
     pub fn asset(&mut self, key: AssetKey) -> Result<&Asset, Refused> {
         if let Some(known) = self.known.assets.get(&key) {
@@ -110,10 +119,8 @@ impl<'a> Posting<'a> {
             Entry::Occupied(slot) => Ok(slot.into_mut()),
             Entry::Vacant(slot) => {
                 let cursor = &mut self.changes.cursor;
-                let no = AssetNo::nth(cursor.no, cursor.assets).ok_or_else(|| Refused {
-                    context: "a new asset".to_owned(),
-                    error: LedgerError::Overflow,
-                })?;
+                let no = AssetNo::nth(cursor.no, cursor.assets)
+                    .ok_or_else(|| Refused::new("a new asset", LedgerError::Overflow))?;
                 cursor.assets += 1;
                 let asset = Asset {
                     no,
@@ -124,6 +131,7 @@ impl<'a> Posting<'a> {
                     name: None,
                     decimals: None,
                     verified: false,
+                    quarantine: None,
                     version: 0,
                     listing: None,
                 };
@@ -248,11 +256,17 @@ impl<'a> Posting<'a> {
             return Ok(());
         }
         let working = &mut self.balances[slot.0];
-        working.balance.position = working
-            .balance
-            .position
-            .apply(kind, transfer.direction, transfer.amount)
-            .map_err(|error| refused(transfer, kind, error))?;
+        working.balance.position =
+            working.balance.position.apply(kind, transfer.direction, transfer.amount).map_err(
+                |error| {
+                    let refused = refused(transfer, kind, error);
+                    if self.native == Some(transfer.asset) {
+                        refused
+                    } else {
+                        refused.by_token(transfer)
+                    }
+                },
+            )?;
         working.changed_at = Some(self.head);
         Ok(())
     }
@@ -333,11 +347,7 @@ impl<'a> Posting<'a> {
 
     /// An event with data of its own.
     pub fn tell_data(&mut self, event: Result<NewEvent, serde_json::Error>) -> Result<(), Refused> {
-        let event = event.map_err(|error| Refused {
-            context: format!("an event cannot be written down ({error})"),
-            error: LedgerError::Inconsistent,
-        })?;
-        self.changes.events.push(event);
+        self.changes.events.push(event.map_err(|error| no_json(&error))?);
         Ok(())
     }
 

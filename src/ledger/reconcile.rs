@@ -114,6 +114,9 @@ pub(super) fn take_over(
     figures: &[Figure],
     proofs: &KnownProofs,
 ) -> Result<(), Refused> {
+    // What does not count stays as it was last booked.
+    let counting = |figure: &&Figure| posting.counts(&figure.balance.key);
+    let figures: Vec<_> = figures.iter().filter(counting).collect();
     for Figure { balance, holding, belief } in figures {
         let position = posting.balance(balance.wallet, balance.asset).position;
         let comparison = compare(position, holding.total);

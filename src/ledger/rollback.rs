@@ -85,7 +85,8 @@ fn undo(posting: &mut Posting<'_>, gone: Gone, fork: BlockPoint) -> Result<(), R
 /// Assets count for fewer wallets again, and are opened anew for them.
 fn close_assets(posting: &mut Posting<'_>, gone: &[(AssetOpening, Asset)]) {
     let mut assets: BTreeMap<AssetNo, Asset> = BTreeMap::new();
-    for (opening, known) in gone {
+    // What was set aside or left the configuration since counts for nobody.
+    for (opening, known) in gone.iter().filter(|(_, known)| known.verified) {
         let asset = assets.entry(known.no).or_insert_with(|| known.clone());
         let before = asset.listing.unwrap_or(Listing { below: opening.to, opened_to: opening.to });
         asset.listing = Some(Listing {

@@ -44,6 +44,7 @@ pub(super) fn asset(chain: &ChainInfo, n: u64, key: AssetKey) -> Asset {
         name: None,
         decimals: Some(18),
         verified: true,
+        quarantine: None,
         version: 0,
         listing: None,
     }

@@ -1,7 +1,30 @@
 //! An asset on one chain.
 
 use super::{AssetNo, WalletNo};
-use crate::chain::{AssetKey, ChainName};
+use crate::{
+    chain::{AssetKey, ChainName},
+    clock::Millis,
+    string_enum::string_enum,
+};
+
+string_enum! {
+    /// What figures that a token's contract chose would have done to the ledger.
+    QuarantineReason {
+        /// A balance, or a sum of movements, would not fit in 256 bits.
+        Overflow = "overflow",
+        /// A balance would fall below zero.
+        Shortfall = "shortfall",
+    }
+}
+
+/// A token that is set aside: nothing of it is booked any more, and its balances stay as they were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quarantine {
+    pub since: Millis,
+    /// The block that could not be booked.
+    pub block: u64,
+    pub reason: QuarantineReason,
+}
 
 /// A chain's native coin, or a token on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +38,9 @@ pub struct Asset {
     pub decimals: Option<u8>,
     /// On the configured lists. Only verified assets are money; the others are only recorded.
     pub verified: bool,
-    /// Counts what the configuration changed about it, from 0. An event names the version that it tells of.
+    /// While it is set aside, whatever the configuration says: then it is not verified.
+    pub quarantine: Option<Quarantine>,
+    /// Counts what the configuration or a quarantine changed about it, from 0. An event names the version that it tells of.
     pub version: i64,
     /// How far it has been opened for the wallets that were there when it was listed; `None`: for all of them.
     pub listing: Option<Listing>,

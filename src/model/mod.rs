@@ -18,7 +18,7 @@ mod wallet;
 mod watch;
 
 pub use account::LocatorKind;
-pub use asset::{Asset, Listing};
+pub use asset::{Asset, Listing, Quarantine, QuarantineReason};
 pub use balance::{Balance, BalanceRef, Buckets, Position};
 pub use chain::ChainInfo;
 pub use cursor::{BlockPoint, Cursor};

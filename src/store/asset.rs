@@ -13,7 +13,7 @@ use crate::{
     chain::{AssetKey, ChainName},
     clock::Millis,
     ledger::changes::AssetChange,
-    model::{Asset, AssetNo, ChainNo, Listing, WalletNo},
+    model::{Asset, AssetNo, ChainNo, Listing, Quarantine, QuarantineReason, WalletNo},
 };
 
 #[derive(FromRow)]
@@ -28,14 +28,34 @@ pub(super) struct RawAsset {
     name: Option<String>,
     decimals: Option<i64>,
     verified: bool,
+    quarantined_at: Option<Millis>,
+    quarantined_block: Option<i64>,
+    quarantined_reason: Option<String>,
     version: i64,
     listed_below: Option<i64>,
     opened_to: Option<i64>,
 }
 
-impl From<RawAsset> for Asset {
-    fn from(row: RawAsset) -> Self {
-        Self {
+impl RawAsset {
+    fn quarantine(&self) -> Result<Option<Quarantine>, StoreError> {
+        let reason = self.quarantined_reason.clone();
+        let (Some(since), Some(block), Some(reason)) =
+            (self.quarantined_at, self.quarantined_block, reason)
+        else {
+            return Ok(None);
+        };
+        let block = u64::try_from(block).map_err(StoreError::corrupt)?;
+        let reason = QuarantineReason::try_from(reason).map_err(StoreError::corrupt)?;
+        Ok(Some(Quarantine { since, block, reason }))
+    }
+}
+
+impl TryFrom<RawAsset> for Asset {
+    type Error = StoreError;
+
+    fn try_from(row: RawAsset) -> Result<Self, StoreError> {
+        Ok(Self {
+            quarantine: row.quarantine()?,
             no: AssetNo(row.no),
             chain: row.chain,
             key: row.asset,
@@ -49,15 +69,20 @@ impl From<RawAsset> for Asset {
                 below: WalletNo(below),
                 opened_to: WalletNo(opened_to),
             }),
-        }
+        })
     }
+}
+
+fn all(rows: Vec<RawAsset>) -> Result<Vec<Asset>, StoreError> {
+    rows.into_iter().map(Asset::try_from).collect()
 }
 
 macro_rules! select_asset {
     ($rest:literal) => {
         concat!(
             "SELECT a.no, n.name AS chain, a.asset, a.caip19, a.symbol, a.name, a.decimals, a.verified,
-                    a.version, a.listed_below, a.opened_to
+                    a.quarantined_at, a.quarantined_block, a.quarantined_reason, a.version,
+                    a.listed_below, a.opened_to
              FROM asset a JOIN chain n ON n.no = a.chain_no ",
             $rest
         )
@@ -79,7 +104,7 @@ pub async fn by_keys(
     let sql = sets(conn, select_asset!("WHERE a.chain_no = $1 AND a.asset IN blobs($2)"));
     let rows: Vec<RawAsset> =
         on!(conn, c => sqlx::query_as(sql).bind(chain.0).bind(&keys).fetch_all(c).await)?;
-    Ok(rows.into_iter().map(Asset::from).collect())
+    all(rows)
 }
 
 /// Assets by their numbers.
@@ -97,20 +122,34 @@ pub async fn by_numbers(
     let sql = sets(conn, select_asset!("WHERE a.no IN ints($1)"));
     let rows: Vec<RawAsset> =
         on!(conn, c => sqlx::query_as(sql).bind(&numbers).fetch_all(c).await)?;
-    Ok(rows.into_iter().map(|row| (AssetNo(row.no), row.into())).collect())
+    Ok(all(rows)?.into_iter().map(|asset| (asset.no, asset)).collect())
 }
 
-/// All verified assets, by chain and contract, the native coin first.
+/// All verified and all quarantined assets, by chain and contract, the native coin first.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
-pub async fn verified(conn: &mut Conn<'_>) -> Result<Vec<Asset>, StoreError> {
-    let rows: Vec<RawAsset> = on!(conn, c => sqlx::query_as(
-        select_asset!("WHERE a.verified ORDER BY n.name, a.asset"),
-    )
+pub async fn listed(conn: &mut Conn<'_>) -> Result<Vec<Asset>, StoreError> {
+    let rows: Vec<RawAsset> = on!(conn, c => sqlx::query_as(select_asset!(
+        "WHERE a.verified OR a.quarantined_at IS NOT NULL ORDER BY n.name, a.asset"
+    ))
     .fetch_all(c)
     .await)?;
-    Ok(rows.into_iter().map(Asset::from).collect())
+    all(rows)
+}
+
+/// The verified and the quarantined assets of one chain.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn listed_on(conn: &mut Conn<'_>, chain: ChainNo) -> Result<Vec<Asset>, StoreError> {
+    let rows: Vec<RawAsset> = on!(conn, c => sqlx::query_as(select_asset!(
+        "WHERE a.chain_no = $1 AND (a.verified OR a.quarantined_at IS NOT NULL)"
+    ))
+    .bind(chain.0)
+    .fetch_all(c)
+    .await)?;
+    all(rows)
 }
 
 /// Assets as they were in earlier versions, of all that were ever changed among `numbers`.
@@ -127,14 +166,15 @@ pub async fn past(
     }
     let sql = sets(
         conn,
-        "SELECT a.no, n.name AS chain, a.asset, p.caip19, p.symbol, p.name, p.decimals, p.verified, p.version,
+        "SELECT a.no, n.name AS chain, a.asset, p.caip19, p.symbol, p.name, p.decimals, p.verified,
+                p.quarantined_at, p.quarantined_block, p.quarantined_reason, p.version,
                 NULL AS listed_below, NULL AS opened_to
          FROM asset_past p JOIN asset a ON a.no = p.asset_no JOIN chain n ON n.no = a.chain_no
          WHERE p.asset_no IN ints($1)",
     );
     let rows: Vec<RawAsset> =
         on!(conn, c => sqlx::query_as(sql).bind(&numbers).fetch_all(c).await)?;
-    Ok(rows.into_iter().map(|row| ((AssetNo(row.no), row.version), row.into())).collect())
+    Ok(all(rows)?.into_iter().map(|asset| ((asset.no, asset.version), asset)).collect())
 }
 
 static ASSET: Table = Table::new(
@@ -221,8 +261,9 @@ async fn change_one(
     now: Millis,
 ) -> Result<(), StoreError> {
     on!(conn, c => sqlx::query(
-        "INSERT INTO asset_past (asset_no, version, caip19, symbol, name, decimals, verified)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        "INSERT INTO asset_past (asset_no, version, caip19, symbol, name, decimals, verified,
+                                 quarantined_at, quarantined_block, quarantined_reason)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     )
     .bind(before.no.0)
     .bind(before.version)
@@ -231,12 +272,16 @@ async fn change_one(
     .bind(&before.name)
     .bind(before.decimals.map(i64::from))
     .bind(before.verified)
+    .bind(before.quarantine.map(|quarantine| quarantine.since))
+    .bind(before.quarantine.map(|quarantine| quarantine.block.cast_signed()))
+    .bind(before.quarantine.map(|quarantine| quarantine.reason.as_str()))
     .execute(c)
     .await
     .map(|_| ()))?;
     let changed = on!(conn, c => sqlx::query(
         "UPDATE asset SET caip19 = $2, symbol = $3, name = $4, decimals = $5, verified = $6, version = $7,
-                          updated_at = $8
+                          updated_at = $8, quarantined_at = $10, quarantined_block = $11,
+                          quarantined_reason = $12
          WHERE no = $1 AND version = $9",
     )
     .bind(after.no.0)
@@ -248,6 +293,9 @@ async fn change_one(
     .bind(after.version)
     .bind(now)
     .bind(before.version)
+    .bind(after.quarantine.map(|quarantine| quarantine.since))
+    .bind(after.quarantine.map(|quarantine| quarantine.block.cast_signed()))
+    .bind(after.quarantine.map(|quarantine| quarantine.reason.as_str()))
     .execute(c)
     .await
     .map(|done| done.rows_affected()))?;

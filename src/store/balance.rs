@@ -16,7 +16,7 @@ use crate::{
     clock::Millis,
     id::{TenantId, WalletId},
     ledger::{changes::BalanceChange, known::HashMap},
-    model::{AssetNo, Balance, BlockPoint, ChainNo, Position, WalletNo},
+    model::{AssetNo, Balance, BlockPoint, ChainNo, Position, TenantNo, WalletNo},
 };
 
 #[derive(FromRow)]
@@ -98,6 +98,29 @@ pub async fn holders(
         rows.iter().filter(|row| holds(row)).map(|row| WalletNo(row.wallet_no)).collect();
     wallets.dedup();
     Ok((wallets, last))
+}
+
+/// The tenants who hold some of an asset, or have some on its way. It reads all balances: only for a token that is
+/// quarantined.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn tenants_holding(
+    conn: &mut Conn<'_>,
+    asset: AssetNo,
+) -> Result<Vec<TenantNo>, StoreError> {
+    let rows: Vec<i64> = on!(conn, c => sqlx::query_scalar(
+        "SELECT DISTINCT t.no FROM balance b
+         JOIN wallet w ON w.no = b.wallet_no
+         JOIN tenant t ON t.id = w.tenant_id
+         WHERE b.asset_no = $1 AND (b.settled <> $2 OR b.incoming <> $2)
+         ORDER BY t.no",
+    )
+    .bind(asset.0)
+    .bind(Amount::ZERO)
+    .fetch_all(c)
+    .await)?;
+    Ok(rows.into_iter().map(TenantNo).collect())
 }
 
 static BALANCE: Table = Table::upsert(

@@ -47,6 +47,7 @@ const MAY_READ_MUCH: &[(&str, &str)] = &[
         "FROM transfer WHERE chain_no = $1 AND status IN (0, 1) AND block_number <= $2 ORDER BY",
         "a rewind by hand",
     ),
+    ("SELECT DISTINCT t.no FROM balance b", "a token is quarantined: whoever holds it is told"),
     ("SELECT COUNT(*) FROM watch WHERE chain_no", "the audit's progress"),
     ("SELECT tenant_no, 0, COUNT(*) FROM watch", "the audit counts"),
     ("SELECT MAX(e.time) FROM event e WHERE e.tenant_no = t.no", "the end of an index"),

@@ -42,7 +42,7 @@ pub async fn balances(
          FROM transfer t
          JOIN watch w ON w.wallet_no = t.wallet_no AND +w.chain_no = t.chain_no
          JOIN wallet v ON v.no = w.wallet_no
-         JOIN asset a ON a.no = t.asset_no
+         JOIN asset a ON a.no = t.asset_no AND a.verified
          WHERE t.chain_no = $1 AND t.status = 1 AND t.block_number <= $2 AND t.counted AND w.status + 0 = 1
          ORDER BY w.address, w.wallet_no, t.asset_no LIMIT $3 + 0",
     )

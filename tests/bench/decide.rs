@@ -128,6 +128,7 @@ fn known(chain: &ChainInfo) -> anyhow::Result<Known> {
             decimals: Some(18),
             verified: true,
             listing: None,
+            quarantine: None,
             version: 0,
         };
         known.assets.insert(key, asset);

@@ -17,6 +17,7 @@ mod multicall;
 mod outage;
 mod oversized;
 mod proof;
+mod quarantine;
 mod refusals;
 mod reorgs;
 mod safes;

@@ -190,6 +190,7 @@ async fn the_history_is_complete_newest_first_and_filtered() {
         name: None,
         decimals: None,
         verified: false,
+        quarantine: None,
         version: 0,
         listing: None,
     };

@@ -406,7 +406,7 @@ impl Follower {
                 self.backfill.loaded &= !committed.histories_ended;
                 Ok(true)
             }
-            Err(CommitError::Refused(refused)) => {
+            Err(CommitError::Refused(refused)) if refused.culprit.is_none() => {
                 tracing::error!(
                     chain = %self.config.name,
                     block.number = range.below.at.number,

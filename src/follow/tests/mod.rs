@@ -9,6 +9,7 @@ mod interrupted;
 mod listing;
 mod priority;
 mod proof;
+mod quarantine;
 mod safes;
 mod scripted;
 mod simulation;
@@ -40,6 +41,20 @@ fn who(number: u8) -> Address {
 
 fn token() -> AssetKey {
     AssetKey::Token(Address::from([0xee; 20]))
+}
+
+/// Tokens whose contracts log whatever they like, and hold nothing.
+fn hostile() -> [AssetKey; 2] {
+    [0xe1, 0xe2].map(|byte| AssetKey::Token(Address::from([byte; 20])))
+}
+
+fn hostile_tokens() -> [TokenConfig; 2] {
+    [0xe1, 0xe2].map(|byte| TokenConfig {
+        contract: Address::from([byte; 20]),
+        symbol: format!("EVIL{byte}"),
+        name: "Evil".into(),
+        decimals: 18,
+    })
 }
 
 fn chain_name() -> ChainName {
@@ -107,7 +122,7 @@ impl Rig {
         let mut announced = self.chain.announced();
         let mut last = String::new();
         for _ in 0..200 {
-            match self.follower.turn(&mut announced).await {
+            match self.follower.round(&mut announced).await {
                 Ok(Turn::Idle) if self.follower.wake_up.notified().now_or_never().is_none() => {
                     return Ok(());
                 }

@@ -43,6 +43,8 @@ struct State {
     all: HashMap<BlockHash, (Header, Vec<Payment>)>,
     /// The canonical chain, from block 0.
     chain: Vec<Header>,
+    /// What blocks show beside their payments, and no balance knows of.
+    logged: HashMap<BlockHash, Vec<Movement>>,
     /// Blocks whose payments are not shown.
     hidden: HashSet<BlockHash>,
     settled: u64,
@@ -93,6 +95,7 @@ impl State {
             withheld_head: None,
             certainty: Certainty::Proven,
             refused: None,
+            logged: HashMap::new(),
             priorities: BTreeSet::new(),
             too_large: None,
             lies: HashMap::new(),
@@ -153,6 +156,26 @@ impl Scripted {
         let mut state = self.state.lock();
         let hash = state.chain.last().unwrap().at.hash;
         state.hidden.insert(hash);
+    }
+
+    /// The newest block shows movements of a token that no balance knows of, each of so much.
+    pub fn log_in_last(&self, token: AssetKey, logged: &[(Option<Address>, Address, Amount)]) {
+        let mut state = self.state.lock();
+        let hash = state.chain.last().unwrap().at.hash;
+        let logged_in = state.logged.entry(hash).or_default();
+        for (from, to, amount) in logged.iter().copied() {
+            let index = u32::try_from(logged_in.len()).unwrap();
+            logged_in.push(Movement {
+                tx: TxId::from(hash.0),
+                ordinal: Ordinal::Log(index),
+                kind: Kind::Transfer,
+                asset: token,
+                from,
+                to: Some(to),
+                amount,
+                memo: None,
+            });
+        }
     }
 
     pub fn announce(&self) {
@@ -386,7 +409,7 @@ fn branch(mut header: Header, below: u64) -> Header {
     header
 }
 
-fn block(header: Header, payments: &[Payment]) -> Block {
+fn block(state: &State, hash: &BlockHash, header: Header, payments: &[Payment]) -> Block {
     let movement = |payment: &Payment| Movement {
         tx: tx(payment.tx),
         ordinal: Ordinal::Tx,
@@ -403,8 +426,9 @@ fn block(header: Header, payments: &[Payment]) -> Block {
         nonce: None,
         success: true,
     };
+    let logged = state.logged.get(hash).into_iter().flatten();
     Block {
-        movements: payments.iter().map(movement).collect(),
+        movements: payments.iter().map(movement).chain(logged.cloned()).collect(),
         transactions: payments.iter().map(fact).collect(),
         ..Block::empty(header)
     }
@@ -452,7 +476,8 @@ impl Source for Scripted {
             .map(|header| {
                 let hash = &header.at.hash;
                 let payments = shown(&state, hash, &state.all[hash].1);
-                self.safes.show(block(branch(*header, state.other_below), payments))
+                let other = branch(*header, state.other_below);
+                self.safes.show(block(&state, hash, other, payments))
             })
             .collect())
     }
@@ -467,11 +492,10 @@ impl Source for Scripted {
             *asked += 1;
             return Ok(None);
         }
-        Ok(state
-            .all
-            .get(&at.hash)
-            .map(|(header, payments)| block(*header, shown(&state, &header.at.hash, payments)))
-            .map(|block| self.safes.show(block)))
+        Ok(state.all.get(&at.hash).map(|(header, payments)| {
+            let payments = shown(&state, &header.at.hash, payments);
+            self.safes.show(block(&state, &at.hash, *header, payments))
+        }))
     }
 
     async fn balances_at(
@@ -570,7 +594,7 @@ impl LogIndex for Scripted {
             .iter()
             .map(|at| {
                 let (header, payments) = &state.all[&at.hash];
-                block(*header, payments)
+                block(&state, &at.hash, *header, payments)
             })
             .collect())
     }

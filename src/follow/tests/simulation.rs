@@ -15,14 +15,25 @@ use crate::{clock::Millis, follow::backfill::budget::Budget, seeds};
 const SEEDS: u64 = 60;
 /// In which it does not.
 const UNTRACED_SEEDS: u64 = 30;
+/// In which configured tokens log amounts that no balance can hold.
+const HOSTILE_SEEDS: u64 = 30;
 const STEPS: usize = 120;
+
+/// What blocks do beside showing what they move.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Blocks {
+    Honest,
+    /// Some move money that they do not show.
+    Untraced,
+    /// Some show movements of tokens that no balance can hold.
+    Hostile,
+}
 
 struct Simulation {
     random: StdRng,
     next_tx: u64,
     wallets: BTreeMap<Address, WalletId>,
-    /// Whether some blocks move money that they do not show.
-    untraced: bool,
+    blocks: Blocks,
     clock: Clock,
 }
 
@@ -54,10 +65,28 @@ impl Simulation {
 
     /// A follower that sweeps, on a clock that the simulation moves, and that books the past in small pieces.
     fn take(&self, rig: &mut Rig) {
+        if self.blocks == Blocks::Hostile {
+            let mut config = ChainConfig::clone(&rig.follower.config);
+            config.tokens.extend(hostile_tokens());
+            rig.follower.config = Arc::new(config);
+        }
         rig.follower.clock = self.clock.clone();
-        rig.follower.sweep = Sweep::new(if self.untraced { 600 } else { 0 });
+        rig.follower.sweep = Sweep::new(if self.blocks == Blocks::Untraced { 600 } else { 0 });
         // Histories in several commits, so that anything can happen between two of them.
         rig.follower.backfill.limit(Budget::new(Duration::from_mins(1), 2));
+    }
+
+    /// Movements of tokens in the newest block that no balance of theirs explains.
+    fn log_anything(&mut self, rig: &Rig) {
+        let half = Amount::new(Amount::MAX.get() >> 1);
+        for _ in 0..self.random.random_range(1..4) {
+            let amount =
+                *[Amount::MAX, half, Amount::ZERO, 7.into()].choose(&mut self.random).unwrap();
+            let from = self.random.random_bool(0.5).then(|| who(self.random.random_range(1..7)));
+            let to = who(self.random.random_range(1..7));
+            let token = *hostile().choose(&mut self.random).unwrap();
+            rig.chain.log_in_last(token, &[(from, to, amount)]);
+        }
     }
 
     fn wait(&self, seconds: i64) {
@@ -67,13 +96,14 @@ impl Simulation {
     /// What was booked explains the balances; that they are the chain's own is certain in between only where
     /// every movement is shown.
     async fn check(&self, store: &TestStore, rig: &Rig) {
-        if !self.untraced {
+        if self.blocks != Blocks::Untraced {
             assert_exact(store, rig, &self.wallets).await;
         }
         for &wallet in self.wallets.values() {
             let replayed = store.replayed(wallet, &chain_name()).await;
-            for asset in [AssetKey::Native, token()] {
+            for asset in [AssetKey::Native, token()].into_iter().chain(hostile()) {
                 let position = store.position(wallet, &chain_name(), asset).await;
+                assert!(position.total().is_ok(), "{position:?}");
                 assert_eq!(replayed.get(&asset).copied().unwrap_or_default(), position);
             }
         }
@@ -114,8 +144,11 @@ impl Simulation {
             0..8 => {
                 let payments = self.payments(rig);
                 rig.chain.mine(&payments);
-                if self.untraced && self.random.random_bool(0.3) {
+                if self.blocks == Blocks::Untraced && self.random.random_bool(0.3) {
                     rig.chain.hide_last();
+                }
+                if self.blocks == Blocks::Hostile && self.random.random_bool(0.4) {
+                    self.log_anything(rig);
                 }
                 if self.random.random() {
                     rig.chain.announce();
@@ -142,6 +175,13 @@ impl Simulation {
                 rig.restart(store);
                 self.take(rig);
             }
+            17 if self.blocks == Blocks::Hostile && self.random.random() => {
+                rig.follow().await.expect("an honest chain is followed");
+                for asset in hostile() {
+                    rig.follower.committer.release(asset).await.unwrap();
+                }
+                rig.follow().await.expect("an honest chain is followed");
+            }
             17 => rig.chain.fail(self.random.random_range(1..6)),
             _ => {
                 rig.follow().await.expect("an honest chain is followed");
@@ -152,14 +192,16 @@ impl Simulation {
     }
 }
 
-async fn simulate(seed: u64, untraced: bool, store: &TestStore) {
+async fn simulate(seed: u64, blocks: Blocks, store: &TestStore) {
     let mut rig = Rig::new(store);
     rig.follow().await.unwrap();
+    // What it takes over is the configuration of its next process.
+    rig.restart(store);
     let tenant = store.tenant().await;
     let random = StdRng::seed_from_u64(seed);
     let clock = Clock::manual(Millis(1_768_469_400_000));
     let wallets = BTreeMap::new();
-    let mut simulation = Simulation { random, next_tx: 0, wallets, untraced, clock };
+    let mut simulation = Simulation { random, next_tx: 0, wallets, blocks, clock };
     simulation.take(&mut rig);
     for _ in 0..STEPS {
         simulation.step(store, &mut rig, tenant).await;
@@ -180,7 +222,7 @@ async fn simulate(seed: u64, untraced: bool, store: &TestStore) {
     history::until_decided(store, &mut rig).await;
     assert_exact(store, &rig, &simulation.wallets).await;
     for (&address, &wallet) in &simulation.wallets {
-        if !untraced {
+        if blocks == Blocks::Honest {
             history::assert_complete(store, &rig, tenant, wallet, address).await;
         }
         for asset in [AssetKey::Native, token()] {
@@ -199,11 +241,11 @@ async fn simulate(seed: u64, untraced: bool, store: &TestStore) {
     }
 }
 
-fn on_every_store(seed: u64, untraced: bool) {
+fn on_every_store(seed: u64, blocks: Blocks) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.unwrap().block_on(async {
         for store in TestStore::all().await {
-            simulate(seed, untraced, &store).await;
+            simulate(seed, blocks, &store).await;
             store.close().await;
         }
     });
@@ -211,10 +253,15 @@ fn on_every_store(seed: u64, untraced: bool) {
 
 #[test]
 fn one_history_ends_in_the_chains_own_figures_whatever_happens_on_the_way() {
-    seeds::each(SEEDS, |seed| on_every_store(seed, false));
+    seeds::each(SEEDS, |seed| on_every_store(seed, Blocks::Honest));
 }
 
 #[test]
 fn what_no_movement_showed_is_in_the_balances_once_all_has_settled() {
-    seeds::each(UNTRACED_SEEDS, |seed| on_every_store(seed, true));
+    seeds::each(UNTRACED_SEEDS, |seed| on_every_store(seed, Blocks::Untraced));
+}
+
+#[test]
+fn tokens_that_log_what_no_balance_can_hold_change_nothing_but_themselves() {
+    seeds::each(HOSTILE_SEEDS, |seed| on_every_store(seed, Blocks::Hostile));
 }

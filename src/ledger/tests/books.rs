@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     amount::Amount,
-    chain::{AssetKey, BlockHash, BlockRef, Header, Kind, Movement, Ordinal, TxId},
+    chain::{Address, AssetKey, BlockHash, BlockRef, Header, Kind, Movement, Ordinal, TxId},
     clock::Millis,
     event::{NewEvent, Told},
     id::{EventId, TransferId},
@@ -13,6 +13,7 @@ use crate::{
         changes::{AssetChange, TransferUpdate},
         connect::{self, Blocks},
         known::{Figures, HashMap, KnownDeployments, MatchedBlock, Watches},
+        quarantine,
         rollback::{self, Gone},
         settle::{self, Compared},
         testing::{asset, chain, cursor, watch, who},
@@ -32,6 +33,13 @@ pub(super) struct Payment {
     pub from: Option<u8>,
     pub to: u8,
     pub amount: u64,
+}
+
+/// Configured tokens, by a byte: their contracts log whatever they like, and hold nothing.
+pub(super) const HOSTILE: [u8; 2] = [0xe1, 0xe2];
+
+pub(super) fn token(byte: u8) -> AssetKey {
+    AssetKey::Token(Address::from([byte; 20]))
 }
 
 /// A block of some branch: its hash knows its height, its branch and its parent.
@@ -85,13 +93,15 @@ impl Books {
             at: BlockRef { number: 0, hash: BlockHash([0; 32]) },
             time: Millis::from_seconds(1_768_000_000),
         };
-        let cursor = cursor(&chain, genesis, 1);
-        let native = asset(&chain, 0, AssetKey::Native);
+        let assets = [AssetKey::Native].into_iter().chain(HOSTILE.map(token));
+        let assets: HashMap<AssetKey, Asset> =
+            (0..).zip(assets).map(|(n, key)| (key, asset(&chain, n, key))).collect();
+        let cursor = cursor(&chain, genesis, u64::try_from(assets.len()).unwrap());
         Self {
             chain,
             cursor,
             watches: (1..=wallets).map(|n| (who(n), vec![watch(n)])).collect(),
-            assets: [(AssetKey::Native, native)].into_iter().collect(),
+            assets,
             balances: HashMap::default(),
             transfers: BTreeMap::new(),
             replaced: BTreeSet::new(),
@@ -120,10 +130,26 @@ impl Books {
     }
 
     pub fn connect(&mut self, blocks: &[MatchedBlock], settled: BlockPoint) {
-        match self.decide(blocks, settled).expect("an honest history is bookable") {
-            Decision::Commit(changes) => self.write(*changes),
-            Decision::Ask(short) => panic!("an honest history explains itself: {short:?}"),
+        let mut figures = Figures::new();
+        loop {
+            match self.decide_with(blocks, settled, &figures) {
+                Ok(Decision::Commit(changes)) => return self.write(*changes),
+                Ok(Decision::Ask(short)) => {
+                    let explained = short.keys().all(|short| short.asset != AssetKey::Native);
+                    assert!(explained, "an honest history explains itself: {short:?}");
+                    figures.extend(short.into_keys().map(|short| (short, Some(Amount::ZERO))));
+                }
+                Err(refused) => self.quarantine(&refused),
+            }
         }
+    }
+
+    fn quarantine(&mut self, refused: &Refused) {
+        let culprit = refused.culprit.expect("an honest history is bookable");
+        let token = self.assets.values().find(|asset| asset.no == culprit.token).unwrap();
+        let (chain, cursor) = (&self.chain, &self.cursor);
+        let changes = quarantine::quarantine(chain, cursor, token, culprit, &[], NOW).unwrap();
+        self.write(changes.expect("a token is set aside once"));
     }
 
     pub fn decide(
@@ -131,13 +157,21 @@ impl Books {
         blocks: &[MatchedBlock],
         settled: BlockPoint,
     ) -> Result<Decision, Refused> {
+        self.decide_with(blocks, settled, &Figures::new())
+    }
+
+    fn decide_with(
+        &self,
+        blocks: &[MatchedBlock],
+        settled: BlockPoint,
+        figures: &Figures,
+    ) -> Result<Decision, Refused> {
         let pending = if settled.at.number > self.cursor.settled.at.number {
             self.pending(0, settled.at.number)
         } else {
             Vec::new()
         };
-        let figures = Figures::new();
-        let input = Blocks { blocks, settled, figures: &figures };
+        let input = Blocks { blocks, settled, figures };
         let known = self.known();
         let safes = KnownDeployments::default();
         connect::connect(&self.chain, &self.cursor, &known, safes, pending, input, NOW)
@@ -166,8 +200,10 @@ impl Books {
         assert_eq!(changes.from, self.cursor, "decided upon what is there");
         self.cursor = changes.cursor;
         for change in changes.assets {
-            let AssetChange::New(asset) = change else { panic!("no configuration changes here") };
-            assert!(self.assets.insert(asset.key, asset).is_none());
+            let AssetChange::Changed { before, after } = change else {
+                panic!("every asset is configured here")
+            };
+            assert_eq!(self.assets.insert(after.key, after), Some(before));
         }
         for update in changes.updates {
             match update {
@@ -208,7 +244,11 @@ impl Books {
     }
 
     pub fn position(&self, wallet: u8) -> Position {
-        let key = (WalletNo(wallet.into()), self.assets[&AssetKey::Native].no);
+        self.position_of(wallet, AssetKey::Native)
+    }
+
+    pub fn position_of(&self, wallet: u8, asset: AssetKey) -> Position {
+        let key = (WalletNo(wallet.into()), self.assets[&asset].no);
         self.balances.get(&key).copied().unwrap_or_default().position
     }
 
@@ -219,10 +259,15 @@ impl Books {
 
     /// What the entries alone add up to.
     pub fn replayed(&self, wallet: u8) -> Position {
+        self.replayed_of(wallet, AssetKey::Native)
+    }
+
+    pub fn replayed_of(&self, wallet: u8, asset: AssetKey) -> Position {
+        let asset = self.assets[&asset].no;
         let mut sum = Replay::default();
         for entry in &self.entries {
             let transfer = &self.transfers[&entry.transfer];
-            if transfer.wallet == WalletNo(wallet.into()) {
+            if transfer.wallet == WalletNo(wallet.into()) && transfer.asset == asset {
                 sum.add(entry.kind, transfer.direction, entry.amount);
             }
         }
@@ -253,9 +298,11 @@ impl Books {
         told
     }
 
-    /// Where each transfer stands, by its last connection.
+    /// Where each transfer of the native coin stands, by its last connection.
     pub fn standing(&self) -> BTreeMap<(TransferId, Direction), (Status, Amount)> {
-        let stands = self.transfers.values().filter(|row| !self.replaced.contains(&row.no));
+        let native = self.assets[&AssetKey::Native].no;
+        let stands = |row: &&Transfer| row.asset == native && !self.replaced.contains(&row.no);
+        let stands = self.transfers.values().filter(stands);
         stands.map(|row| ((row.id, row.direction), (row.status, row.amount))).collect()
     }
 

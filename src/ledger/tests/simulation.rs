@@ -1,16 +1,17 @@
 //! A node and a follower at random, seeded: blocks come one by one or in batches, settle inside a batch or
-//! between two, branches come, go and stand again, and a transaction comes back in another block with another
-//! amount. After every commit the ledger is the chain as far as it was connected. See [`crate::seeds`].
+//! between two, branches come, go and stand again, a transaction comes back in another block with another
+//! amount, and tokens log amounts that no balance can hold. After every commit the ledger is the chain as far as it was connected. See [`crate::seeds`].
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use super::{
-    books::{Books, Payment},
+    books::{Books, HOSTILE, Payment, token},
     histories::{Branch, WALLETS, Wish, point},
 };
 use crate::{
-    chain::BlockRef,
-    ledger::known::MatchedBlock,
+    amount::Amount,
+    chain::{BlockRef, Kind, Movement, Ordinal, TxId},
+    ledger::{known::MatchedBlock, testing::who},
     model::{BlockPoint, Position, Status},
     seeds,
 };
@@ -71,6 +72,31 @@ impl Simulation {
     fn mine(&mut self) {
         let (wishes, number) = (self.wishes(), self.block_number());
         self.chain.grow(self.genesis.at, number, &wishes, &mut self.next_tx);
+        if self.random.random_bool(0.3) {
+            self.log_anything();
+        }
+    }
+
+    /// Movements of tokens in the newest block that no balance of theirs explains.
+    fn log_anything(&mut self) {
+        let (block, _) = self.chain.blocks.last_mut().unwrap();
+        let half = Amount::new(Amount::MAX.get() >> 1);
+        let anyone = |random: &mut StdRng| {
+            random.random_bool(0.8).then(|| who(random.random_range(1..=WALLETS + 1)))
+        };
+        for index in 0..self.random.random_range(1..4) {
+            let amounts = [Amount::MAX, half, Amount::ZERO, 7.into()];
+            block.movements.push(Movement {
+                tx: TxId::from(block.header.at.hash.0),
+                ordinal: Ordinal::Log(index),
+                kind: Kind::Transfer,
+                asset: token(HOSTILE[self.random.random_range(0..HOSTILE.len())]),
+                from: anyone(&mut self.random),
+                to: anyone(&mut self.random),
+                amount: amounts[self.random.random_range(0..amounts.len())],
+                memo: None,
+            });
+        }
     }
 
     fn point(&self, height: usize) -> BlockPoint {
@@ -144,6 +170,11 @@ impl Simulation {
         for wallet in 1..=WALLETS {
             assert_eq!(self.books.position(wallet).total(), Ok(self.held(wallet).into()));
             assert_eq!(self.books.replayed(wallet), self.books.position(wallet));
+            for asset in HOSTILE.map(token) {
+                let position = self.books.position_of(wallet, asset);
+                assert!(position.total().is_ok(), "{position:?}");
+                assert_eq!(self.books.replayed_of(wallet, asset), position);
+            }
         }
     }
 }

@@ -278,6 +278,7 @@ async fn chains(conn: &mut Conn<'_>) {
         name: None,
         decimals: Some(18),
         verified: true,
+        quarantine: None,
         version: 0,
         listing: None,
     };
@@ -304,7 +305,8 @@ async fn chains(conn: &mut Conn<'_>) {
         chain::delete_blocks_below(conn, CHAIN, 4910),
         asset::by_keys(conn, CHAIN, &[of(1).key]),
         asset::by_numbers(conn, &[ASSET]),
-        asset::verified(conn),
+        asset::listed(conn),
+        asset::listed_on(conn, CHAIN),
         asset::past(conn, &[ASSET]),
         asset::write(conn, CHAIN, &[AssetChange::New(of(60)), changed.clone()], NOW),
     );
@@ -348,6 +350,7 @@ async fn transfers(conn: &mut Conn<'_>) {
         booked(conn, std::slice::from_ref(&new), &[entry, connected]),
         transfer::newest_block(conn, CHAIN, 5000),
         balance::of_wallets(conn, CHAIN, &[WALLET]),
+        balance::tenants_holding(conn, ASSET),
         balance::write(conn, &[change], NOW),
         audit::replayed(conn, CHAIN, WALLET),
     );

@@ -18,7 +18,7 @@ use std::{
 };
 
 pub use api::{Api, balance_in};
-pub use daemon::{CHAIN, Daemon, Settings, tidemark};
+pub use daemon::{CHAIN, Daemon, Settings, Token, tidemark};
 pub use gate::Gate;
 pub use liar::{Liar, Lie};
 pub use node::Node;
