@@ -113,6 +113,8 @@ pub struct ChainConfig {
     pub sweep_per_minute: u64,
     /// How many differences from the chain's own figures are believed at once.
     pub differences: DifferenceLimits,
+    /// Transfers of unverified assets and of nothing that are recorded of one transaction and wallet; 0: none.
+    pub worthless_transfers: u64,
     /// How long a tracked transaction may stay unknown to the node before it counts as dropped.
     pub dropped_after: Duration,
 }
@@ -231,6 +233,8 @@ pub struct RetentionConfig {
     pub expired_secrets: Option<Duration>,
     /// Challenges that nobody met; the others are proofs and stay.
     pub expired_challenges: Option<Duration>,
+    /// Transfers that are no money, after they were first seen.
+    pub worthless_transfers: Option<Duration>,
 }
 
 impl RetentionConfig {
@@ -244,6 +248,7 @@ impl RetentionConfig {
             idempotency_keys,
             expired_secrets: None,
             expired_challenges: None,
+            worthless_transfers: None,
         }
     }
 }

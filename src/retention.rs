@@ -81,6 +81,7 @@ fn rules(config: &RetentionConfig, now: Millis) -> Vec<Rule> {
         (Kind::Expired(Expiring::IdempotencyKeys), Some(config.idempotency_keys)),
         (Kind::Expired(Expiring::Secrets), config.expired_secrets),
         (Kind::Expired(Expiring::Challenges), config.expired_challenges),
+        (Kind::Expired(Expiring::WorthlessTransfers), config.worthless_transfers),
         (Kind::Events, config.events),
     ]
     .into_iter()
@@ -149,7 +150,7 @@ impl Retention {
     }
 
     /// Follows every rule until nothing is left to delete.
-    async fn run_once(&self) -> Result<(), StoreError> {
+    pub(crate) async fn run_once(&self) -> Result<(), StoreError> {
         let started = Instant::now();
         for rule in rules(&self.config, self.clock.now()) {
             let deleted = match rule.kind {

@@ -151,6 +151,10 @@ pub struct TransferView {
     pub reason: Option<&'static str>,
     /// What the sender wrote beside the payment, on chains whose transactions carry text.
     pub memo: Option<String>,
+    /// Only where there were some: how many more transfers of the transaction to and from the wallet, of unverified
+    /// assets or of nothing, were left out after this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub omitted: Option<u32>,
     #[schema(value_type = String, format = DateTime)]
     pub seen_at: Millis,
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -206,6 +210,7 @@ impl TransferView {
             confirmations,
             reason: row.reason.map(Reason::as_str),
             memo: row.memo.clone(),
+            omitted: row.omitted,
             seen_at: row.seen_at,
             settled_at: row.settled_at,
             orphaned_at: row.orphaned_at,

@@ -330,6 +330,8 @@ CREATE TABLE transfer (
     reason       TEXT,
     -- What the sender wrote beside a payment; null without one.
     memo         TEXT,
+    -- How many transfers of the transaction to and from the wallet, not counted either, have no row beside this one.
+    omitted      BIGINT,
     seen_at      BIGINT NOT NULL,
     settled_at   BIGINT,
     orphaned_at  BIGINT
@@ -346,6 +348,8 @@ CREATE INDEX transfer_marked ON transfer (mark) WHERE mark IS NOT NULL AND statu
 CREATE INDEX transfer_opening ON transfer (wallet_no) WHERE kind = 9 AND status IN (0, 1);
 -- Corrections that are not settled, status 1, in words that only their statement has (transfer::unfinished).
 CREATE INDEX transfer_adjusting ON transfer (wallet_no) WHERE kind = 10 AND status & 3 = 1;
+-- What is not in the balances, by its age: kept for a time.
+CREATE INDEX transfer_worthless ON transfer (seen_at) WHERE NOT counted;
 
 -- The ledger: only ever added to. The balance of a wallet is the sum of its entries.
 CREATE TABLE entry (

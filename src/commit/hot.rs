@@ -14,7 +14,7 @@ use crate::{
     model::{Asset, AssetNo, Balance, Cursor, WalletNo, Watch},
 };
 
-/// Addresses and wallets kept at most; past that all is forgotten, and what is needed is read again.
+/// Addresses, wallets and assets kept at most; past that all is forgotten, and what is needed is read again.
 const MOST: usize = 50_000;
 
 /// The part of a chain's ledger that was touched lately.
@@ -31,7 +31,8 @@ pub(super) struct Hot {
 impl Hot {
     /// Whether what is known is what `cursor` builds upon, and stays when a step begins.
     pub fn continues(&self, cursor: &Cursor) -> bool {
-        let full = self.known.watches.len() > MOST || self.wallets.len() > MOST;
+        let Known { watches, assets, .. } = &self.known;
+        let full = watches.len() > MOST || self.wallets.len() > MOST || assets.len() > MOST;
         !full && self.cursor.as_ref() == Some(cursor)
     }
 

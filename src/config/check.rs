@@ -33,6 +33,7 @@ const UNKNOWN_LAG_SECONDS: u64 = 120;
 const DROPPED_AFTER_SECONDS: u64 = 3600;
 const MAX_DIFFERENCES: u64 = 100;
 const MAX_DIFFERENCES_PERCENT: u64 = 25;
+const WORTHLESS_TRANSFERS: u64 = 10;
 
 pub(super) fn config(raw: RawConfig) -> Result<Config, ConfigError> {
     if raw.chains.len() > MAX_CHAINS {
@@ -191,6 +192,12 @@ fn chain(name: &str, raw: RawChain) -> Result<ChainConfig, ConfigError> {
                 0..=100,
             )?,
         },
+        worthless_transfers: number(
+            "worthless_transfers",
+            raw.worthless_transfers,
+            WORTHLESS_TRANSFERS,
+            0..=1_000,
+        )?,
         dropped_after: Duration::from_secs(number(
             "dropped_after_seconds",
             raw.dropped_after_seconds,

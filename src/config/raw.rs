@@ -56,6 +56,7 @@ pub(super) struct RawChain {
     pub sweep_per_minute: Option<Whole>,
     pub max_differences: Option<Whole>,
     pub max_differences_percent: Option<Whole>,
+    pub worthless_transfers: Option<Whole>,
     pub dropped_after_seconds: Option<Whole>,
 }
 
@@ -117,6 +118,7 @@ pub(super) struct RawRetention {
     pub idempotency_keys_hours: Whole,
     pub expired_secrets_days: Whole,
     pub expired_challenges_days: Whole,
+    pub worthless_transfers_days: Whole,
 }
 
 /// A whole number, or its digits as a text (all that the environment has). A fraction is refused: the

@@ -21,6 +21,7 @@ pub(super) fn retention(raw: &RawRetention) -> Result<RetentionConfig, ConfigErr
         idempotency_keys: hours("idempotency_keys_hours", raw.idempotency_keys_hours)?,
         expired_secrets: days("expired_secrets_days", raw.expired_secrets_days)?,
         expired_challenges: days("expired_challenges_days", raw.expired_challenges_days)?,
+        worthless_transfers: days("worthless_transfers_days", raw.worthless_transfers_days)?,
     })
 }
 

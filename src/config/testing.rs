@@ -30,6 +30,7 @@ pub(crate) fn chain(name: &str) -> ChainConfig {
         dropped_after: Duration::from_hours(1),
         sweep_per_minute: 0,
         differences: DifferenceLimits { count: 100, percent: 25 },
+        worthless_transfers: 10,
     }
 }
 

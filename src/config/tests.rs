@@ -67,6 +67,7 @@ fn the_defaults_are_the_documented_ones() {
     assert_eq!(config.retention.idempotency_keys, Duration::from_hours(24));
     assert_eq!(config.retention.expired_secrets, days(7));
     assert_eq!(config.retention.expired_challenges, days(1));
+    assert_eq!(config.retention.worthless_transfers, days(90));
 }
 
 #[test]
@@ -137,6 +138,7 @@ fn a_known_chain_needs_only_endpoints() {
     assert_eq!((bnb.batch_blocks, bnb.start_block), (100, None));
     assert_eq!(bnb.dropped_after, Duration::from_hours(1));
     assert_eq!(bnb.sweep_per_minute, 600);
+    assert_eq!(bnb.worthless_transfers, 10);
     assert_eq!(chain("ethereum", "").verification, Verification::Full);
     assert_eq!(chain("sei", "").verification, Verification::Links);
     let node = &bnb.endpoints[0];
@@ -253,6 +255,18 @@ fn the_sweep_can_be_switched_off_and_has_a_limit() {
     assert_eq!(chain("base", "sweep_per_minute = 0").sweep_per_minute, 0);
     assert_eq!(chain("base", "sweep_per_minute = 60000").sweep_per_minute, 60_000);
     chain_refused("base", "sweep_per_minute = 60001", ".sweep_per_minute", &["from 0 to 60000"]);
+}
+
+#[test]
+fn what_is_no_money_can_be_left_out_and_has_a_limit() {
+    assert_eq!(chain("base", "worthless_transfers = 0").worthless_transfers, 0);
+    assert_eq!(chain("base", "worthless_transfers = 1000").worthless_transfers, 1000);
+    chain_refused(
+        "base",
+        "worthless_transfers = 1001",
+        ".worthless_transfers",
+        &["from 0 to 1000"],
+    );
 }
 
 #[test]

@@ -129,6 +129,7 @@ mod tests {
             connection: 1,
             reason: None,
             memo: None,
+            omitted: None,
             seen_at: NOW,
             settled_at: None,
             orphaned_at: None,

@@ -29,6 +29,7 @@ mod walk;
 mod watched;
 
 use std::{
+    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -41,7 +42,10 @@ use tokio_util::sync::CancellationToken;
 use watched::Watched;
 
 use crate::{
-    chain::{Announced, BalanceQuery, Block, BlockRef, Certainty, Priority, Source, SourceError},
+    chain::{
+        Announced, AssetKey, BalanceQuery, Block, BlockRef, Certainty, Priority, Source,
+        SourceError,
+    },
     clock::Clock,
     commit::{CommitError, Committed, Committer},
     config::ChainConfig,
@@ -86,6 +90,8 @@ pub struct Follower {
     /// Tokens that are set aside, and whether one was released that does not count yet.
     quarantined: Vec<Asset>,
     released: bool,
+    /// The configured assets that are not set aside.
+    money: HashSet<AssetKey>,
     backfill: backfill::Backfill,
     sweep: Sweep,
     /// Differences from the chain's own figures that are not confirmed yet.
@@ -201,6 +207,7 @@ impl Follower {
             opener: registrations::Opener::default(),
             quarantined: Vec::new(),
             released: false,
+            money: HashSet::new(),
             backfill: backfill::Backfill::new(),
             unproven: 0,
             reading: None,
@@ -233,7 +240,7 @@ impl Follower {
         let mut last_trouble = None;
         let mut lacking: Option<Lacking> = None;
         loop {
-            let pause = match self.round(&mut announced).await {
+            let pause = match Box::pin(self.round(&mut announced)).await {
                 Ok(turn) => {
                     if last_trouble.take().is_some() {
                         tracing::info!(chain = %self.config.name, "following again");
@@ -526,10 +533,11 @@ impl Follower {
     }
 
     async fn match_one(&self, mut block: Block) -> Result<MatchedBlock, TurnError> {
-        {
+        let worthless = {
             let watched = self.watchlist.read();
             block.retain_watched(|address| watched.contains(address));
-        }
+            self.cap(&mut block.movements, |address| watched.contains(address))
+        };
         let Block { header, movements, transactions, safes, touched, .. } =
             self.source.complete(block).await?;
         // Where the state after this block is gone, the comparison with the chain's state finds out later.
@@ -537,7 +545,7 @@ impl Follower {
         let touched = touched.into_iter().zip(holdings).collect();
         let tracked = self.tracked.among(&transactions);
         let safes = self.claimed(header.at, safes, &tracked);
-        Ok(MatchedBlock { header, movements, safes, tracked, touched })
+        Ok(MatchedBlock { header, movements, worthless, safes, tracked, touched })
     }
 
     /// Takes over what was committed.

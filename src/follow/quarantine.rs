@@ -5,8 +5,11 @@ use tokio::sync::watch;
 
 use super::{Follower, Turn, TurnError};
 use crate::{
-    chain::{Announced, AssetKey},
-    ledger::Refused,
+    chain::{Address, Announced, AssetKey, Movement},
+    ledger::{
+        Refused,
+        worthless::{self, Worthless},
+    },
     model::{Asset, Cursor},
     store::asset,
 };
@@ -25,7 +28,7 @@ impl Follower {
         &mut self,
         announced: &mut watch::Receiver<Option<Announced>>,
     ) -> Result<Turn, TurnError> {
-        match Box::pin(self.turn_and_release(announced)).await {
+        match self.turn_and_release(announced).await {
             Err(TurnError::Unbookable(refused)) => {
                 self.set_aside(&refused).await?;
                 Ok(Turn::More)
@@ -83,6 +86,7 @@ impl Follower {
         for asset in &self.quarantined {
             self.gauge_quarantined(asset).inc();
         }
+        self.money = self.counting().into_iter().collect();
         Ok(())
     }
 
@@ -120,6 +124,16 @@ impl Follower {
         let mut assets = self.config.assets();
         assets.retain(|key| self.quarantined.iter().all(|asset| asset.key != *key));
         assets
+    }
+
+    /// Takes from a block's movements what is no money, but for as much as is recorded.
+    pub(super) fn cap(
+        &self,
+        movements: &mut Vec<Movement>,
+        is_watched: impl Fn(&Address) -> bool,
+    ) -> Worthless {
+        let most = self.config.worthless_transfers;
+        worthless::cap(movements, most, |key| self.money.contains(key), is_watched)
     }
 
     fn gauge_quarantined(&self, asset: &Asset) -> IntGauge {

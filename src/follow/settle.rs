@@ -249,6 +249,8 @@ impl Follower {
         drop(session);
         balances.append(&mut self.owed);
         balances.extend(self.doubts.balances());
+        // What was set aside since stays as it was last booked.
+        balances.retain(|balance| self.money.contains(&balance.key));
         balances.sort_by_key(|balance| (balance.address, balance.wallet, balance.asset));
         balances.dedup();
         Ok(balances)

@@ -66,7 +66,8 @@ pub fn sides(
     let mut sides = Vec::new();
     for (block, HistoryBlock { movements, .. }) in blocks.iter().enumerate() {
         for (movement, moved) in movements.iter().enumerate() {
-            if !assets.contains(&moved.asset) {
+            // Anybody can move nothing, any number of times.
+            if moved.amount.is_zero() || !assets.contains(&moved.asset) {
                 continue;
             }
             for (address, direction) in [(moved.to, Direction::In), (moved.from, Direction::Out)] {

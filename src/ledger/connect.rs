@@ -129,14 +129,19 @@ struct Side<'a> {
 fn sides<'a>(posting: &mut Posting<'a>, block: &MatchedBlock) -> Result<Vec<Side<'a>>, Refused> {
     let watches = posting.watches();
     let mut sides = Vec::with_capacity(2 * block.movements.len());
-    for movement in &block.movements {
+    for (index, movement) in block.movements.iter().enumerate() {
         for (address, direction) in [(movement.from, Direction::Out), (movement.to, Direction::In)]
         {
+            if block.worthless.leaves_out(index, direction) {
+                continue;
+            }
             let Some(watching) = address.and_then(|address| watches.get(&address)) else {
                 continue;
             };
             for watch in watching {
-                let transfer = posting.side(&block.header, movement, watch.owner(), direction)?;
+                let mut transfer =
+                    posting.side(&block.header, movement, watch.owner(), direction)?;
+                transfer.omitted = block.worthless.omitted(index, direction);
                 let slot = posting.slot(transfer.wallet, transfer.asset);
                 sides.push(Side { transfer, slot, watch, asset: movement.asset });
             }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::worthless::Worthless;
 use crate::{
     amount::Amount,
     chain::{
@@ -78,6 +79,8 @@ pub fn same_movement(a: &Transfer, b: &Transfer) -> bool {
 pub struct MatchedBlock {
     pub header: Header,
     pub movements: Vec<Movement>,
+    /// What of them is not recorded.
+    pub worthless: Worthless,
     /// Safes that a known factory made in it and that somebody waits for: the chain's state is read later.
     pub safes: Vec<ClaimedSafe>,
     /// Tracked transactions of this block.

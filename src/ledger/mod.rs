@@ -12,6 +12,7 @@
 //! | [`reconcile`] | the chain's own figures are known |
 //! | [`backfill`] | the past of a watch is known |
 //! | [`deployments`] | more is known of a Safe's deployment |
+//! | [`worthless`] | movements came that are no money |
 //! | [`quarantine`] | a token chose figures that cannot be booked |
 //!
 //! They share `posting`, which keeps balances, entries and events together. This file is the arithmetic: a
@@ -34,6 +35,7 @@ pub mod settle;
 mod testing;
 #[cfg(test)]
 mod tests;
+pub mod worthless;
 
 pub use changes::{Changes, Culprit, Decision, Refused};
 pub use known::Known;

@@ -176,6 +176,7 @@ impl<'a> Posting<'a> {
             connection: 1,
             reason: None,
             memo: movement.memo.clone(),
+            omitted: None,
             seen_at: self.now,
             settled_at: None,
             orphaned_at: None,

@@ -69,6 +69,9 @@ pub struct Transfer {
     pub connection: u32,
     pub reason: Option<Reason>,
     pub memo: Option<String>,
+    /// How many transfers of its transaction to and from its wallet, that are no money either, are not recorded
+    /// beside it.
+    pub omitted: Option<u32>,
     /// When its first connection was booked.
     pub seen_at: Millis,
     pub settled_at: Option<Millis>,

@@ -27,6 +27,7 @@ fn a_day() -> RetentionConfig {
         idempotency_keys: DAY,
         expired_secrets: Some(DAY),
         expired_challenges: Some(DAY),
+        worthless_transfers: Some(DAY),
     }
 }
 

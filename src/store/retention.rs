@@ -26,6 +26,7 @@ string_enum! {
         WebhookSecret = "webhook_secret",
         OwnershipChallenge = "ownership_challenge",
         Event = "event",
+        Transfer = "transfer",
     }
 }
 
@@ -136,6 +137,8 @@ pub enum Expiring {
     Secrets,
     /// Those that were never met; the others are proofs and stay.
     Challenges,
+    /// Those that are no money: no entry, balance or event tells of them. What is pending stays.
+    WorthlessTransfers,
 }
 
 impl Expiring {
@@ -145,6 +148,7 @@ impl Expiring {
             Self::IdempotencyKeys => Table::IdempotencyKey,
             Self::Secrets => Table::WebhookSecret,
             Self::Challenges => Table::OwnershipChallenge,
+            Self::WorthlessTransfers => Table::Transfer,
         }
     }
 
@@ -154,6 +158,7 @@ impl Expiring {
             Self::IdempotencyKeys => ("created_at", "TRUE"),
             Self::Secrets => ("expires_at", "expires_at IS NOT NULL"),
             Self::Challenges => ("expires_at", "verified_at IS NULL"),
+            Self::WorthlessTransfers => ("seen_at", "NOT counted AND status <> 1"),
         }
     }
 }

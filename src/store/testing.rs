@@ -153,6 +153,15 @@ impl TestStore {
         event::numbers(&mut session.conn(), &[wallet]).await.unwrap()[&wallet]
     }
 
+    /// How many rows a table has.
+    pub async fn rows(&self, table: &str) -> i64 {
+        let mut session = self.db.read().await.unwrap();
+        let sql = format!("SELECT COUNT(*) FROM {table}");
+        on!(&mut session.conn(), c => sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
+            .fetch_one(c).await)
+        .unwrap()
+    }
+
     /// The number of an asset, if the chain has it.
     pub async fn asset_no(&self, name: &ChainName, asset: AssetKey) -> Option<AssetNo> {
         let cursor = self.cursor(name).await?;

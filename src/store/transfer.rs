@@ -47,6 +47,7 @@ pub(super) struct RawTransfer {
     block_time: Millis,
     reason: Option<String>,
     memo: Option<String>,
+    omitted: Option<i64>,
     seen_at: Millis,
     settled_at: Option<Millis>,
     orphaned_at: Option<Millis>,
@@ -76,6 +77,7 @@ impl TryFrom<RawTransfer> for Transfer {
             connection: u32::try_from(row.connection).map_err(StoreError::corrupt)?,
             reason: code::read_reason(row.reason)?,
             memo: row.memo,
+            omitted: row.omitted.map(u32::try_from).transpose().map_err(StoreError::corrupt)?,
             seen_at: row.seen_at,
             settled_at: row.settled_at,
             orphaned_at: row.orphaned_at,
@@ -89,7 +91,7 @@ macro_rules! select_transfer {
         concat!(
             "SELECT no, id, wallet_no, tenant_no, asset_no, status, direction, kind, counted, connection,
                     amount, counterparty, tx, ordinal, block_number, block_hash, block_time, reason, memo,
-                    seen_at, settled_at, orphaned_at
+                    omitted, seen_at, settled_at, orphaned_at
              FROM transfer ",
             $rest
         )
@@ -341,6 +343,7 @@ static TRANSFER: Table = Table::new(
         "block_time",
         "reason",
         "memo",
+        "omitted",
         "seen_at",
         "settled_at",
     ],
@@ -381,6 +384,7 @@ pub async fn insert(
             row.push(transfer.block_time)?;
             row.push(transfer.reason.map(Reason::as_str))?;
             row.push(transfer.memo.as_deref())?;
+            row.push(transfer.omitted.map(i64::from))?;
             row.push(transfer.seen_at)?;
             row.push(transfer.settled_at)
         })

@@ -104,6 +104,7 @@ fn blocks(transfers: &[Vec<Transfer>]) -> Vec<MatchedBlock> {
         MatchedBlock {
             header: Header { at: at(number), parent: at(number - 1), time: 1_768_000_000 + number },
             movements: (0..).zip(transfers).map(movement).collect(),
+            worthless: tidemark::ledger::worthless::Worthless::default(),
             safes: Vec::new(),
             tracked: Vec::new(),
             touched: Vec::new(),

@@ -25,3 +25,4 @@ mod solana;
 mod tenants;
 mod tidy;
 mod webhooks;
+mod worthless;

@@ -5,7 +5,10 @@ use alloy::{
     sol_types::SolValue as _,
 };
 use serde_json::Value;
-use tidemark::dev::{anvil::Request, contracts};
+use tidemark::dev::{
+    anvil::{Receipt, Request},
+    contracts,
+};
 
 use crate::{
     harness::{Api, CHAIN, Daemon, Node, Settings, Store, Token, eventually, on_both_stores},
@@ -82,7 +85,7 @@ on_both_stores! {
                 log(&node, two, wallet, U256::MAX, true),
             ])
             .await;
-        assert!(receipts.iter().all(|receipt| receipt.succeeded()));
+        assert!(receipts.iter().all(Receipt::succeeded));
         assert_eq!(api.balance_at_head(wallet, "DUSD", &node).await.total, U256::from(5));
         an_honest_deposit_is_available(&api, &node).await;
         quarantined(&api, "ONE").await;
@@ -138,9 +141,11 @@ on_both_stores! {
         let daemon = Daemon::start_with(settings(&node, &store, &[(token, "EVIL")])).await;
         let api = daemon.customer("acme").await;
         let body = serde_json::json!({
-            "address": wallet.to_string(), "chains": [CHAIN], "fromBlock": { CHAIN: 0 }
+            "address": wallet, "chains": [CHAIN], "fromBlock": {CHAIN: 0}
         });
         api.post("/v1/wallets", &body).await.ok();
+        api.active(wallet).await;
+        node.settle().await;
         eventually("the history", || async {
             let shown = api.get(&format!("/v1/wallets/{wallet}")).await.ok();
             (shown["chains"][0]["history"] == "complete").then_some(())

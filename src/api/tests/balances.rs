@@ -162,6 +162,7 @@ async fn transfer(world: &World, wallet: WalletId, n: u32, change: impl FnOnce(&
         connection: 1,
         reason: None,
         memo: None,
+        omitted: None,
         seen_at: NOW,
         settled_at: None,
         orphaned_at: None,

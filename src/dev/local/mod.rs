@@ -127,6 +127,7 @@ impl Identity {
             dropped_after: Duration::from_mins(10),
             sweep_per_minute: 600,
             differences: DifferenceLimits { count: 100, percent: 25 },
+            worthless_transfers: 10,
         }
     }
 }

@@ -16,6 +16,7 @@ mod simulation;
 mod solana;
 mod sweep;
 mod watching;
+mod worthless;
 
 use std::collections::BTreeMap;
 
@@ -77,7 +78,7 @@ fn config(settlement: Settlement) -> ChainConfig {
 /// A chain, its follower and its store.
 struct Rig {
     chain: Arc<Scripted>,
-    follower: Follower,
+    follower: Box<Follower>,
     settlement: Settlement,
 }
 
@@ -99,7 +100,7 @@ impl Rig {
             wake.clone(),
             info,
         );
-        let mut follower = Follower::new(
+        let mut follower = Box::new(Follower::new(
             Arc::new(config(settlement)),
             Arc::clone(&chain) as Arc<dyn Source>,
             committer,
@@ -107,7 +108,7 @@ impl Rig {
             metrics,
             clock,
             wake.chain_wake_up(&chain_name()),
-        );
+        ));
         follower.contradiction_pause = Duration::ZERO;
         Self { chain, follower, settlement }
     }
@@ -578,6 +579,7 @@ async fn of_two_writers_on_one_cursor_the_second_commits_nothing() {
         let block = MatchedBlock {
             header,
             movements: Vec::new(),
+            worthless: crate::ledger::worthless::Worthless::default(),
             safes: Vec::new(),
             tracked: Vec::new(),
             touched: Vec::new(),

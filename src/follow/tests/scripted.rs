@@ -88,6 +88,7 @@ impl State {
         Self {
             all: HashMap::new(),
             chain: Vec::new(),
+            logged: HashMap::new(),
             hidden: HashSet::new(),
             settled: 0,
             faults: 0,
@@ -95,7 +96,6 @@ impl State {
             withheld_head: None,
             certainty: Certainty::Proven,
             refused: None,
-            logged: HashMap::new(),
             priorities: BTreeSet::new(),
             too_large: None,
             lies: HashMap::new(),
@@ -160,13 +160,24 @@ impl Scripted {
 
     /// The newest block shows movements of a token that no balance knows of, each of so much.
     pub fn log_in_last(&self, token: AssetKey, logged: &[(Option<Address>, Address, Amount)]) {
+        let tx = TxId::from(self.head().at.hash.0);
+        self.log_in_last_by(tx, token, logged);
+    }
+
+    /// The same, by a transaction that other blocks may hold as well.
+    pub fn log_in_last_by(
+        &self,
+        tx: TxId,
+        token: AssetKey,
+        logged: &[(Option<Address>, Address, Amount)],
+    ) {
         let mut state = self.state.lock();
         let hash = state.chain.last().unwrap().at.hash;
         let logged_in = state.logged.entry(hash).or_default();
         for (from, to, amount) in logged.iter().copied() {
             let index = u32::try_from(logged_in.len()).unwrap();
             logged_in.push(Movement {
-                tx: TxId::from(hash.0),
+                tx,
                 ordinal: Ordinal::Log(index),
                 kind: Kind::Transfer,
                 asset: token,

@@ -17,6 +17,7 @@ use crate::{
         rollback::{self, Gone},
         settle::{self, Compared},
         testing::{asset, chain, cursor, watch, who},
+        worthless::Worthless,
     },
     model::{
         Asset, AssetNo, Balance, BlockPoint, ChainInfo, Cursor, Direction, Entry, EntryKind,
@@ -66,6 +67,7 @@ pub(super) fn block(header: Header, payments: &[Payment]) -> MatchedBlock {
     MatchedBlock {
         header,
         movements: payments.iter().map(movement).collect(),
+        worthless: Worthless::default(),
         safes: Vec::new(),
         tracked: Vec::new(),
         touched: Vec::new(),

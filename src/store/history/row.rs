@@ -37,7 +37,8 @@ macro_rules! select_listed {
             "SELECT concat_ws(' ', no, tenant_no, asset_no, direction, kind, status,
                               CASE WHEN counted THEN 1 ELSE 0 END, connection, block_number, block_time,
                               seen_at, COALESCE(CAST(settled_at AS TEXT), '-'),
-                              COALESCE(CAST(orphaned_at AS TEXT), '-')) AS numbers,
+                              COALESCE(CAST(orphaned_at AS TEXT), '-'),
+                              COALESCE(CAST(omitted AS TEXT), '-')) AS numbers,
                     id, amount, counterparty, tx, ordinal, block_hash, reason, memo
              FROM transfer ",
             $rest
@@ -54,11 +55,13 @@ impl Numbers<'_> {
         number.ok_or_else(|| StoreError::corrupt("the numbers of a transfer"))
     }
 
-    fn time(&mut self) -> Result<Option<Millis>, StoreError> {
+    fn optional<T: FromStr>(&mut self) -> Result<Option<T>, StoreError> {
         match self.0.next() {
             Some("-") => Ok(None),
-            Some(text) => text.parse().map(|time| Some(Millis(time))).map_err(StoreError::corrupt),
-            None => Err(StoreError::corrupt("the times of a transfer")),
+            text => match text.and_then(|text| text.parse().ok()) {
+                Some(number) => Ok(Some(number)),
+                None => Err(StoreError::corrupt("the numbers of a transfer")),
+            },
         }
     }
 }
@@ -79,8 +82,9 @@ impl Listed {
             block: BlockRef { number: numbers.next()?, hash: self.block_hash },
             block_time: Millis(numbers.next()?),
             seen_at: Millis(numbers.next()?),
-            settled_at: numbers.time()?,
-            orphaned_at: numbers.time()?,
+            settled_at: numbers.optional()?.map(Millis),
+            orphaned_at: numbers.optional()?.map(Millis),
+            omitted: numbers.optional()?,
             id: self.id,
             wallet,
             tx: self.tx,

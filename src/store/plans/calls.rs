@@ -489,6 +489,7 @@ async fn retained(conn: &mut Conn<'_>) {
         retention::delete_expired(conn, Expiring::IdempotencyKeys, Millis(0), NOW, PAGE),
         retention::delete_expired(conn, Expiring::Secrets, Millis(0), NOW, PAGE),
         retention::delete_expired(conn, Expiring::Challenges, Millis(0), NOW, PAGE),
+        retention::delete_expired(conn, Expiring::WorthlessTransfers, Millis(0), NOW, PAGE),
         retention::tenants_with_events(conn, id(0), NOW, PAGE),
         async {
             retention::feed_page(conn, TENANT, PAGE).await?;
