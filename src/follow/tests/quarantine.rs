@@ -33,6 +33,7 @@ async fn two_tokens_that_overflow_in_one_block_are_set_aside_and_the_rest_of_it_
         let mut rig = Rig::new(&store);
         let (tenant, wallet) = one_wallet(&store, &mut rig).await;
         configured(&mut rig, &store, true);
+        rig.follow().await.unwrap();
         rig.chain.mine(&[pay(1, None, who(9), 50)]);
         for token in hostile() {
             rig.chain.log_in_last(token, &[(None, who(9), MAX), (None, who(9), MAX)]);
@@ -61,6 +62,7 @@ async fn a_balance_stays_as_it_was_and_its_tenant_is_told_once() {
         let mut rig = Rig::new(&store);
         let (tenant, wallet) = one_wallet(&store, &mut rig).await;
         configured(&mut rig, &store, true);
+        rig.follow().await.unwrap();
         let [evil, _] = hostile();
         rig.chain.mine(&[]);
         rig.chain.log_in_last(evil, &[(None, who(9), MAX)]);
@@ -98,6 +100,7 @@ async fn catching_up_goes_on_after_a_token_in_the_middle_of_a_batch() {
         let mut rig = Rig::new(&store);
         let (_, wallet) = one_wallet(&store, &mut rig).await;
         configured(&mut rig, &store, true);
+        rig.follow().await.unwrap();
         for number in 1..=60 {
             rig.chain.mine(&[pay(number, None, who(9), 1)]);
             if number % 10 == 0 {
@@ -121,6 +124,7 @@ async fn a_reorg_over_the_block_of_a_quarantine_takes_back_what_was_booked_and_n
         let mut rig = Rig::new(&store);
         let (_, wallet) = one_wallet(&store, &mut rig).await;
         configured(&mut rig, &store, true);
+        rig.follow().await.unwrap();
         let [evil, _] = hostile();
         rig.chain.mine(&[pay(1, None, who(9), 5)]);
         rig.chain.log_in_last(evil, &[(None, who(9), MAX)]);
@@ -150,6 +154,7 @@ async fn an_old_block_that_no_balance_can_hold_sets_its_token_aside_and_the_hist
         let mut rig = Rig::new(&store);
         let (tenant, _) = one_wallet(&store, &mut rig).await;
         configured(&mut rig, &store, true);
+        rig.follow().await.unwrap();
         let [evil, _] = hostile();
         rig.chain.mine(&[pay(1, None, who(8), 5)]);
         rig.chain.log_in_last(evil, &[(None, who(8), MAX), (None, who(8), MAX)]);
@@ -171,6 +176,7 @@ async fn a_token_that_is_released_counts_again_without_a_new_process() {
         let mut rig = Rig::new(&store);
         let (_, wallet) = one_wallet(&store, &mut rig).await;
         configured(&mut rig, &store, true);
+        rig.follow().await.unwrap();
         let [evil, _] = hostile();
         rig.chain.mine(&[]);
         rig.chain.log_in_last(evil, &[(None, who(9), MAX), (None, who(9), MAX)]);
@@ -178,6 +184,7 @@ async fn a_token_that_is_released_counts_again_without_a_new_process() {
         let released = rig.follower.committer.release(evil).await.unwrap().expect("released");
         assert!(!released.verified && released.quarantine.is_none());
         assert!(rig.follower.committer.release(evil).await.unwrap().is_none(), "once");
+        rig.follow().await.unwrap();
         rig.follow().await.unwrap();
         rig.chain.mine(&[]);
         rig.chain.log_in_last(evil, &[(None, who(9), 7.into())]);
@@ -195,6 +202,7 @@ async fn a_token_that_is_no_longer_configured_no_longer_counts() {
         let mut rig = Rig::new(&store);
         let (_, wallet) = one_wallet(&store, &mut rig).await;
         configured(&mut rig, &store, true);
+        rig.follow().await.unwrap();
         let [evil, _] = hostile();
         rig.chain.mine(&[]);
         rig.chain.log_in_last(evil, &[(None, who(9), 7.into())]);
