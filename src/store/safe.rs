@@ -268,8 +268,10 @@ pub async fn processing_above(
     fork: u64,
 ) -> Result<Vec<Deployment>, StoreError> {
     all(on!(conn, c => sqlx::query_as(select_deployment!(
-        "WHERE d.chain_no = $1 AND d.status IN ('pending', 'processing') AND d.status = 'processing'
-           AND d.block_number > $2 ORDER BY d.id"
+        "(SELECT * FROM safe_deployment
+          WHERE chain_no = $1 AND status = 'processing' AND block_number > $2
+          ORDER BY chain_no, block_number)",
+        "ORDER BY d.id"
     ))
     .bind(chain.0)
     .bind(number(fork)?)
