@@ -76,7 +76,7 @@ pub(crate) fn run(name: &str, more: Vec<Vec<u8>>, check: impl Fn(&[u8]) -> Strin
     }
     let (given, began, mut inputs) = (pool.len(), Instant::now(), 0_u64);
     while began.elapsed() < seconds {
-        let input = mutate::document(&pool, &mut rng);
+        let input = mutate::document(&pool, given, &mut rng);
         inputs += 1;
         let outcome = attempt(&check, &input)
             .unwrap_or_else(|why| fail(name, Some(seed), &input, &why, &check));

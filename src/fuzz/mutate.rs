@@ -152,9 +152,11 @@ fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.' | b'_')
 }
 
-/// A document made from one of `pool` by a few changes.
-pub(super) fn document(pool: &[Vec<u8>], rng: &mut SmallRng) -> Vec<u8> {
-    let mut text = pool.choose(rng).cloned().unwrap_or_default();
+/// A document made by a few changes from one of `pool`, of which the first `given` are the corpus. Every other
+/// one is made from that: most of what was found since is broken somewhere.
+pub(super) fn document(pool: &[Vec<u8>], given: usize, rng: &mut SmallRng) -> Vec<u8> {
+    let from = if rng.random_bool(0.5) { &pool[..given] } else { pool };
+    let mut text = from.choose(rng).cloned().unwrap_or_default();
     let longest = if rng.random_ratio(1, SHORT_TO_LONG) { LONGEST } else { LONG };
     for _ in 0..rng.random_range(1..=MOST_CHANGES) {
         let longest = longest.max(text.len());
