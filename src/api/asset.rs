@@ -1,6 +1,9 @@
 //! The verified and the quarantined assets, in memory, and what a request means by a token.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -87,17 +90,19 @@ impl App {
         let mut session = self.db.read().await?;
         let index = Arc::new(AssetIndex::new(asset::listed(&mut session.conn()).await?));
         // Followers write the configured assets when their chain begins. What was read before that is not
-        // kept: balances of the missing assets would be left out for as long.
-        if self.has_configured_assets(&index) {
+        // kept: balances of the missing assets would be left out for as long, and removed ones shown.
+        if self.is_as_configured(&index) {
             self.assets.put((), Arc::clone(&index), now);
         }
         Ok(index)
     }
 
-    fn has_configured_assets(&self, index: &AssetIndex) -> bool {
+    fn is_as_configured(&self, index: &AssetIndex) -> bool {
         self.config.chains.values().all(|chain| {
-            let tokens = chain.tokens.iter().map(|token| AssetKey::Token(token.contract));
-            tokens.chain([AssetKey::Native]).all(|key| index.get(&chain.name, &key).is_some())
+            let configured: BTreeSet<AssetKey> = chain.assets().into_iter().collect();
+            let mut listed = index.of_chain(&chain.name).filter(|asset| asset.verified);
+            configured.iter().all(|key| index.get(&chain.name, key).is_some())
+                && listed.all(|asset| configured.contains(&asset.key))
         })
     }
 }

@@ -1,11 +1,14 @@
 //! A chain that does as it is told: blocks, branches, settlement and faults by hand.
 
+mod content;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::atomic::{AtomicU64, Ordering},
 };
 
 use async_trait::async_trait;
+use content::{balances, block, branch, shown};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -376,72 +379,6 @@ impl State {
         let Some(asked) = &mut self.too_large else { return Ok(()) };
         *asked += 1;
         Err(SourceError::TooLarge("told to be".into()))
-    }
-}
-
-fn balances(state: &State, at: BlockRef, queries: &[BalanceQuery]) -> Vec<Amount> {
-    let mut sums: BTreeMap<(Address, AssetKey), i128> = BTreeMap::new();
-    for header in state.chain.iter().take_while(|header| header.at.number <= at.number) {
-        for payment in &state.all[&header.at.hash].1 {
-            let amount = i128::from(payment.amount);
-            if let Some(from) = payment.from {
-                *sums.entry((from, payment.asset)).or_default() -= amount;
-            }
-            if let Some(to) = payment.to {
-                *sums.entry((to, payment.asset)).or_default() += amount;
-            }
-        }
-    }
-    queries
-        .iter()
-        .map(|query| {
-            let sum = sums.get(&(query.address, query.asset)).copied().unwrap_or_default();
-            Amount::from(u64::try_from(sum).expect("an honest history"))
-        })
-        .collect()
-}
-
-fn tx(number: u64) -> TxId {
-    let mut bytes = [0xaa; 32];
-    bytes[..8].copy_from_slice(&number.to_be_bytes());
-    TxId::from(bytes)
-}
-
-fn shown<'a>(state: &State, hash: &BlockHash, payments: &'a [Payment]) -> &'a [Payment] {
-    if state.hidden.contains(hash) { &[] } else { payments }
-}
-
-/// A header as it is on the branch below a height.
-fn branch(mut header: Header, below: u64) -> Header {
-    if header.at.number < below {
-        header.at.hash.0[31] ^= 1;
-        header.parent.hash.0[31] ^= 1;
-    }
-    header
-}
-
-fn block(state: &State, hash: &BlockHash, header: Header, payments: &[Payment]) -> Block {
-    let movement = |payment: &Payment| Movement {
-        tx: tx(payment.tx),
-        ordinal: Ordinal::Tx,
-        kind: Kind::Transfer,
-        asset: payment.asset,
-        from: payment.from,
-        to: payment.to,
-        amount: Amount::from(payment.amount),
-        memo: None,
-    };
-    let fact = |payment: &Payment| TxFact {
-        tx: tx(payment.tx),
-        sender: payment.from.unwrap_or(Address::from([1; 20])),
-        nonce: None,
-        success: true,
-    };
-    let logged = state.logged.get(hash).into_iter().flatten();
-    Block {
-        movements: payments.iter().map(movement).chain(logged.cloned()).collect(),
-        transactions: payments.iter().map(fact).collect(),
-        ..Block::empty(header)
     }
 }
 

@@ -1,0 +1,74 @@
+//! What is in a scripted block, and what is held after it.
+
+use super::*;
+
+pub(super) fn balances(state: &State, at: BlockRef, queries: &[BalanceQuery]) -> Vec<Amount> {
+    let mut sums: BTreeMap<(Address, AssetKey), i128> = BTreeMap::new();
+    for header in state.chain.iter().take_while(|header| header.at.number <= at.number) {
+        for payment in &state.all[&header.at.hash].1 {
+            let amount = i128::from(payment.amount);
+            if let Some(from) = payment.from {
+                *sums.entry((from, payment.asset)).or_default() -= amount;
+            }
+            if let Some(to) = payment.to {
+                *sums.entry((to, payment.asset)).or_default() += amount;
+            }
+        }
+    }
+    queries
+        .iter()
+        .map(|query| {
+            let sum = sums.get(&(query.address, query.asset)).copied().unwrap_or_default();
+            Amount::from(u64::try_from(sum).expect("an honest history"))
+        })
+        .collect()
+}
+
+pub(super) fn tx(number: u64) -> TxId {
+    let mut bytes = [0xaa; 32];
+    bytes[..8].copy_from_slice(&number.to_be_bytes());
+    TxId::from(bytes)
+}
+
+pub(super) fn shown<'a>(state: &State, hash: &BlockHash, payments: &'a [Payment]) -> &'a [Payment] {
+    if state.hidden.contains(hash) { &[] } else { payments }
+}
+
+/// A header as it is on the branch below a height.
+pub(super) fn branch(mut header: Header, below: u64) -> Header {
+    if header.at.number < below {
+        header.at.hash.0[31] ^= 1;
+        header.parent.hash.0[31] ^= 1;
+    }
+    header
+}
+
+pub(super) fn block(
+    state: &State,
+    hash: &BlockHash,
+    header: Header,
+    payments: &[Payment],
+) -> Block {
+    let movement = |payment: &Payment| Movement {
+        tx: tx(payment.tx),
+        ordinal: Ordinal::Tx,
+        kind: Kind::Transfer,
+        asset: payment.asset,
+        from: payment.from,
+        to: payment.to,
+        amount: Amount::from(payment.amount),
+        memo: None,
+    };
+    let fact = |payment: &Payment| TxFact {
+        tx: tx(payment.tx),
+        sender: payment.from.unwrap_or(Address::from([1; 20])),
+        nonce: None,
+        success: true,
+    };
+    let logged = state.logged.get(hash).into_iter().flatten();
+    Block {
+        movements: payments.iter().map(movement).chain(logged.cloned()).collect(),
+        transactions: payments.iter().map(fact).collect(),
+        ..Block::empty(header)
+    }
+}
