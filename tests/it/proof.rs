@@ -2,6 +2,7 @@
 
 use alloy::primitives::{Address, U256};
 use serde_json::json;
+use tidemark::dev::anvil::Request;
 
 use crate::harness::{
     Api, CHAIN, Daemon, Liar, Lie, Node, Settings, Store, eventually, on_both_stores,
@@ -175,8 +176,11 @@ on_both_stores! {
         }
         for &wallet in &wallets {
             conjure(&node, wallet, 500).await;
-            node.pay(node.accounts[0], wallet, 1).await;
         }
+        // In one block, so that they settle together.
+        let pay = |wallet: &Address| Request::pay(node.accounts[0], *wallet, U256::from(1));
+        let pays: Vec<Request> = wallets.iter().map(pay).collect();
+        node.block_with(&pays).await;
         node.settle().await;
         let stopped = "tidemark_settlement_stopped{chain=\"local\"} 1";
         eventually("the stop", || async {
