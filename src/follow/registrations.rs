@@ -192,8 +192,15 @@ impl Follower {
             Read::Openings(openings) => openings,
             Read::NoState => return Ok(Turn::Idle),
             Read::Failed if watches.len() > 1 => return Ok(Turn::More),
-            // One wallet must not hold the others: what it has is found by the comparison later.
-            Read::Failed => Vec::new(),
+            // One wallet must not hold the others: what it has is found by the comparison later. But a node that
+            // answers for nobody is waited for.
+            Read::Failed => {
+                let alone = watches.first().map_or(opened_to, |(watch, _)| watch.wallet);
+                if !self.answers_for_another(cursor, alone, below, &keys).await? {
+                    return Ok(Turn::Idle);
+                }
+                Vec::new()
+            }
         };
         let page = AssetPage { assets: &assets, to, openings: &openings };
         let committed = self.committer.open_assets(cursor, page).await?;
@@ -207,6 +214,31 @@ impl Follower {
             );
         }
         Ok(Turn::More)
+    }
+
+    /// Whether the nodes tell what a wallet other than `than` has of assets, of those up to `upto`.
+    async fn answers_for_another(
+        &self,
+        cursor: &Cursor,
+        than: WalletNo,
+        upto: WalletNo,
+        assets: &[AssetKey],
+    ) -> Result<bool, TurnError> {
+        let (no, family) = (cursor.no, self.config.family);
+        let mut session = self.committer.db.read().await?;
+        let conn = &mut session.conn();
+        let mut others = watch_store::open_between(conn, no, family, than, upto, 1).await?;
+        others.extend(watch_store::open_between(conn, no, family, WalletNo(0), upto, 3).await?);
+        drop(session);
+        others.retain(|(watch, _)| watch.wallet != than);
+        for other in others {
+            match self.openings(cursor, &[other], assets).await {
+                Ok(Some(_)) => return Ok(true),
+                Ok(None) | Err(TurnError::Source(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
     }
 
     /// Reads a page of openings, and finds out how large the next one may be.

@@ -157,6 +157,48 @@ async fn a_registration_that_no_node_answers_for_waits_alone_and_holds_no_settle
 }
 
 #[tokio::test]
+async fn a_new_asset_waits_for_a_node_that_tells_nothing_and_not_for_one_wallet() {
+    for store in TestStore::all().await {
+        let mut rig = without_token(&store);
+        rig.follow().await.unwrap();
+        let tenant = store.tenant().await;
+        let mut wallets = BTreeMap::new();
+        for number in 10..16 {
+            wallets.insert(who(number), store.register(tenant, &chain_name(), who(number)).await);
+        }
+        rig.follow().await.unwrap();
+        rig.chain.mine(&(10..16).map(|n| tokens(n.into(), None, who(n), 100)).collect::<Vec<_>>());
+        rig.follow().await.unwrap();
+        rig.restart(&store);
+        let opened = async |rig: &mut Rig| {
+            for _ in 0..20 {
+                rig.follower.opener.at_once(false);
+                rig.follower.opener.pages_of(1);
+                rig.follow().await.unwrap();
+            }
+            let mut opened = 0;
+            for wallet in wallets.values() {
+                let position = store.position(*wallet, &chain_name(), token()).await;
+                opened += usize::from(position.total() == Ok(100.into()));
+            }
+            opened
+        };
+        rig.chain.mute(true);
+        assert_eq!(opened(&mut rig).await, 0, "nothing counts without what was there before");
+        assert!(rig.chain.asked().len() > 20, "and it is asked for");
+        rig.chain.mute(false);
+        rig.chain.refuse(Some(who(12)));
+        assert_eq!(opened(&mut rig).await, 5, "one wallet holds nobody");
+        rig.chain.refuse(None);
+        rig.chain.mine(&[]);
+        rig.chain.settle(2);
+        sweep_all(&mut rig).await;
+        assert_eq!(opened(&mut rig).await, 6, "what it had is found by the comparison");
+        store.close().await;
+    }
+}
+
+#[tokio::test]
 async fn what_is_listed_again_begins_with_what_is_there_then() {
     for store in TestStore::all().await {
         let mut rig = Rig::new(&store);
