@@ -491,15 +491,13 @@ impl Follower {
                         let query =
                             BalanceQuery { address: shortage.address, asset: shortage.asset };
                         // The block proves that at least so much was there; of more, one node's word is no
-                        // proof: without certainty, what is missing is found when the block settles.
-                        let figure = match self.source.balances_for_sure(at, &[query]).await {
-                            Ok(held) => held
-                                .first()
-                                .filter(|(_, certainty)| *certainty >= Certainty::Agreed)
-                                .map(|(holding, _)| holding.total),
-                            Err(SourceError::NotThere(_)) => None,
-                            Err(error) => return Err(error.into()),
-                        };
+                        // proof: without certainty, what is missing is found when the block settles. No block
+                        // waits for a node that cannot tell.
+                        let sure = self.source.balances_for_sure(at, &[query]).await;
+                        let figure = sure.ok().and_then(|held| {
+                            let (holding, certainty) = *held.first()?;
+                            (certainty >= Certainty::Agreed).then_some(holding.total)
+                        });
                         tracing::warn!(
                             chain = %self.config.name,
                             block.number = at.number,

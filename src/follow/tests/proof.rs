@@ -325,6 +325,25 @@ async fn money_that_was_spent_before_it_was_explained_is_credited_once() {
 }
 
 #[tokio::test]
+async fn no_block_waits_for_a_node_that_does_not_tell_why_more_was_spent_than_came() {
+    for store in TestStore::all().await {
+        let mut rig = Rig::new(&store);
+        let (_, wallet) = one_wallet(&store, &mut rig).await;
+        hidden(&rig, pay(1, None, who(9), 60));
+        rig.chain.mine(&[pay(2, Some(who(9)), who(8), 40)]);
+        rig.chain.mute(true);
+        rig.follow().await.unwrap();
+        assert_eq!(store.cursor(&chain_name()).await.unwrap().head.at, rig.chain.head().at);
+        rig.chain.mute(false);
+        rig.chain.mine(&[pay(3, None, who(9), 1)]);
+        rig.follow().await.unwrap();
+        settle_all(&mut rig).await;
+        assert_exact(&store, &rig, &BTreeMap::from([(who(9), wallet)])).await;
+        store.close().await;
+    }
+}
+
+#[tokio::test]
 async fn a_debit_that_pending_money_stands_against_waits_and_stops_nothing() {
     for store in TestStore::all().await {
         let mut rig = Rig::new(&store);
