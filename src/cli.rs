@@ -61,7 +61,7 @@ pub enum Command {
     /// Compare the ledger with its own entries and with the chain, without booking anything: exit code 0
     /// when all is equal, 1 for a difference, 3 when nothing is wrong but something could not be compared.
     Audit(AuditArgs),
-    /// Accept, once, that many balances differ from the chain's own figures, where settlement has stopped for that.
+    /// Where settlement has stopped because many balances differ from the chain's own figures: take these over.
     AcceptDifferences {
         #[arg(long, value_name = "NAME")]
         chain: String,
@@ -189,7 +189,7 @@ async fn accept_differences(config: &Config, chain: &str) -> anyhow::Result<()> 
     let outcome = committer(&db, chain, Metrics::new()).accept_differences().await;
     db.close().await;
     outcome.with_context(|| format!("{} has not been followed yet", chain.name))?;
-    println!("The next comparison of {} is taken over, however much differs.", chain.name);
+    println!("What settles next on {} is taken over, however much differs.", chain.name);
     Ok(())
 }
 

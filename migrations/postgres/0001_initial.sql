@@ -207,8 +207,9 @@ CREATE TABLE chain_cursor (
     settled_time   BIGINT NOT NULL,
     -- Why the chain stands still until a person acts.
     halted         TEXT,
-    -- Whether a person accepts, once, more differences from the chain's own figures than are believed.
-    differences_accepted BOOLEAN NOT NULL DEFAULT FALSE,
+    -- The settled block at which a person has accepted more differences from the chain's own figures than are
+    -- believed: it counts until the next block settles.
+    differences_accepted_at BIGINT,
     -- How many transfers and assets the chain has had: the numbers of the next ones are made of them.
     transfers      BIGINT NOT NULL DEFAULT 0,
     assets         BIGINT NOT NULL DEFAULT 0,

@@ -207,8 +207,9 @@ CREATE TABLE chain_cursor (
     settled_time   INTEGER NOT NULL,
     -- Why the chain stands still until a person acts.
     halted         TEXT,
-    -- Whether a person accepts, once, more differences from the chain's own figures than are believed.
-    differences_accepted INTEGER NOT NULL DEFAULT 0 CONSTRAINT chain_cursor_accepted CHECK (differences_accepted IN (0, 1)),
+    -- The settled block at which a person has accepted more differences from the chain's own figures than are
+    -- believed: it counts until the next block settles.
+    differences_accepted_at INTEGER,
     -- How many transfers and assets the chain has had: the numbers of the next ones are made of them.
     transfers      INTEGER NOT NULL DEFAULT 0,
     assets         INTEGER NOT NULL DEFAULT 0,

@@ -199,8 +199,7 @@ impl Committer {
     }
 
     /// Settles up to `settled`, a block at or below the cursor's head, and takes over what the chain itself
-    /// says after exactly that block of the balances that settle. `accepted`: this uses up what a person has
-    /// accepted.
+    /// says after exactly that block of the balances that settle.
     ///
     /// # Errors
     /// [`CommitError::Unconfirmed`] before anything is written, if a figure differs that is one node's word.
@@ -209,7 +208,6 @@ impl Committer {
         cursor: &Cursor,
         settled: BlockPoint,
         figures: &[Figure],
-        accepted: bool,
     ) -> Result<Committed, CommitError> {
         let mut tries = Tries::new("settle", "settle");
         loop {
@@ -219,8 +217,7 @@ impl Committer {
             let proofs = self.step().for_figures(cursor, known, settled, figures).await?;
             let compared = settle::Compared { figures, proofs: &proofs };
             let (info, now) = (&*self.chain, self.clock.now());
-            let mut changes = settle::settle(info, cursor, known, pending, settled, compared, now)?;
-            changes.uses_acceptance = accepted;
+            let changes = settle::settle(info, cursor, known, pending, settled, compared, now)?;
             drop(hot);
             confirmed(&changes)?;
             if let Some(committed) = self.write(changes, &mut tries).await? {
@@ -237,7 +234,6 @@ impl Committer {
         &self,
         cursor: &Cursor,
         figures: &[Figure],
-        accepted: bool,
     ) -> Result<Committed, CommitError> {
         let mut tries = Tries::new("reconcile", "reconcile");
         loop {
@@ -245,9 +241,7 @@ impl Committer {
             let settled = cursor.settled;
             let proofs = self.step().for_figures(cursor, &mut known, settled, figures).await?;
             let now = self.clock.now();
-            let mut changes =
-                reconcile::reconcile(&self.chain, cursor, &known, figures, &proofs, now)?;
-            changes.uses_acceptance = accepted;
+            let changes = reconcile::reconcile(&self.chain, cursor, &known, figures, &proofs, now)?;
             confirmed(&changes)?;
             if let Some(committed) = self.write(changes, &mut tries).await? {
                 return Ok(committed);
@@ -255,7 +249,8 @@ impl Committer {
         }
     }
 
-    /// Accepts, once, more differences from the chain's own figures than are believed by themselves.
+    /// Accepts more differences from the chain's own figures than are believed by themselves, until the next block
+    /// settles.
     ///
     /// # Errors
     /// [`CommitError::CursorMoved`] for a chain that was never followed.
@@ -264,7 +259,7 @@ impl Committer {
             .run_tx("accept_differences", |mut tx| async move {
                 let conn = &mut tx.conn();
                 let no = chain::ensure(conn, &self.chain.name).await?;
-                if !chain::accept_differences(conn, no, true).await? {
+                if !chain::accept_differences(conn, no).await? {
                     return Err(CommitError::CursorMoved(self.chain.name.clone()));
                 }
                 Ok((tx, ()))

@@ -67,9 +67,6 @@ impl Committer {
         for change in &changes.deployments {
             safe::write(conn, chain, change).await?;
         }
-        if changes.uses_acceptance {
-            chain::accept_differences(conn, chain, false).await?;
-        }
         safe_look::write(conn, chain, &changes.looks).await?;
         if cursor.settled.at.number > from.settled.at.number {
             safe_look::look_at_settled(conn, chain, cursor.settled.at.number, now).await?;

@@ -56,6 +56,8 @@ impl Follower {
         head: &Header,
     ) -> Result<End, TurnError> {
         let said = match self.config.settlement {
+            // What it has stopped for is compared before anything settles.
+            _ if self.stopped.is_stopped() => None,
             Settlement::Tag(tag) => self.source.settled(tag).await?.map(|header| header.at.number),
             Settlement::Confirmations(depth) => Some(head.at.number.saturating_sub(depth)),
         };

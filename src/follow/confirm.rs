@@ -20,6 +20,11 @@ use crate::{
 pub(super) struct Stopped(Option<(Instant, Backoff)>);
 
 impl Stopped {
+    /// Whether it stands still, waiting or being tried again.
+    pub fn is_stopped(&self) -> bool {
+        self.0.is_some()
+    }
+
     pub fn waits(&self) -> bool {
         self.0.as_ref().is_some_and(|(until, _)| Instant::now() < *until)
     }
@@ -42,31 +47,34 @@ impl Stopped {
 }
 
 impl Weighed {
-    /// Whether some node stands by a difference.
+    /// Whether it counts as a difference that some node stands by. A proven credit does not: no node can make one
+    /// up, and anybody can send money in ways that no log shows, to as many addresses as he likes.
     fn differs(&self) -> bool {
-        self.difference.is_some_and(|(comparison, certainty)| {
-            comparison != Comparison::Equal && certainty > Certainty::Disputed
+        self.difference.is_some_and(|(comparison, certainty)| match comparison {
+            Comparison::Equal => false,
+            Comparison::Credit(_) => [Certainty::Told, Certainty::Agreed].contains(&certainty),
+            Comparison::Debit(_) | Comparison::Unbookable => certainty > Certainty::Disputed,
         })
     }
 }
 
 impl Follower {
-    /// Whether so many differences may be taken over: `Some`, with whether that uses up what a person has accepted;
-    /// `None` if settlement stops for them.
-    pub(super) async fn believable(
-        &mut self,
-        cursor: &Cursor,
-        weighed: &[Weighed],
-    ) -> Result<Option<bool>, TurnError> {
+    /// Whether more balances differ than are taken over without a person.
+    pub(super) fn too_many(&self, weighed: &[Weighed]) -> bool {
         let differing = weighed.iter().filter(|weighed| weighed.differs()).count();
-        if !self.config.differences.exceeded(differing, weighed.len()) {
-            return Ok(Some(false));
-        }
+        self.config.differences.exceeded(differing, weighed.len())
+    }
+
+    /// Whether a person has accepted, since the last block settled, that so many differ.
+    pub(super) async fn accepted(&self, cursor: &Cursor) -> Result<bool, TurnError> {
         let mut session = self.committer.db.read().await?;
-        if chain_store::differences_accepted(&mut session.conn(), cursor.no).await? {
-            return Ok(Some(true));
-        }
+        Ok(chain_store::differences_accepted(&mut session.conn(), cursor.no).await?)
+    }
+
+    /// Nothing settles until the figures agree, or a person accepts them.
+    pub(super) fn stop(&mut self, weighed: &[Weighed]) {
         if self.stopped.stop() {
+            let differing = weighed.iter().filter(|weighed| weighed.differs()).count();
             tracing::error!(
                 chain = %self.config.name,
                 differences = differing,
@@ -77,7 +85,6 @@ impl Follower {
             );
         }
         self.gauge_stopped(1);
-        Ok(None)
     }
 
     /// Settlement works again.

@@ -83,11 +83,13 @@ impl Follower {
         }
         if self.reading.is_none() {
             let Some(said) = self.settles_next(cursor).await? else { return Ok(Turn::Idle) };
-            let point = self.piece(cursor, said).await?;
+            // What settlement has stopped for is in the first piece already: no piece goes uncompared then.
+            let point =
+                if self.stopped.is_stopped() { said } else { self.piece(cursor, said).await? };
             let balances = self.settling(cursor, point).await?;
             if point != said || balances.is_empty() {
+                self.settle_at(cursor, point, &[]).await?;
                 self.owe(balances);
-                self.settle_at(cursor, point, &[], false).await?;
                 return Ok(if point == said { Turn::Idle } else { Turn::More });
             }
             let (source, asked) = (Arc::clone(&self.source), balances.len());
@@ -123,8 +125,13 @@ impl Follower {
         if self.applied_at(cursor, point.at.number).await? != Some(point) {
             return Ok(Turn::More);
         }
+        // What no node tells any more does not show that the figures agree.
+        if told.is_empty() && self.stopped.is_stopped() && !self.accepted(cursor).await? {
+            self.stop(&[]);
+            return Ok(Turn::Idle);
+        }
         let figures: Vec<Figure> = told.iter().map(Told::unconfirmed).collect();
-        match self.settle_at(cursor, point, &figures, false).await {
+        match self.settle_at(cursor, point, &figures).await {
             Err(CommitError::Unconfirmed(drifts)) => {
                 let step = self.confirm(point, told, drifts);
                 self.reading = Some(Reading { point, since: cursor.settled, step });
@@ -132,6 +139,7 @@ impl Follower {
             }
             outcome => {
                 outcome?;
+                self.owed.clear();
                 self.doubts.resolved(told.iter().map(|told| &told.balance));
                 self.gauge_doubts();
                 Ok(Turn::Idle)
@@ -162,11 +170,14 @@ impl Follower {
             return Ok(Turn::More);
         }
         let weighed = figures::weighed(told, drifts, sure);
-        let Some(accepted) = self.believable(cursor, &weighed).await? else {
+        let too_many = self.too_many(&weighed);
+        if too_many && !self.accepted(cursor).await? {
+            self.stop(&weighed);
             return Ok(Turn::Idle);
-        };
-        let figures = self.beliefs(&weighed, point.at.number, accepted);
-        self.settle_at(cursor, point, &figures, accepted).await?;
+        }
+        let figures = self.beliefs(&weighed, point.at.number, too_many);
+        self.settle_at(cursor, point, &figures).await?;
+        self.owed.clear();
         Ok(Turn::Idle)
     }
 
@@ -227,9 +238,8 @@ impl Follower {
         cursor: &Cursor,
         point: BlockPoint,
         figures: &[Figure],
-        accepted: bool,
     ) -> Result<Committed, CommitError> {
-        let committed = self.committer.settle(cursor, point, figures, accepted).await?;
+        let committed = self.committer.settle(cursor, point, figures).await?;
         self.committed(&committed);
         self.goes_on();
         Ok(committed)
@@ -238,7 +248,7 @@ impl Follower {
     /// The balances that are compared when a block settles: those that it changes, those of pieces before it, and
     /// those in doubt.
     async fn settling(
-        &mut self,
+        &self,
         cursor: &Cursor,
         point: BlockPoint,
     ) -> Result<Vec<BalanceRef>, TurnError> {
@@ -247,20 +257,20 @@ impl Follower {
         let most = i64::try_from(PROVEN_AT_ONCE).unwrap_or(i64::MAX);
         let mut balances = settling::balances(conn, cursor.no, point.at.number, most).await?;
         drop(session);
-        balances.append(&mut self.owed);
+        balances.extend_from_slice(&self.owed);
         balances.extend(self.doubts.balances());
         // What was set aside since stays as it was last booked.
         balances.retain(|balance| self.money.contains(&balance.key));
-        balances.sort_by_key(|balance| (balance.address, balance.wallet, balance.asset));
-        balances.dedup();
+        one_of_each(&mut balances);
         Ok(balances)
     }
 
-    /// Leaves balances of a piece to the settlement that ends all pieces.
-    fn owe(&mut self, balances: Vec<BalanceRef>) {
-        let room = PROVEN_AT_ONCE.saturating_sub(self.owed.len());
-        self.count_uncompared("too_many", balances.len().saturating_sub(room));
-        self.owed.extend(balances.into_iter().take(room));
+    /// Leaves balances to the next settlement that compares.
+    pub(super) fn owe(&mut self, balances: impl IntoIterator<Item = BalanceRef>) {
+        self.owed.extend(balances);
+        one_of_each(&mut self.owed);
+        self.count_uncompared("too_many", self.owed.len().saturating_sub(PROVEN_AT_ONCE));
+        self.owed.truncate(PROVEN_AT_ONCE);
     }
 
     fn count_uncompared(&self, reason: &str, balances: usize) {
@@ -323,6 +333,12 @@ impl Follower {
         let mut session = self.committer.db.read().await?;
         Ok(chain_store::block_at_or_below(&mut session.conn(), cursor.no, number).await?)
     }
+}
+
+/// In the order of their addresses.
+fn one_of_each(balances: &mut Vec<BalanceRef>) {
+    balances.sort_by_key(|balance| (balance.address, balance.wallet, balance.asset));
+    balances.dedup();
 }
 
 /// How far a batch settles on the way to `head`: up to the newest of its blocks that the node called settled

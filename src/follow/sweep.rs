@@ -120,18 +120,23 @@ impl Follower {
             return Ok(true);
         }
         let weighed = figures::weighed(told, &drifts, &sure);
-        let Some(accepted) = self.believable(cursor, &weighed).await? else { return Ok(false) };
         let differing = drifts.len();
+        // So many are for the next settlement, which stops for them unless they agree by then.
+        if self.too_many(&weighed) {
+            self.owe(drifts.iter().map(|drift| drift.balance));
+            self.passed(&watched, weighed.len() - differing, behind);
+            return Ok(false);
+        }
         // What is equal has no news but what its issuer has frozen, which was asked about like a difference.
         let asked = weighed.iter().map(|weighed| weighed.difference.is_some());
         let figures: Vec<Figure> = self
-            .beliefs(&weighed, at.at.number, accepted)
+            .beliefs(&weighed, at.at.number, false)
             .into_iter()
             .zip(asked)
             .filter_map(|(figure, asked)| asked.then_some(figure))
             .collect();
         if !figures.is_empty() {
-            let committed = self.committer.reconcile(cursor, &figures, accepted).await?;
+            let committed = self.committer.reconcile(cursor, &figures).await?;
             self.committed(&committed);
         }
         self.passed(&watched, weighed.len() - differing, behind);

@@ -87,8 +87,6 @@ pub struct Changes {
     pub deployments: Vec<DeploymentChange>,
     pub looks: LookChanges,
     pub events: Vec<NewEvent>,
-    /// Whether this uses up what a person has accepted: many differences at once.
-    pub uses_acceptance: bool,
     pub report: Report,
 }
 
@@ -113,7 +111,6 @@ impl Changes {
             deployments: Vec::new(),
             looks: LookChanges::default(),
             events: Vec::new(),
-            uses_acceptance: false,
             report: Report::default(),
         }
     }

@@ -213,39 +213,34 @@ pub async fn halt(
     Ok(changed == 1)
 }
 
-/// A person accepts, once, more differences from the chain's own figures than are believed by themselves, or that
-/// is used up; `false` if there is no such chain.
+/// A person accepts more differences from the chain's own figures than are believed by themselves, until the next
+/// block settles; `false` if there is no such chain.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
-pub async fn accept_differences(
-    conn: &mut Conn<'_>,
-    chain: ChainNo,
-    accepted: bool,
-) -> Result<bool, StoreError> {
+pub async fn accept_differences(conn: &mut Conn<'_>, chain: ChainNo) -> Result<bool, StoreError> {
     let changed = on!(conn, c => sqlx::query(
-        "UPDATE chain_cursor SET differences_accepted = $2 WHERE chain_no = $1",
+        "UPDATE chain_cursor SET differences_accepted_at = settled_number WHERE chain_no = $1",
     )
     .bind(chain.0)
-    .bind(accepted)
     .execute(c)
     .await
     .map(|done| done.rows_affected()))?;
     Ok(changed == 1)
 }
 
-/// Whether [`accept_differences`] was said and is not used up yet.
+/// Whether [`accept_differences`] was said, and nothing has settled since.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
 pub async fn differences_accepted(conn: &mut Conn<'_>, chain: ChainNo) -> Result<bool, StoreError> {
-    let accepted: Option<bool> = on!(conn, c => sqlx::query_scalar(
-        "SELECT differences_accepted FROM chain_cursor WHERE chain_no = $1",
+    let chain: Option<i64> = on!(conn, c => sqlx::query_scalar(
+        "SELECT chain_no FROM chain_cursor WHERE chain_no = $1 AND differences_accepted_at = settled_number",
     )
     .bind(chain.0)
     .fetch_optional(c)
     .await)?;
-    Ok(accepted.unwrap_or(false))
+    Ok(chain.is_some())
 }
 
 #[derive(FromRow)]

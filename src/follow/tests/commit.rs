@@ -122,7 +122,7 @@ async fn what_was_known_before_a_rewind_is_not_believed_after_another_step() {
         let other = Rig::with(&store, Arc::clone(&rig.chain), rig.settlement).follower;
         let cursor = other.committer.rewind(&start).await.unwrap();
         let committer = rig.follower.committer.clone();
-        let mut cursor = committer.reconcile(&cursor, &[], false).await.unwrap().cursor;
+        let mut cursor = committer.reconcile(&cursor, &[]).await.unwrap().cursor;
         for number in 1..=3 {
             let block = rig.chain.blocks(number, number).await.unwrap();
             let matched = rig.follower.matched(block).await.unwrap();

@@ -1,9 +1,7 @@
 //! One answer of one node never changes settled money.
 
 use super::*;
-use crate::{
-    chain::Certainty, clock::Millis, config::DifferenceLimits, store::chain as chain_store,
-};
+use crate::{chain::Certainty, clock::Millis, config::DifferenceLimits};
 
 const START: Millis = Millis(1_768_469_400_000);
 
@@ -110,6 +108,135 @@ async fn what_the_nodes_tell_differently_of_is_never_booked() {
     }
 }
 
+/// Four wallets of 50 settled units each, where at most three may differ at once. Block 1 has paid them.
+async fn four(store: &TestStore) -> (Rig, BTreeMap<Address, WalletId>) {
+    let mut rig = Rig::new(store);
+    let differences = DifferenceLimits { count: 3, percent: 100 };
+    rig.follower.config = Arc::new(ChainConfig { differences, ..config(rig.settlement) });
+    rig.follow().await.unwrap();
+    let tenant = store.tenant().await;
+    let mut wallets = BTreeMap::new();
+    for number in 10..14 {
+        wallets.insert(who(number), store.register(tenant, &chain_name(), who(number)).await);
+    }
+    rig.follow().await.unwrap();
+    rig.chain.mine(&(10..14).map(|n| pay(n.into(), None, who(n), 50)).collect::<Vec<_>>());
+    rig.chain.settle(1);
+    rig.follow().await.unwrap();
+    rig.chain.certainty(Certainty::Proven);
+    (rig, wallets)
+}
+
+/// A block that takes 7 from each of the four, which nothing shows, and settles.
+async fn take_unseen(rig: &mut Rig) {
+    let pays: Vec<Payment> =
+        (10..14).map(|n| pay(300 + u64::from(n), Some(who(n)), who(8), 7)).collect();
+    rig.chain.mine(&pays);
+    rig.chain.hide_last();
+    rig.chain.settle(rig.chain.head().at.number);
+    rig.follow().await.unwrap();
+}
+
+async fn all_have(store: &TestStore, wallets: &BTreeMap<Address, WalletId>, units: u64) {
+    for wallet in wallets.values() {
+        assert_eq!(settled(store, *wallet).await, units.into());
+    }
+}
+
+fn is_stopped(rig: &Rig) -> bool {
+    rig.follower.metrics.settlement_stopped.with_label_values(&["scripted"]).get() == 1
+}
+
+/// One more block settles, and settlement is tried whether it has stopped or not.
+async fn settle_quietly(rig: &mut Rig) {
+    rig.chain.mine(&[pay(rig.chain.head().at.number + 100, None, who(8), 1)]);
+    rig.chain.settle(rig.chain.head().at.number);
+    rig.follower.stopped.try_now();
+    rig.follow().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_wave_that_the_sweep_finds_stops_what_settles_next_and_a_quiet_block_does_not_lift_it() {
+    for store in TestStore::all().await {
+        let (mut rig, wallets) = four(&store).await;
+        take_unseen(&mut rig).await;
+        sweep_once(&mut rig, 1).await;
+        all_have(&store, &wallets, 50).await;
+        for _ in 0..3 {
+            settle_quietly(&mut rig).await;
+            assert!(is_stopped(&rig));
+            let settled = store.cursor(&chain_name()).await.unwrap().settled.at.number;
+            assert_eq!(settled, 2, "nothing settles");
+        }
+        rig.follower.committer.accept_differences().await.unwrap();
+        settle_quietly(&mut rig).await;
+        assert!(!is_stopped(&rig));
+        all_have(&store, &wallets, 43).await;
+        assert_exact(&store, &rig, &wallets).await;
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_accepted_before_it_was_needed_does_not_count_later() {
+    for store in TestStore::all().await {
+        let (mut rig, wallets) = four(&store).await;
+        rig.follower.committer.accept_differences().await.unwrap();
+        take_unseen(&mut rig).await;
+        sweep_once(&mut rig, 1).await;
+        settle_quietly(&mut rig).await;
+        assert!(is_stopped(&rig));
+        all_have(&store, &wallets, 50).await;
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn neither_a_lost_state_nor_a_batch_of_old_blocks_settles_what_it_has_stopped_for() {
+    for store in TestStore::all().await {
+        let (mut rig, wallets) = four(&store).await;
+        take_unseen(&mut rig).await;
+        sweep_once(&mut rig, 1).await;
+        settle_quietly(&mut rig).await;
+        assert!(is_stopped(&rig));
+        rig.chain.prune(true);
+        for _ in 0..30 {
+            rig.chain.mine(&[]);
+        }
+        rig.chain.settle(20);
+        rig.follow().await.unwrap();
+        rig.follower.stopped.try_now();
+        rig.follow().await.unwrap();
+        let cursor = store.cursor(&chain_name()).await.unwrap();
+        assert_eq!((cursor.head.at.number, cursor.settled.at.number), (33, 2));
+        assert!(is_stopped(&rig));
+        rig.chain.prune(false);
+        rig.follower.committer.accept_differences().await.unwrap();
+        settle_quietly(&mut rig).await;
+        all_have(&store, &wallets, 43).await;
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn credits_that_are_proven_stop_nothing_however_many_they_are() {
+    for store in TestStore::all().await {
+        let (mut rig, wallets) = four(&store).await;
+        let pays = |tx: u64, amount| -> Vec<Payment> {
+            (10..14).map(|n| pay(tx + u64::from(n), None, who(n), amount)).collect()
+        };
+        rig.chain.mine(&pays(100, 1));
+        rig.chain.hide_last();
+        rig.chain.mine(&pays(200, 2));
+        rig.chain.settle(3);
+        rig.follow().await.unwrap();
+        assert!(!is_stopped(&rig));
+        all_have(&store, &wallets, 53).await;
+        assert_exact(&store, &rig, &wallets).await;
+        store.close().await;
+    }
+}
+
 #[tokio::test]
 async fn too_many_differences_stop_settlement_until_the_node_agrees_or_a_person_accepts_them() {
     for accepted in [false, true] {
@@ -155,10 +282,6 @@ async fn too_many_differences_stop_settlement_until_the_node_agrees_or_a_person_
                 assert_eq!(settled(&store, *wallet).await, 57.into());
             }
             assert_exact(&store, &rig, &wallets).await;
-            let mut session = store.db.read().await.unwrap();
-            let left = chain_store::differences_accepted(&mut session.conn(), cursor.no).await;
-            assert!(!left.unwrap(), "it was accepted once");
-            drop(session);
             store.close().await;
         }
     }
@@ -171,6 +294,8 @@ async fn what_a_stall_of_finality_has_gathered_settles_in_pieces_and_is_compared
         let (tenant, wallet) = one_wallet(&store, &mut rig).await;
         let other = store.register(tenant, &chain_name(), who(8)).await;
         rig.follow().await.unwrap();
+        rig.chain.mine(&[pay(6000, None, who(9), 3)]);
+        rig.chain.hide_last();
         // Pieces have twenty transfers; one block has more.
         for block in 0..9u64 {
             let count = if block == 4 { 50 } else { 7 };
@@ -183,18 +308,20 @@ async fn what_a_stall_of_finality_has_gathered_settles_in_pieces_and_is_compared
         rig.chain.hide_last();
         rig.chain.mine(&[pay(5001, None, who(8), 2)]);
         rig.follow().await.unwrap();
-        rig.chain.settle(11);
+        rig.chain.settle(12);
         let mut announced = rig.chain.announced();
-        let mut points = Vec::new();
-        while points.last() != Some(&11) {
-            let _ = rig.follower.turn(&mut announced).await;
+        let (mut points, mut failed) = (Vec::new(), 0);
+        while points.last() != Some(&12) {
+            // The comparison at the end fails at first: what the pieces owe to it is owed on.
+            rig.chain.mute(failed < 2);
+            failed += u32::from(rig.follower.turn(&mut announced).await.is_err());
             points.push(store.cursor(&chain_name()).await.unwrap().settled.at.number);
             assert!(points.len() < 50, "{points:?}");
         }
         points.dedup();
         assert!(points.len() > 4, "{points:?}");
         assert_exact(&store, &rig, &BTreeMap::from([(who(9), wallet), (who(8), other)])).await;
-        assert_eq!(settled(&store, wallet).await, 106.into());
+        assert_eq!(settled(&store, wallet).await, 109.into());
         assert_eq!(settled(&store, other).await, 42.into());
         assert!(rig.chain.asked().iter().flatten().any(|query| query.address == who(9)));
         store.close().await;

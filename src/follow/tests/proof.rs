@@ -426,7 +426,7 @@ async fn two_proofs_that_disagree_about_one_block_are_both_booked() {
             let belief = Belief::Confirmed { most: Amount::MAX };
             let figures = [Figure { balance, holding, belief }];
             let committer = &rig.follower.committer;
-            cursor = committer.reconcile(&cursor, &figures, false).await.unwrap().cursor;
+            cursor = committer.reconcile(&cursor, &figures).await.unwrap().cursor;
             let position = store.position(wallet, &chain_name(), AssetKey::Native).await;
             assert_eq!(position.settled, total.into());
         }

@@ -296,7 +296,7 @@ async fn chains(conn: &mut Conn<'_>) {
         asset_opening::newest_wallet(conn),
         asset_opening::unopened(conn, CHAIN),
         transfer::settled_openings_above(conn, CHAIN, &opening, 4990),
-        chain::accept_differences(conn, CHAIN, true),
+        chain::accept_differences(conn, CHAIN),
         chain::differences_accepted(conn, CHAIN),
         chain::insert_blocks(conn, CHAIN, &[header]),
         chain::block_at_or_below(conn, CHAIN, 5000),
