@@ -8,25 +8,12 @@ use alloy::{
 use serde_json::{Value, json};
 use tidemark::dev::{
     anvil::Request,
-    contracts::{SafeContracts, SafeSetup},
+    contracts::{Safe, SafeContracts, SafeProxyFactory, SafeSetup},
 };
 
 use crate::harness::{Api, CHAIN, Daemon, Node, eventually, on_both_stores};
 
 sol! {
-    interface Setup {
-        function setup(
-            address[] calldata owners,
-            uint256 threshold,
-            address to,
-            bytes calldata data,
-            address fallbackHandler,
-            address paymentToken,
-            uint256 payment,
-            address paymentReceiver
-        ) external;
-    }
-
     interface Wallet {
         function changeThreshold(uint256 threshold) external;
         function execTransaction(
@@ -41,12 +28,6 @@ sol! {
             address refundReceiver,
             bytes calldata signatures
         ) external returns (bool);
-    }
-
-    interface Factory {
-        function createProxyWithNonce(address singleton, bytes calldata initializer, uint256 saltNonce)
-            external
-            returns (address proxy);
     }
 }
 
@@ -107,7 +88,7 @@ fn writer(slots: &[(B256, B256)]) -> Vec<u8> {
 
 /// A Safe of the real factory whose setup runs the code of `to`.
 async fn set_up_by(node: &Node, safe: &SafeContracts, owner: Address, to: Address) -> Address {
-    let initializer = Setup::setupCall {
+    let initializer = Safe::setupCall {
         owners: vec![owner],
         threshold: U256::from(1),
         to,
@@ -118,7 +99,7 @@ async fn set_up_by(node: &Node, safe: &SafeContracts, owner: Address, to: Addres
         paymentReceiver: Address::ZERO,
     }
     .abi_encode();
-    let call = Factory::createProxyWithNonceCall {
+    let call = SafeProxyFactory::createProxyWithNonceCall {
         singleton: safe.singleton,
         initializer: Bytes::from(initializer),
         saltNonce: U256::from(rand::random::<u64>()),
