@@ -115,6 +115,8 @@ pub struct ChainConfig {
     pub differences: DifferenceLimits,
     /// Transfers of unverified assets and of nothing that are recorded of one transaction and wallet; 0: none.
     pub worthless_transfers: u64,
+    /// Safes found by one owner that become wallets: whoever pays for it can set up any number in his name.
+    pub safes_per_owner: u64,
     /// How long a tracked transaction may stay unknown to the node before it counts as dropped.
     pub dropped_after: Duration,
 }

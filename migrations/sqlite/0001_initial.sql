@@ -432,6 +432,8 @@ CREATE INDEX safe_deployment_by_tx ON safe_deployment (tx, chain_no);
 -- What the follower has to look for, tenant by tenant; how many of them are not decided.
 CREATE INDEX safe_deployment_due ON safe_deployment (chain_no, tenant_id, look_at)
     WHERE status IN ('pending', 'processing');
+-- How many one owner has led to.
+CREATE INDEX safe_deployment_by_owner ON safe_deployment (chain_no, owner_wallet) WHERE found_by = 'owner';
 -- Which transactions are to be noticed in a block.
 CREATE INDEX safe_deployment_pending ON safe_deployment (chain_no, created_at, id) WHERE status = 'pending';
 -- What settles with a block, and what a reorg takes back.

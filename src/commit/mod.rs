@@ -50,6 +50,7 @@ impl From<&ChainConfig> for ChainInfo {
             family: chain.family,
             caip2: chain.caip2.clone(),
             slip44: chain.native.slip44,
+            safes_per_owner: chain.safes_per_owner,
         }
     }
 }

@@ -58,6 +58,15 @@ impl Committer {
         for status in &report.deployments {
             metrics.safe_deployments.with_label_values(&[name, status.as_str()]).inc();
         }
+        if report.omitted_safes > 0 {
+            tracing::warn!(
+                chain = name,
+                safes = report.omitted_safes,
+                "a registered owner has led to more Safes than max_safes_per_owner: these make no wallets"
+            );
+            let omitted = metrics.safe_candidates_total.with_label_values(&[name, "omitted"]);
+            omitted.inc_by(report.omitted_safes);
+        }
         for kind in changes.events.iter().flat_map(crate::event::NewEvent::kinds) {
             metrics.events_total.with_label_values(&[kind.as_str()]).inc();
         }

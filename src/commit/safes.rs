@@ -141,7 +141,8 @@ impl Step<'_> {
             .map(|watch| watch.tenant)
             .chain(known.deployments.iter().map(|row| row.tenant))
             .collect();
-        let ids = watches().map(|watch| watch.wallet_id).collect();
+        let ids: Vec<WalletId> = watches().map(|watch| watch.wallet_id).collect();
+        known.found = safe::found_by_owners(conn, cursor.no, ids.iter().copied()).await?;
         known.adopt = setting::adopt_safes_of(conn, tenants).await?;
         self.show(conn, known, ids).await
     }

@@ -34,6 +34,7 @@ const DROPPED_AFTER_SECONDS: u64 = 3600;
 const MAX_DIFFERENCES: u64 = 100;
 const MAX_DIFFERENCES_PERCENT: u64 = 25;
 const WORTHLESS_TRANSFERS: u64 = 10;
+const MAX_SAFES_PER_OWNER: u64 = 1_000;
 
 pub(super) fn config(raw: RawConfig) -> Result<Config, ConfigError> {
     if raw.chains.len() > MAX_CHAINS {
@@ -197,6 +198,12 @@ fn chain(name: &str, raw: RawChain) -> Result<ChainConfig, ConfigError> {
             raw.worthless_transfers,
             WORTHLESS_TRANSFERS,
             0..=1_000,
+        )?,
+        safes_per_owner: number(
+            "max_safes_per_owner",
+            raw.max_safes_per_owner,
+            MAX_SAFES_PER_OWNER,
+            0..=100_000,
         )?,
         dropped_after: Duration::from_secs(number(
             "dropped_after_seconds",

@@ -57,6 +57,7 @@ pub(super) struct RawChain {
     pub max_differences: Option<Whole>,
     pub max_differences_percent: Option<Whole>,
     pub worthless_transfers: Option<Whole>,
+    pub max_safes_per_owner: Option<Whole>,
     pub dropped_after_seconds: Option<Whole>,
 }
 

@@ -31,6 +31,7 @@ pub(crate) fn chain(name: &str) -> ChainConfig {
         sweep_per_minute: 0,
         differences: DifferenceLimits { count: 100, percent: 25 },
         worthless_transfers: 10,
+        safes_per_owner: 3,
     }
 }
 

@@ -139,6 +139,7 @@ fn a_known_chain_needs_only_endpoints() {
     assert_eq!(bnb.dropped_after, Duration::from_hours(1));
     assert_eq!(bnb.sweep_per_minute, 600);
     assert_eq!(bnb.worthless_transfers, 10);
+    assert_eq!(bnb.safes_per_owner, 1_000);
     assert_eq!(chain("ethereum", "").verification, Verification::Full);
     assert_eq!(chain("sei", "").verification, Verification::Links);
     let node = &bnb.endpoints[0];
@@ -266,6 +267,17 @@ fn what_is_no_money_can_be_left_out_and_has_a_limit() {
         "worthless_transfers = 1001",
         ".worthless_transfers",
         &["from 0 to 1000"],
+    );
+}
+
+#[test]
+fn safes_of_an_owner_can_be_left_to_registration_and_have_a_limit() {
+    assert_eq!(chain("base", "max_safes_per_owner = 0").safes_per_owner, 0);
+    chain_refused(
+        "base",
+        "max_safes_per_owner = 100001",
+        ".max_safes_per_owner",
+        &["from 0 to 100000"],
     );
 }
 

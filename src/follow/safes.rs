@@ -56,6 +56,8 @@ impl Follower {
             }
             let lead = if tracked.contains(&claim.tx) {
                 Lead::Transaction(claim.tx)
+            } else if self.config.safes_per_owner == 0 {
+                continue;
             } else {
                 let mut owners = claim.owners.iter();
                 let Some(owner) = owners.find(|owner| self.watchlist.contains(owner)) else {

@@ -271,6 +271,8 @@ pub struct Report {
     pub uncompared: usize,
     pub drifts: Vec<Drift>,
     pub deployments: Vec<DeploymentStatus>,
+    /// Safes that were left out because their owner has led to too many.
+    pub omitted_safes: u64,
     /// Histories that contradict the ledger.
     pub contradictions: Vec<(WalletNo, AssetNo)>,
     /// Wallets whose histories no balance can hold.

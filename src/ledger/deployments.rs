@@ -209,6 +209,12 @@ fn found_by_owner(
         if known {
             continue;
         }
+        let found = tracking.known.found.entry(watch.wallet_id).or_default();
+        if *found >= posting.chain.safes_per_owner {
+            posting.changes.report.omitted_safes += 1;
+            continue;
+        }
+        *found += 1;
         let id = Naming::new("safe_deployment")
             .field(watch.tenant_id.0.as_bytes())
             .field(posting.chain.name.as_str().as_bytes())

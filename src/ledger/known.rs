@@ -109,6 +109,8 @@ pub struct KnownDeployments {
     pub watching: HashMap<(TenantNo, Address), WalletId>,
     /// The wallets of all these, as events show them.
     pub wallets: HashMap<WalletId, WalletRef>,
+    /// How many Safes the owners have led to so far, by their wallets.
+    pub found: HashMap<WalletId, u64>,
     /// Which Safes the tenants want in their owners' accounts.
     pub adopt: HashMap<TenantNo, AdoptSafes>,
 }

@@ -14,6 +14,7 @@ pub(super) fn chain() -> ChainInfo {
         family: Family::Evm,
         caip2: "eip155:1".to_owned(),
         slip44: 60,
+        safes_per_owner: 1_000,
     }
 }
 

@@ -9,6 +9,8 @@ pub struct ChainInfo {
     pub caip2: String,
     /// The native coin's SLIP-44 coin type.
     pub slip44: u32,
+    /// Safes found by one owner that become wallets.
+    pub safes_per_owner: u64,
 }
 
 impl ChainInfo {

@@ -15,7 +15,10 @@ use crate::{
     chain::{Address, BlockHash, BlockRef, ChainName, TxId},
     clock::Millis,
     id::{SafeDeploymentId, TenantId, WalletId},
-    ledger::changes::{DeploymentChange, SafeProof},
+    ledger::{
+        changes::{DeploymentChange, SafeProof},
+        known::HashMap,
+    },
     model::{ChainNo, Deployment, DeploymentStatus, ShownSafe, TenantNo},
 };
 
@@ -344,6 +347,30 @@ pub async fn write(
     } else {
         Err(StoreError::Stale(format!("the deployment {} changed meanwhile", row.id)))
     }
+}
+
+/// How many Safes some owners have led to, by the owner's wallet.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn found_by_owners(
+    conn: &mut Conn<'_>,
+    chain: ChainNo,
+    owners: impl IntoIterator<Item = WalletId>,
+) -> Result<HashMap<WalletId, u64>, StoreError> {
+    let owners: Vec<WalletId> = owners.into_iter().collect();
+    let owners = Blobs::of(owners.iter().map(|owner| owner.0.as_bytes().as_slice()));
+    if owners.is_empty() {
+        return Ok(HashMap::default());
+    }
+    let sql = sets(
+        conn,
+        "SELECT owner_wallet, COUNT(*) FROM safe_deployment
+         WHERE chain_no = $1 AND found_by = 'owner' AND owner_wallet IN blobs($2) GROUP BY owner_wallet",
+    );
+    let rows: Vec<(WalletId, i64)> =
+        on!(conn, c => sqlx::query_as(sql).bind(chain.0).bind(&owners).fetch_all(c).await)?;
+    Ok(rows.into_iter().map(|(owner, count)| (owner, count.unsigned_abs())).collect())
 }
 
 /// What events show of a wallet's Safe: nothing, unless it was found by its owner.

@@ -43,6 +43,7 @@ pub fn measure(bench: &mut Bench) -> anyhow::Result<()> {
         family: Family::Evm,
         caip2: "eip155:1".into(),
         slip44: 60,
+        safes_per_owner: 1_000,
     };
     let genesis = BlockPoint { at: blocks[0].header.parent, time: Millis(0) };
     let mut cursor = Cursor {

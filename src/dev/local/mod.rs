@@ -128,6 +128,7 @@ impl Identity {
             sweep_per_minute: 600,
             differences: DifferenceLimits { count: 100, percent: 25 },
             worthless_transfers: 10,
+            safes_per_owner: 1_000,
         }
     }
 }

@@ -276,6 +276,34 @@ async fn one_tenants_made_up_transactions_keep_nobody_waiting() {
 }
 
 #[tokio::test]
+async fn an_owner_leads_to_so_many_safes_and_to_no_more_but_each_can_be_tracked_by_hand() {
+    for store in TestStore::all().await {
+        let mut rig = Rig::new(&store);
+        let (tenant, _) = one_wallet(&store, &mut rig).await;
+        let most = rig.follower.config.safes_per_owner;
+        for number in 0x50..0x55 {
+            rig.chain.mine_safe(&[], &claim(number, &[who(9)]));
+        }
+        until(&mut rig, "all of them", async || waiting(&store).await == 0).await;
+        let found = wallets(&store, tenant).await.len() - 1;
+        assert_eq!(u64::try_from(found), Ok(most));
+        let omitted = &rig.follower.metrics.safe_candidates_total;
+        assert_eq!(omitted.with_label_values(&["scripted", "omitted"]).get(), 5 - most);
+        let mut tx = store.db.begin().await.unwrap();
+        for number in 0x50..0x55 {
+            let (id, hash) = (store.ids.next(), TxId::from([number; 32]));
+            let now = Clock::System.now();
+            let conn = &mut tx.conn();
+            safe::insert_by_hash(conn, id, tenant, &chain_name(), &hash, now).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        let all = async || wallets(&store, tenant).await.len() == 6;
+        until(&mut rig, "those that were given", all).await;
+        store.close().await;
+    }
+}
+
+#[tokio::test]
 async fn of_a_block_full_of_one_owners_safes_another_owners_is_judged_first() {
     for store in TestStore::all().await {
         let mut rig = Rig::new(&store);

@@ -412,6 +412,7 @@ async fn safes(conn: &mut Conn<'_>) {
         safe::list(conn, TENANT, None, None, None, PAGE),
         safe::list(conn, TENANT, Some(&name), pending, Some(id(10)), PAGE),
         safe::processing_above(conn, CHAIN, 10),
+        safe::found_by_owners(conn, CHAIN, [wallet]),
         safe::write(conn, CHAIN, &change),
         safe::hold_tenants(conn, &BTreeSet::from([TenantNo(1)])),
         safe::write_proof(conn, &proof, NOW),
