@@ -47,13 +47,12 @@ impl Stopped {
 }
 
 impl Weighed {
-    /// Whether it counts as a difference that some node stands by. A proven credit does not: no node can make one
-    /// up, and anybody can send money in ways that no log shows, to as many addresses as he likes.
+    /// Whether it counts as a difference that is the nodes' word. A proven one does not: no node can make it up, and
+    /// strangers and customers can move money in ways that no log shows, of as many addresses as they like.
     fn differs(&self) -> bool {
-        self.difference.is_some_and(|(comparison, certainty)| match comparison {
-            Comparison::Equal => false,
-            Comparison::Credit(_) => [Certainty::Told, Certainty::Agreed].contains(&certainty),
-            Comparison::Debit(_) | Comparison::Unbookable => certainty > Certainty::Disputed,
+        self.difference.is_some_and(|(comparison, certainty)| {
+            comparison != Comparison::Equal
+                && [Certainty::Told, Certainty::Agreed].contains(&certainty)
         })
     }
 }

@@ -123,7 +123,7 @@ async fn four(store: &TestStore) -> (Rig, BTreeMap<Address, WalletId>) {
     rig.chain.mine(&(10..14).map(|n| pay(n.into(), None, who(n), 50)).collect::<Vec<_>>());
     rig.chain.settle(1);
     rig.follow().await.unwrap();
-    rig.chain.certainty(Certainty::Proven);
+    rig.chain.certainty(Certainty::Agreed);
     (rig, wallets)
 }
 
@@ -219,9 +219,10 @@ async fn neither_a_lost_state_nor_a_batch_of_old_blocks_settles_what_it_has_stop
 }
 
 #[tokio::test]
-async fn credits_that_are_proven_stop_nothing_however_many_they_are() {
+async fn differences_that_are_proven_stop_nothing_however_many_they_are() {
     for store in TestStore::all().await {
         let (mut rig, wallets) = four(&store).await;
+        rig.chain.certainty(Certainty::Proven);
         let pays = |tx: u64, amount| -> Vec<Payment> {
             (10..14).map(|n| pay(tx + u64::from(n), None, who(n), amount)).collect()
         };
@@ -232,6 +233,10 @@ async fn credits_that_are_proven_stop_nothing_however_many_they_are() {
         rig.follow().await.unwrap();
         assert!(!is_stopped(&rig));
         all_have(&store, &wallets, 53).await;
+        take_unseen(&mut rig).await;
+        sweep_once(&mut rig, 1).await;
+        assert!(!is_stopped(&rig));
+        all_have(&store, &wallets, 46).await;
         assert_exact(&store, &rig, &wallets).await;
         store.close().await;
     }
