@@ -16,7 +16,7 @@ pub use keys::KeysCommand;
 use crate::{
     chain::{ChainName, Family, Source},
     clock::Clock,
-    commit::Committer,
+    commit::{CommitError, Committer},
     config::{ChainConfig, Config, ConfigError},
     id::Ids,
     logging::{self, Format},
@@ -188,7 +188,12 @@ async fn accept_differences(config: &Config, chain: &str) -> anyhow::Result<()> 
     let db = open(config).await?;
     let outcome = committer(&db, chain, Metrics::new()).accept_differences().await;
     db.close().await;
-    outcome.with_context(|| format!("{} has not been followed yet", chain.name))?;
+    match outcome {
+        Err(CommitError::CursorMoved(_)) => {
+            anyhow::bail!("{} has not been followed yet: there is nothing to accept", chain.name)
+        }
+        outcome => outcome?,
+    }
     println!("What settles next on {} is taken over, however much differs.", chain.name);
     Ok(())
 }

@@ -355,30 +355,14 @@ impl Follower {
             Some(cursor) => cursor,
             None => self.load().await?,
         };
-        let applied = cursor.head.at;
-        let mut turn = Turn::Idle;
-        if !self.connect_announced(&cursor, announced).await? {
-            let head = self.source.head().await?;
-            self.gauge_head(&head);
-            match decide::relate(&applied, &head) {
-                Relation::Same => {}
-                Relation::Child => match self.source.block(head.at).await? {
-                    Some(block) => self.connect_one(&cursor, block).await?,
-                    None => turn = Turn::Lacking,
-                },
-                Relation::Ahead => {
-                    Box::pin(self.catch_up(&cursor, &head)).await?;
-                    let came = self.current()?.head.at != applied;
-                    turn = if came { Turn::More } else { Turn::Lacking };
-                }
-                Relation::Behind => {
-                    if self.on_another_branch(&cursor, &head).await? {
-                        self.reorganize(&cursor).await?;
-                        turn = Turn::More;
-                    }
-                }
+        let (mut turn, unable) = match self.take_in(&cursor, announced).await {
+            Ok(turn) => (turn, None),
+            // A block that cannot be had holds nothing below it.
+            Err(TurnError::Source(error)) if unable::needs_a_person(&error) => {
+                (Turn::Idle, Some(error))
             }
-        }
+            Err(error) => return Err(error),
+        };
         // What settles does not wait for what begins: a node may lack the states that this needs.
         let cursor = self.current()?;
         let settled = Priority::Settlement.scope(Box::pin(self.settle(&cursor, announced))).await?;
@@ -387,6 +371,9 @@ impl Follower {
         self.forget().await?;
         if turn == Turn::Idle && (settled == Turn::More || registered == Turn::More) {
             turn = Turn::More;
+        }
+        if let Some(error) = unable {
+            return Err(error.into());
         }
         let cursor = self.current()?;
         Priority::Background.scope(Box::pin(self.backfill(&cursor))).await?;
@@ -397,6 +384,43 @@ impl Follower {
             }
         }
         Ok(turn)
+    }
+
+    /// Takes in what is new since `cursor`.
+    async fn take_in(
+        &mut self,
+        cursor: &Cursor,
+        announced: &mut Announcements,
+    ) -> Result<Turn, TurnError> {
+        let applied = cursor.head.at;
+        if self.connect_announced(cursor, announced).await? {
+            return Ok(Turn::Idle);
+        }
+        let head = self.source.head().await?;
+        self.gauge_head(&head);
+        Ok(match decide::relate(&applied, &head) {
+            Relation::Same => Turn::Idle,
+            Relation::Child => match self.source.block(head.at).await? {
+                Some(block) => {
+                    self.connect_one(cursor, block).await?;
+                    Turn::Idle
+                }
+                None => Turn::Lacking,
+            },
+            Relation::Ahead => {
+                Box::pin(self.catch_up(cursor, &head)).await?;
+                let came = self.current()?.head.at != applied;
+                if came { Turn::More } else { Turn::Lacking }
+            }
+            Relation::Behind => {
+                if self.on_another_branch(cursor, &head).await? {
+                    self.reorganize(cursor).await?;
+                    Turn::More
+                } else {
+                    Turn::Idle
+                }
+            }
+        })
     }
 
     fn current(&self) -> Result<Cursor, TurnError> {

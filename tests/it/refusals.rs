@@ -95,6 +95,17 @@ async fn an_unknown_configuration_key_is_refused_with_2() {
 }
 
 #[tokio::test]
+async fn differences_of_a_chain_that_was_never_followed_cannot_be_accepted() {
+    let chain = "[chains.local]\nfamily = \"evm\"\nchain_id = 31337\n\
+                 endpoints = [{ url = \"http://127.0.0.1:1\" }]";
+    let place = Place::new(own_port(), "sqlite://t.db", chain);
+    let accept = ["accept-differences", "--chain", "local"];
+    place.refused(&accept, 1, &["local has not been followed yet"]).await;
+    let accept = ["accept-differences", "--chain", "other"];
+    place.refused(&accept, 2, &["no chain \"other\"", "local"]).await;
+}
+
+#[tokio::test]
 async fn a_missing_configuration_file_is_refused_with_2() {
     let mut command = tidemark();
     command.args(["--config", "nowhere.toml", "run"]);

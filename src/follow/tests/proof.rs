@@ -325,6 +325,40 @@ async fn money_that_was_spent_before_it_was_explained_is_credited_once() {
 }
 
 #[tokio::test]
+async fn money_settles_and_wallets_begin_below_a_block_that_cannot_be_had() {
+    // The next block, and one further above.
+    for ahead in [1, 5] {
+        for store in TestStore::all().await {
+            let mut rig = Rig::new(&store);
+            let (tenant, wallet) = one_wallet(&store, &mut rig).await;
+            rig.chain.mine(&[pay(1, None, who(9), 60)]);
+            rig.follow().await.unwrap();
+            rig.chain.enlarge(true);
+            for _ in 0..ahead {
+                rig.chain.mine(&[]);
+            }
+            rig.chain.settle(1);
+            let other = store.register(tenant, &chain_name(), who(8)).await;
+            let mut announced = rig.chain.announced();
+            for _ in 0..3 {
+                let turn = rig.follower.turn(&mut announced).await;
+                assert!(matches!(turn, Err(TurnError::Source(SourceError::TooLarge(_)))));
+            }
+            let position = store.position(wallet, &chain_name(), AssetKey::Native).await;
+            assert_eq!(position.settled, 60.into());
+            let events = store.events(tenant).await;
+            let begun = types(&events).into_iter().filter(|kind| *kind == "wallet.activated");
+            assert_eq!(begun.count(), 2);
+            rig.chain.enlarge(false);
+            rig.chain.mine(&[pay(2, None, who(8), 5)]);
+            rig.follow().await.unwrap();
+            assert_exact(&store, &rig, &BTreeMap::from([(who(9), wallet), (who(8), other)])).await;
+            store.close().await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn no_block_waits_for_a_node_that_does_not_tell_why_more_was_spent_than_came() {
     for store in TestStore::all().await {
         let mut rig = Rig::new(&store);
