@@ -363,11 +363,21 @@ pub async fn found_by_owners(
     if owners.is_empty() {
         return Ok(HashMap::default());
     }
-    let sql = sets(
-        conn,
-        "SELECT owner_wallet, COUNT(*) FROM safe_deployment
-         WHERE chain_no = $1 AND found_by = 'owner' AND owner_wallet IN blobs($2) GROUP BY owner_wallet",
-    );
+    // PostgreSQL compares UUIDs with UUIDs.
+    let sql = match conn {
+        Conn::Sqlite(_) => sets(
+            conn,
+            "SELECT owner_wallet, COUNT(*) FROM safe_deployment
+             WHERE chain_no = $1 AND found_by = 'owner' AND owner_wallet IN blobs($2) GROUP BY owner_wallet",
+        ),
+        Conn::Postgres(_) => sets(
+            conn,
+            "SELECT owner_wallet, COUNT(*) FROM safe_deployment
+             WHERE chain_no = $1 AND found_by = 'owner'
+               AND owner_wallet = ANY(ARRAY(SELECT encode(b, 'hex')::uuid FROM unnest($2) AS b))
+             GROUP BY owner_wallet",
+        ),
+    };
     let rows: Vec<(WalletId, i64)> =
         on!(conn, c => sqlx::query_as(sql).bind(chain.0).bind(&owners).fetch_all(c).await)?;
     Ok(rows.into_iter().map(|(owner, count)| (owner, count.unsigned_abs())).collect())
