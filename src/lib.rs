@@ -43,8 +43,10 @@
 //! - Only `commit`, `webhook`, `retention` and the API's own writes open write transactions, by [`store::Db::run_tx`];
 //!   besides, `cli::keys` makes keys and `daemon` gives back leases as it starts.
 //! - Only `daemon` starts long-lived tasks. Time and randomness are handed in ([`clock`], [`random`], [`id`]).
-//! - What a stranger can choose (a block, a node's answer, a request) never ends a task, never holds a chain and
-//!   never becomes money unproven.
+//! - What a stranger can choose (a block, a node's answer, a request) never becomes [`store::StoreError::Corrupt`],
+//!   never ends a task, never holds a chain and never becomes money unproven. What cannot be understood is set aside,
+//!   counted, shown and left behind.
+//! - One answer of one node never changes settled money.
 
 pub mod amount;
 pub mod api;
