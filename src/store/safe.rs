@@ -372,10 +372,9 @@ pub async fn found_by_owners(
         ),
         Conn::Postgres(_) => sets(
             conn,
-            "SELECT owner_wallet, COUNT(*) FROM safe_deployment
-             WHERE chain_no = $1 AND found_by = 'owner'
-               AND owner_wallet = ANY(ARRAY(SELECT encode(b, 'hex')::uuid FROM unnest($2) AS b))
-             GROUP BY owner_wallet",
+            "SELECT o.id, (SELECT COUNT(*) FROM safe_deployment
+                           WHERE chain_no = $1 AND found_by = 'owner' AND owner_wallet = o.id)
+             FROM (SELECT encode(b, 'hex')::uuid AS id FROM unnest($2) AS b) AS o",
         ),
     };
     let rows: Vec<(WalletId, i64)> =
