@@ -204,8 +204,9 @@ fn what_a_target_fails_on_is_found_made_small_and_told() {
         assert!(value["a"]["number"] != "0xffffffffffffffff", "too large a number");
         "JSON".to_owned()
     };
-    let failed = catch_unwind(AssertUnwindSafe(|| run("itself", vec![document], check)))
-        .expect_err("it is found");
+    // In two seconds of a busy machine it may not be.
+    let begin = || catch_unwind(AssertUnwindSafe(|| run("itself", vec![document.clone()], check)));
+    let failed = (0..30).find_map(|_| begin().err()).expect("it is found");
     let text = said(&*failed);
     assert!(text.contains("too large a number") && text.contains(SEED), "{text}");
     assert!(text.ends_with(r#"{"a":{"number":"0xffffffffffffffff"}}"#), "{text}");
