@@ -3,7 +3,11 @@
 //! A task that ends without being asked to, or panics, ends the process with an error: a supervisor starts
 //! it again, and the store says where to go on.
 
+mod identity;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use identity::Identity;
 
 use tokio::{net::TcpListener, sync::oneshot, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -12,7 +16,7 @@ use crate::{
     api::Api,
     chain::Source,
     clock::Clock,
-    commit::Committer,
+    commit::{Committer, Holder},
     config::{ChainConfig, Config},
     follow::Follower,
     id::Ids,
@@ -97,6 +101,7 @@ pub async fn run(
     let wake = Wake::new(config.chains.keys().cloned());
     let db = Db::open(config.database_url.expose(), &metrics).await?;
     let lock = db.lock()?;
+    let identity = Identity::of(&config.data_folder(), &ids);
     if lock.is_some() {
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
@@ -111,6 +116,7 @@ pub async fn run(
         TcpListener::bind(address).await.map_err(|error| DaemonError::Listen { address, error })?;
     let local = listener.local_addr().map_err(|error| DaemonError::Listen { address, error })?;
 
+    let holder = if lock.is_some() { Holder::alone() } else { identity.holder() };
     let registry = Registry::default();
     let mut tasks: JoinSet<(String, Result<(), String>)> = JoinSet::new();
     for chain in config.chains.values() {
@@ -126,7 +132,8 @@ pub async fn run(
                 metrics.clone(),
                 wake.clone(),
                 info,
-            ),
+            )
+            .held_by(holder.clone()),
             registry.watchlist(&chain.name),
             metrics.clone(),
             clock.clone(),
@@ -177,7 +184,7 @@ pub async fn run(
     }
     let result = supervise(tasks, &shutdown, &metrics, DRAIN).await;
     db.close().await;
-    drop(lock);
+    drop((lock, identity));
     result
 }
 

@@ -78,6 +78,8 @@ metrics! {
     chain_applied_timestamp_seconds: GaugeVec ["chain"];
     /// When the follower last finished a step without an error, in Unix seconds.
     chain_last_progress_timestamp_seconds: GaugeVec ["chain"];
+    /// 1 where this daemon follows the chain.
+    chain_leader: IntGaugeVec ["chain"];
     /// 1 while the chain stands still until a person acts.
     chain_halted: IntGaugeVec ["chain"];
     /// Blocks committed to the ledger.

@@ -7,6 +7,7 @@
 
 mod connect;
 mod hot;
+mod lease;
 mod load;
 mod quarantine;
 mod report;
@@ -17,6 +18,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 pub use connect::Pipeline;
 use hot::Hot;
+pub use lease::Holder;
 use tokio::sync::Mutex;
 use write::Written;
 
@@ -64,6 +66,7 @@ pub struct Committer {
     metrics: Metrics,
     wake: Wake,
     chain: Arc<ChainInfo>,
+    holder: Holder,
     hot: Arc<Mutex<Hot>>,
 }
 
@@ -143,7 +146,16 @@ impl Committer {
         wake: Wake,
         chain: ChainInfo,
     ) -> Self {
-        Self { db, ids, clock, metrics, wake, chain: Arc::new(chain), hot: Arc::default() }
+        Self {
+            db,
+            ids,
+            clock,
+            metrics,
+            wake,
+            chain: Arc::new(chain),
+            holder: Holder::alone(),
+            hot: Arc::default(),
+        }
     }
 
     #[must_use]

@@ -13,6 +13,7 @@ mod deployments;
 mod doubts;
 pub(crate) mod figures;
 mod lacking;
+mod lease;
 mod metrics;
 mod pace;
 mod prefetch;
@@ -79,8 +80,7 @@ pub struct Follower {
     wake_up: Arc<Notify>,
     /// What the store has, as far as it is known; `None` after any doubt.
     cursor: Option<Cursor>,
-    /// The fencing number under which this process follows the chain.
-    epoch: Option<i64>,
+    lease: lease::Lease,
     tracked: deployments::Tracked,
     lookups: deployments::Lookups,
     judging: safes::Judging,
@@ -126,6 +126,9 @@ enum TurnError {
     /// The chain is halted already.
     #[error("halted: {0}")]
     Halted(String),
+    /// Wait until the other one gives it back, or says nothing any more.
+    #[error("another daemon follows this chain")]
+    Elsewhere,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -199,7 +202,7 @@ impl Follower {
             clock,
             wake_up,
             cursor: None,
-            epoch: None,
+            lease: lease::Lease::default(),
             tracked: deployments::Tracked::default(),
             lookups: deployments::Lookups::default(),
             judging: None,
@@ -227,11 +230,13 @@ impl Follower {
             source.listen().await;
             std::future::pending::<()>().await;
         };
-        tokio::select! {
+        let result = tokio::select! {
             () = shutdown.cancelled() => Ok(()),
             result = Box::pin(self.follow()) => result,
             () = listening => Ok(()),
-        }
+        };
+        self.give_back().await;
+        result
     }
 
     async fn follow(&mut self) -> Result<(), StoreError> {
@@ -285,6 +290,12 @@ impl Follower {
                             trouble.next_delay()
                         }
                         TurnError::Unbookable(_) => Duration::ZERO,
+                        TurnError::Elsewhere => {
+                            if news {
+                                tracing::info!(chain = %self.config.name, "another daemon follows this chain: waiting for it to stop");
+                            }
+                            lease::LOOK
+                        }
                         TurnError::Halt(reason) => match self.halt(&reason).await {
                             // The next turns find the same again.
                             Err(error) if error.is_transient() => {
@@ -342,7 +353,7 @@ impl Follower {
         self.gauge_halted(1);
         // Without a cursor there is nothing to halt: the next turn reads it and finds the same again.
         let Some(cursor) = self.committer.cursor().await? else { return Ok(()) };
-        let epoch = self.epoch.unwrap_or(cursor.epoch);
+        let epoch = self.lease.epoch().unwrap_or(cursor.epoch);
         if !self.committer.halt(cursor.no, epoch, reason).await? {
             tracing::warn!(chain = %self.config.name, "somebody else follows this chain by now");
         }
@@ -351,6 +362,9 @@ impl Follower {
 
     /// One round: take in what is new, open and close watches, settle; then, if nothing waits, sweep.
     async fn turn(&mut self, announced: &mut Announcements) -> Result<Turn, TurnError> {
+        if self.lease.is_lost() {
+            self.cursor = None;
+        }
         let cursor = match self.cursor.clone() {
             Some(cursor) => cursor,
             None => self.load().await?,
@@ -429,10 +443,7 @@ impl Follower {
 
     /// Reads where the chain stands, and which addresses are watched if that is not known; begins the chain if it never was.
     async fn load(&mut self) -> Result<Cursor, TurnError> {
-        let mut cursor = match self.committer.cursor().await? {
-            Some(cursor) => cursor,
-            None => self.begin().await?,
-        };
+        let mut cursor = self.leased().await?;
         if cursor.caip2 != self.config.caip2 {
             return Err(TurnError::Store(StoreError::Unusable(format!(
                 "the database has followed {} under the name {}, the configuration says {}: give the new \
@@ -458,7 +469,6 @@ impl Follower {
             self.assets_ready = true;
         }
         self.opener.look_again();
-        self.epoch = Some(cursor.epoch);
         self.cursor = Some(cursor.clone());
         Ok(cursor)
     }

@@ -52,7 +52,7 @@ impl Follower {
         self.backfill.forget();
         let Some(culprit) = refused.culprit else { return Err(TurnError::halt_for(refused)) };
         let Some(cursor) = self.committer.cursor().await? else { return Ok(()) };
-        if self.epoch.is_some_and(|epoch| epoch != cursor.epoch) {
+        if self.lease.epoch().is_some_and(|epoch| epoch != cursor.epoch) {
             return Err(TurnError::Retry("somebody else follows this chain by now".into()));
         }
         let Some(asset) = self.committer.quarantine(&cursor, culprit).await? else {

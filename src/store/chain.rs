@@ -2,7 +2,12 @@
 
 use sqlx::FromRow;
 
-use super::{Conn, StoreError, on, rows::Table};
+use super::{
+    Conn, StoreError,
+    lease::{by_clock, lease},
+    on,
+    rows::Table,
+};
 use crate::{
     chain::{BlockHash, BlockRef, ChainName, Family, Header},
     clock::Millis,
@@ -145,7 +150,7 @@ pub async fn insert_cursor(
 
 /// Moves a cursor to `next`, if it still is what `from` says, under the same epoch: what stops a second
 /// writer, and against a commit whose outcome was not learned. `false` means that nothing was changed and the
-/// caller must read the cursor again.
+/// caller must read the cursor again. A lease of the chain lasts from then on.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
@@ -156,15 +161,18 @@ pub async fn move_cursor(
     now: Millis,
 ) -> Result<bool, StoreError> {
     let Cursor { head, settled, .. } = next;
-    let changed = on!(conn, c => sqlx::query(
+    let sql = by_clock!(
+        conn,
         "UPDATE chain_cursor
          SET head_number = $8, head_hash = $9, head_time = $10,
              settled_number = $11, settled_hash = $12, settled_time = $13, transfers = $14, assets = $15,
-             halted = $16, updated_at = $17
+             halted = $16, updated_at = $17, lease_until = CASE WHEN holder IS NULL THEN NULL ELSE $19 + ";
+        " END
          WHERE chain_no = $1 AND head_number = $2 AND head_hash = $3
            AND settled_number = $4 AND settled_hash = $5 AND epoch = $6 AND transfers = $7
-           AND (halted IS NULL) = (CAST($18 AS TEXT) IS NULL)",
-    )
+           AND (halted IS NULL) = (CAST($18 AS TEXT) IS NULL)"
+    );
+    let changed = on!(conn, c => sqlx::query(sql)
     .bind(from.no.0)
     .bind(number(from.head.at.number)?)
     .bind(&from.head.at.hash.0[..])
@@ -183,6 +191,7 @@ pub async fn move_cursor(
     .bind(&next.halted)
     .bind(now)
     .bind(&from.halted)
+    .bind(lease())
     .execute(c)
     .await
     .map(|done| done.rows_affected()))?;

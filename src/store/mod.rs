@@ -31,6 +31,7 @@ pub mod feed;
 pub mod history;
 pub mod idempotency;
 pub mod key;
+pub mod lease;
 pub mod ownership;
 pub mod participant;
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod contracts;
 mod dashboards;
 mod deposits;
 mod dev;
+mod fleet;
 mod found_safes;
 mod history;
 mod hostile;

@@ -53,7 +53,7 @@ async fn newest(rig: &Rig) -> (Arc<Vec<MatchedBlock>>, BlockPoint) {
     (Arc::new(rig.follower.matched(vec![block]).await.unwrap()), settled)
 }
 
-async fn run(store: &TestStore, sql: &'static str) {
+pub(super) async fn run(store: &TestStore, sql: &'static str) {
     let mut tx = store.db.begin().await.unwrap();
     on!(&mut tx.conn(), c => sqlx::query(sql).execute(c).await.map(|_| ())).unwrap();
     tx.commit().await.unwrap();

@@ -6,6 +6,7 @@ mod descent;
 mod doubts;
 mod history;
 mod interrupted;
+mod lease;
 mod listing;
 mod priority;
 mod proof;

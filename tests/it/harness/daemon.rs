@@ -220,6 +220,11 @@ impl Daemon {
         self.child.as_ref().and_then(Child::id).expect("it runs")
     }
 
+    /// Whether it was begun, and neither ended nor killed.
+    pub fn runs(&self) -> bool {
+        self.child.is_some()
+    }
+
     pub fn base(&self) -> String {
         format!("http://{}", self.settings.listen)
     }
