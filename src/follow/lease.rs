@@ -90,6 +90,10 @@ impl Follower {
         self.stopped = super::confirm::Stopped::default();
         self.owed.clear();
         self.contradictions = 0;
+        // What is wrong with the chain is for the other one to show.
+        self.gauge_halted(0);
+        self.gauge_stopped(0);
+        self.gauge_doubts();
     }
 
     /// Lets another daemon follow at once.

@@ -58,10 +58,17 @@ async fn whoever_has_lost_a_chain_without_knowing_changes_nothing() {
         let late = store.register(tenant, &chain_name(), who(8)).await;
         other.follow().await.unwrap();
         let before = store.cursor(&chain_name()).await.unwrap();
+        let stopped = one.follower.metrics.settlement_stopped.clone();
+        stopped.with_label_values(&["scripted"]).set(1);
         one.chain.mine(&[pay(1, None, who(8), 5), pay(2, None, who(9), 6)]);
         assert!(matches!(turn(&mut one).await, Err(TurnError::Retry(_))), "its commit is refused");
         assert_eq!(store.cursor(&chain_name()).await, Some(before), "nothing was changed");
         waits(&mut one).await;
+        assert_eq!(
+            stopped.with_label_values(&["scripted"]).get(),
+            0,
+            "that is another one's to show"
+        );
         other.follow().await.unwrap();
         assert_exact(&store, &one, &BTreeMap::from([(who(9), wallet), (who(8), late)])).await;
         store.close().await;
