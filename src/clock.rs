@@ -63,11 +63,13 @@ impl serde::Serialize for Millis {
     }
 }
 
-/// Where the time comes from: the system in the daemon, a hand-set value in tests.
+/// Where the time comes from: the system or the database in the daemon, a hand-set value in tests.
 #[derive(Clone, Debug, Default)]
 pub enum Clock {
     #[default]
     System,
+    /// The database's, which several daemons share: the system's and so many milliseconds.
+    Shared(Arc<AtomicI64>),
     Manual(Arc<AtomicI64>),
 }
 
@@ -76,6 +78,28 @@ impl Clock {
     #[must_use]
     pub fn manual(start: Millis) -> Self {
         Self::Manual(Arc::new(AtomicI64::new(start.0)))
+    }
+
+    /// A clock that is the system's until [`Clock::follow`] says how far that is from the shared one.
+    #[must_use]
+    pub fn shared() -> Self {
+        Self::Shared(Arc::default())
+    }
+
+    /// Sets how many milliseconds a shared clock is ahead of the system's; others stay as they are.
+    pub fn follow(&self, offset: i64) {
+        if let Self::Shared(cell) = self {
+            cell.store(offset, Ordering::SeqCst);
+        }
+    }
+
+    /// How many milliseconds a shared clock is ahead of the system's.
+    #[must_use]
+    pub fn offset(&self) -> i64 {
+        match self {
+            Self::Shared(cell) => cell.load(Ordering::SeqCst),
+            Self::System | Self::Manual(_) => 0,
+        }
     }
 
     /// Moves a manual clock; a system clock stays as it is.
@@ -90,6 +114,10 @@ impl Clock {
     pub fn now(&self) -> Millis {
         match self {
             Self::System => Millis(jiff::Timestamp::now().as_millisecond()),
+            Self::Shared(offset) => {
+                let now = jiff::Timestamp::now().as_millisecond();
+                Millis(now.saturating_add(offset.load(Ordering::SeqCst)))
+            }
             Self::Manual(cell) => Millis(cell.load(Ordering::SeqCst)),
         }
     }

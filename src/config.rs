@@ -7,6 +7,7 @@
 mod check;
 mod endpoint;
 mod error;
+mod fleet;
 mod identity;
 mod known;
 mod load;
@@ -18,7 +19,7 @@ pub(crate) mod testing;
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -61,6 +62,7 @@ pub struct Config {
     pub server: ServerConfig,
     pub database_url: Secret,
     pub chains: BTreeMap<ChainName, ChainConfig>,
+    pub fleet: FleetConfig,
     pub webhooks: WebhookConfig,
     pub retention: RetentionConfig,
 }
@@ -72,6 +74,34 @@ impl Config {
         let file = self.database_url.expose().strip_prefix("sqlite://");
         let folder = file.and_then(|file| Path::new(file).parent());
         folder.map_or_else(|| PathBuf::from("data"), Path::to_path_buf)
+    }
+}
+
+/// How this daemon shares the chains with others on the same PostgreSQL.
+#[derive(Clone, Debug)]
+pub struct FleetConfig {
+    /// The chains that it may follow; `None`: all.
+    pub follow: Option<BTreeSet<ChainName>>,
+    /// How long a daemon that says nothing keeps its chains.
+    pub lease: Duration,
+    /// Between two signs of life; at most half a lease.
+    pub heartbeat: Duration,
+    /// Between two chains that it gives to others that follow fewer.
+    pub rebalance: Duration,
+}
+
+impl Default for FleetConfig {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { follow: None, lease: seconds(10), heartbeat: seconds(3), rebalance: seconds(60) }
+    }
+}
+
+impl FleetConfig {
+    /// Whether this daemon may follow a chain.
+    #[must_use]
+    pub fn follows(&self, chain: &ChainName) -> bool {
+        self.follow.as_ref().is_none_or(|chains| chains.contains(chain))
     }
 }
 

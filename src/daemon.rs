@@ -14,14 +14,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::Api,
-    chain::Source,
+    chain::{ChainName, Source},
     clock::Clock,
-    commit::{Committer, Holder},
+    commit::Committer,
     config::{ChainConfig, Config},
+    fleet::{Fleet, HeartbeatError},
     follow::Follower,
     id::Ids,
     metrics::Metrics,
-    model::ChainInfo,
     random::Random,
     registry::Registry,
     retention::Retention,
@@ -39,6 +39,8 @@ const DRAIN: Duration = Duration::from_secs(8);
 pub enum DaemonError {
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Fleet(#[from] HeartbeatError),
     #[error("cannot listen on {address}: {error}. Set server.listen to a free address")]
     Listen { address: SocketAddr, error: std::io::Error },
     #[error("chain {chain}: {detail}")]
@@ -94,13 +96,13 @@ pub async fn run(
     shutdown: CancellationToken,
     ready: Option<oneshot::Sender<SocketAddr>>,
 ) -> Result<(), DaemonError> {
-    let clock = Clock::System;
-    let ids = Ids::new(clock.clone());
     let metrics = Metrics::new();
     metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
     let wake = Wake::new(config.chains.keys().cloned());
     let db = Db::open(config.database_url.expose(), &metrics).await?;
     let lock = db.lock()?;
+    let clock = if lock.is_some() { Clock::System } else { Clock::shared() };
+    let ids = Ids::new(clock.clone());
     let identity = Identity::of(&config.data_folder(), &ids);
     if lock.is_some() {
         tokio::select! {
@@ -108,38 +110,30 @@ pub async fn run(
             given_back = give_leases_back(&db, &clock) => given_back?,
         }
     }
-    if config.chains.is_empty() {
-        tracing::warn!("no chain is configured: only the API and the webhooks run");
-    }
     let address = config.server.listen;
     let listener =
         TcpListener::bind(address).await.map_err(|error| DaemonError::Listen { address, error })?;
     let local = listener.local_addr().map_err(|error| DaemonError::Listen { address, error })?;
 
-    let holder = if lock.is_some() { Holder::alone() } else { identity.holder() };
-    let registry = Registry::default();
+    let fleet = lock.is_none().then(|| {
+        let (id, config) = (identity.name().to_owned(), config.fleet.clone());
+        Fleet::new(db.clone(), id, config, clock.clone(), metrics.clone(), wake.clone())
+    });
+    let parts = Parts { db: &db, ids: &ids, clock: &clock, metrics: &metrics, wake: &wake };
+    let followers = parts.followers(&config, fleet.as_ref())?;
     let mut tasks: JoinSet<(String, Result<(), String>)> = JoinSet::new();
-    for chain in config.chains.values() {
-        let source = source(&config, chain, &metrics)?;
-        let info = ChainInfo::from(chain);
-        let follower = Follower::new(
-            Arc::new(chain.clone()),
-            source,
-            Committer::new(
-                db.clone(),
-                ids.clone(),
-                clock.clone(),
-                metrics.clone(),
-                wake.clone(),
-                info,
-            )
-            .held_by(holder.clone()),
-            registry.watchlist(&chain.name),
-            metrics.clone(),
-            clock.clone(),
-            wake.chain_wake_up(&chain.name),
-        );
-        let (name, stop) = (format!("follower of {}", chain.name), shutdown.clone());
+    if let Some(fleet) = fleet.clone() {
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            entered = fleet.enter() => entered?,
+        }
+        let stop = shutdown.clone();
+        tasks.spawn(async move {
+            ("fleet".to_owned(), fleet.run(stop).await.map_err(|e| e.to_string()))
+        });
+    }
+    for (chain, follower) in followers {
+        let (name, stop) = (format!("follower of {chain}"), shutdown.clone());
         tasks.spawn(async move {
             (name, Box::pin(follower.run(stop)).await.map_err(|e| e.to_string()))
         });
@@ -160,6 +154,10 @@ pub async fn run(
     });
     let retention =
         Retention::new(db.clone(), clock.clone(), metrics.clone(), config.retention.clone());
+    let retention = match &fleet {
+        Some(fleet) => retention.held_by(fleet.work("retention")),
+        None => retention,
+    };
     let stop = shutdown.clone();
     tasks.spawn(async move {
         ("retention".to_owned(), retention.run(stop).await.map_err(|e| e.to_string()))
@@ -186,6 +184,55 @@ pub async fn run(
     db.close().await;
     drop((lock, identity));
     result
+}
+
+/// What the followers share.
+struct Parts<'a> {
+    db: &'a Db,
+    ids: &'a Ids,
+    clock: &'a Clock,
+    metrics: &'a Metrics,
+    wake: &'a Wake,
+}
+
+impl Parts<'_> {
+    /// A follower for each chain that this daemon may follow.
+    fn followers(
+        &self,
+        config: &Config,
+        fleet: Option<&Fleet>,
+    ) -> Result<Vec<(ChainName, Follower)>, DaemonError> {
+        let Self { db, ids, clock, metrics, wake } = *self;
+        let registry = Registry::default();
+        let mut followers = Vec::new();
+        for chain in config.chains.values().filter(|chain| config.fleet.follows(&chain.name)) {
+            let source = source(config, chain, metrics)?;
+            let (db, ids, clock) = (db.clone(), ids.clone(), clock.clone());
+            let committer =
+                Committer::new(db, ids, clock, metrics.clone(), wake.clone(), chain.into());
+            let committer = match fleet {
+                Some(fleet) => {
+                    fleet.share(&chain.name, source.daily_use());
+                    committer.held_by(fleet.chain(&chain.name))
+                }
+                None => committer,
+            };
+            let follower = Follower::new(
+                Arc::new(chain.clone()),
+                source,
+                committer,
+                registry.watchlist(&chain.name),
+                metrics.clone(),
+                self.clock.clone(),
+                wake.chain_wake_up(&chain.name),
+            );
+            followers.push((chain.name.clone(), follower));
+        }
+        if followers.is_empty() {
+            tracing::warn!("this daemon follows no chain: only the API and the webhooks run");
+        }
+        Ok(followers)
+    }
 }
 
 /// Gives back what a process before was sending. While the store does not answer it is asked again.

@@ -24,6 +24,7 @@
 //! | [`model`] | the values that all of them share: transfer, entry, balance, cursor, watch, wallet, asset |
 //! | [`ledger`] | every rule about money, pure and synchronous: from what is known to what is written |
 //! | [`commit`] | the commit point: load, let the ledger decide, write in one transaction |
+//! | [`fleet`] | this daemon among those that share a database: leases, a fair share of the chains, one clock |
 //! | [`event`] | what happened, stored as facts, and its JSON |
 //! | [`delivery`] | an event on its way to a webhook endpoint: its values |
 //! | [`store`] | all SQL, in sets |
@@ -40,7 +41,7 @@
 //! - `chain` knows no database; `store` knows no node. `follow`, `commit`, `webhook` and `api`
 //!   know no chain family: what differs between families is behind [`chain::Source`] and [`chain::Family`].
 //! - Nobody but `store` names `sqlx`. Store functions borrow a connection and never begin or commit.
-//! - Only `commit`, `webhook`, `retention` and the API's own writes open write transactions, by [`store::Db::run_tx`];
+//! - Only `commit`, `fleet`, `webhook`, `retention` and the API's own writes open write transactions, by [`store::Db::run_tx`];
 //!   besides, `cli::keys` makes keys and `daemon` gives back leases as it starts.
 //! - Only `daemon` starts long-lived tasks. Time and randomness are handed in ([`clock`], [`random`], [`id`]).
 //! - What a stranger can choose (a block, a node's answer, a request) never becomes [`store::StoreError::Corrupt`],
@@ -59,6 +60,7 @@ pub mod daemon;
 pub mod delivery;
 pub mod dev;
 pub mod event;
+pub mod fleet;
 pub mod follow;
 #[cfg(test)]
 mod fuzz;

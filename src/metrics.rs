@@ -80,6 +80,14 @@ metrics! {
     chain_last_progress_timestamp_seconds: GaugeVec ["chain"];
     /// 1 where this daemon follows the chain.
     chain_leader: IntGaugeVec ["chain"];
+    /// Times that another daemon has won a chain that this one followed.
+    lease_losses_total: IntCounterVec ["chain"];
+    /// Commits that were refused because another daemon had won the chain.
+    fenced_commits_total: IntCounterVec ["chain"];
+    /// Daemons on this database that have shown a sign of life.
+    fleet_daemons: IntGauge;
+    /// How far the database's clock, which counts for all daemons, is ahead of this machine's.
+    clock_offset_seconds: Gauge;
     /// 1 while the chain stands still until a person acts.
     chain_halted: IntGaugeVec ["chain"];
     /// Blocks committed to the ledger.

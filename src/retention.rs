@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::{
     clock::{Clock, Millis},
     config::RetentionConfig,
+    fleet::NamedLease,
     id::{DeliveryId, TenantId},
     metrics::Metrics,
     retry::StoreRetry,
@@ -28,6 +29,9 @@ mod tests;
 
 /// The pause between two runs: nothing is kept for less than an hour.
 const EVERY: Duration = Duration::from_mins(10);
+/// How long the daemon that does it for all keeps it: two runs and what they take. Two at once would do no harm.
+const LEASE: Duration = Duration::from_mins(30);
+const GIVE_BACK: Duration = Duration::from_secs(2);
 /// How long a batch should take at most.
 const TARGET: Duration = Duration::from_millis(20);
 const FIRST_BATCH: i64 = 100;
@@ -47,6 +51,8 @@ pub struct Retention {
     clock: Clock,
     metrics: Metrics,
     config: RetentionConfig,
+    /// `None` where no other daemon can be.
+    lease: Option<NamedLease>,
 }
 
 /// What one rule deletes.
@@ -121,7 +127,13 @@ impl Retention {
         }
         // Until the first run is over, so that the start of a process does not look like years without one.
         metrics.retention_last_run_timestamp_seconds.set(clock.now().as_seconds());
-        Self { db, clock, metrics, config }
+        Self { db, clock, metrics, config, lease: None }
+    }
+
+    /// The same where one daemon does it for all.
+    #[must_use]
+    pub fn held_by(self, lease: NamedLease) -> Self {
+        Self { lease: Some(lease), ..self }
     }
 
     /// Runs until `shutdown`. A batch under way is then undone.
@@ -129,16 +141,21 @@ impl Retention {
     /// # Errors
     /// When the store cannot be used. One that does not answer is waited for.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), StoreError> {
-        tokio::select! {
+        let done = tokio::select! {
             () = shutdown.cancelled() => Ok(()),
             broken = self.run_on() => broken.map(|never| match never {}),
+        };
+        if let Some(lease) = &self.lease {
+            // It runs out by itself.
+            let _ = tokio::time::timeout(GIVE_BACK, lease.give_back()).await;
         }
+        done
     }
 
     async fn run_on(&self) -> Result<Infallible, StoreError> {
         let mut retry = StoreRetry::new("retention");
         loop {
-            let pause = match self.run_once().await {
+            let pause = match self.run_if_ours().await {
                 Ok(()) => {
                     retry.succeeded();
                     EVERY
@@ -146,6 +163,14 @@ impl Retention {
                 Err(error) => retry.pause_after(error)?,
             };
             sleep(pause).await;
+        }
+    }
+
+    /// One run, unless another daemon does it.
+    async fn run_if_ours(&self) -> Result<(), StoreError> {
+        match &self.lease {
+            Some(lease) if !lease.win(LEASE).await? => Ok(()),
+            _ => self.run_once().await,
         }
     }
 

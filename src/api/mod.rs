@@ -53,7 +53,7 @@ use crate::{
 pub const KEY_LIFETIME: Duration = Duration::from_secs(5);
 const KEYS: usize = 10_000;
 /// Assets change when a daemon starts with another configuration.
-const ASSETS_LIFETIME: Duration = Duration::from_secs(10);
+const ASSETS_LIFETIME: Duration = Duration::from_secs(5);
 /// How long a stop waits for requests under way; whoever has not sent a whole request by then is cut off.
 const GRACE: Duration = Duration::from_secs(5);
 

@@ -29,7 +29,10 @@ use super::{
 use crate::{
     chain::{Address, AssetKey, BlockHash, BlockRef, ChainName, Family},
     clock::{Clock, Millis},
-    config::{ChainConfig, Config, RetentionConfig, Secret, ServerConfig, WebhookConfig, testing},
+    config::{
+        ChainConfig, Config, FleetConfig, RetentionConfig, Secret, ServerConfig, WebhookConfig,
+        testing,
+    },
     id::Ids,
     ledger::changes::AssetChange,
     metrics::Metrics,
@@ -98,6 +101,7 @@ fn config() -> Config {
             chain("ethereum", 1, Family::Evm),
             chain("solana", 0, Family::Solana),
         ]),
+        fleet: FleetConfig::default(),
         webhooks: WebhookConfig {
             allow_http: false,
             allow_private_addresses: false,

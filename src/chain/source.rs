@@ -1,6 +1,6 @@
 //! What a chain family owes the follower: the [`Source`] trait and the values that cross it.
 
-use std::{collections::HashSet, fmt, time::Duration};
+use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -383,6 +383,21 @@ pub enum SourceError {
     WrongChain(String),
 }
 
+/// A budget for a day (UTC) of an endpoint, for those who share it.
+pub trait DailyUse: Send + Sync {
+    /// The endpoint's name.
+    fn endpoint(&self) -> &str;
+
+    /// Takes what the others were not told yet: the day (since the Unix epoch), and so many calls.
+    fn untold(&self) -> (i64, u64);
+
+    /// They could not be told.
+    fn put_back(&self, day: i64, calls: u64);
+
+    /// What was used on a day by all of them together, as far as was told.
+    fn told(&self, day: i64, calls: u64);
+}
+
 /// A chain as its follower sees it. One implementation per family: the first methods are what every family
 /// must have, the others what some families have.
 ///
@@ -438,6 +453,11 @@ pub trait Source: Send + Sync + 'static {
 
     /// Keeps the announcements coming until it is dropped; returns at once where there are none to have.
     async fn listen(&self) {}
+
+    /// The budgets for a day of its endpoints.
+    fn daily_use(&self) -> Vec<Arc<dyn DailyUse>> {
+        Vec::new()
+    }
 
     /// The nodes' index of token transfers.
     fn log_index(&self) -> Option<&dyn LogIndex> {

@@ -7,7 +7,6 @@
 
 mod connect;
 mod hot;
-mod lease;
 mod load;
 mod quarantine;
 mod report;
@@ -18,7 +17,6 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 pub use connect::Pipeline;
 use hot::Hot;
-pub use lease::Holder;
 use tokio::sync::Mutex;
 use write::Written;
 
@@ -26,6 +24,7 @@ use crate::{
     chain::{Address, AssetKey, BlockRef, ChainName, Header, HistoryMethod},
     clock::Clock,
     config::ChainConfig,
+    fleet::ChainLease,
     id::Ids,
     ledger::{
         Changes, Refused,
@@ -66,7 +65,7 @@ pub struct Committer {
     metrics: Metrics,
     wake: Wake,
     chain: Arc<ChainInfo>,
-    holder: Holder,
+    lease: Arc<ChainLease>,
     hot: Arc<Mutex<Hot>>,
 }
 
@@ -147,15 +146,27 @@ impl Committer {
         chain: ChainInfo,
     ) -> Self {
         Self {
+            lease: Arc::new(ChainLease::alone(db.clone(), chain.name.clone(), &metrics)),
             db,
             ids,
             clock,
             metrics,
             wake,
             chain: Arc::new(chain),
-            holder: Holder::alone(),
             hot: Arc::default(),
         }
+    }
+
+    /// The same under a lease that other daemons can win.
+    #[must_use]
+    pub fn held_by(self, lease: Arc<ChainLease>) -> Self {
+        Self { lease, ..self }
+    }
+
+    /// Whether this daemon follows the chain.
+    #[must_use]
+    pub fn lease(&self) -> &Arc<ChainLease> {
+        &self.lease
     }
 
     #[must_use]
@@ -412,7 +423,7 @@ impl Committer {
             .db
             .run_tx("history", |mut tx| async move {
                 let conn = &mut tx.conn();
-                if !chain::move_cursor(conn, cursor, cursor, now).await? {
+                if !chain::move_cursor(conn, cursor, cursor, now, self.lease.length()).await? {
                     return Err(CommitError::CursorMoved(cursor.chain.clone()));
                 }
                 let enlisted = scan::enlist(conn, cursor.no, method, limit, now).await?;
@@ -429,7 +440,7 @@ impl Committer {
         self.db
             .run_tx("history", |mut tx| async move {
                 let conn = &mut tx.conn();
-                if !chain::move_cursor(conn, cursor, cursor, now).await? {
+                if !chain::move_cursor(conn, cursor, cursor, now, self.lease.length()).await? {
                     return Err(CommitError::CursorMoved(cursor.chain.clone()));
                 }
                 scan::delete_empty(conn, cursor.no).await?;
@@ -495,12 +506,27 @@ impl Committer {
                 tries.left -= 1;
                 Ok(None)
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                self.note_fenced(&error, &changes.from).await;
+                Err(error)
+            }
             Ok(written) => {
                 self.report(&changes, &written);
                 self.observe(tries.step, tries.started);
                 Ok(Some(Committed::of(changes, written)))
             }
+        }
+    }
+
+    /// Counts a commit that was refused because another daemon follows the chain by now.
+    async fn note_fenced(&self, error: &CommitError, from: &Cursor) {
+        if !matches!(error, CommitError::CursorMoved(_)) {
+            return;
+        }
+        if let Ok(Some(cursor)) = self.cursor().await
+            && cursor.epoch != from.epoch
+        {
+            self.lease.fenced();
         }
     }
 

@@ -26,7 +26,7 @@ impl Committer {
         let conn = &mut conn;
         let Changes { from, cursor, now, blocks, .. } = changes;
         let (chain, now) = (cursor.no, *now);
-        if !chain::move_cursor(conn, from, cursor, now).await? {
+        if !chain::move_cursor(conn, from, cursor, now, self.lease.length()).await? {
             return Err(CommitError::CursorMoved(cursor.chain.clone()));
         }
         if let Some(fork) = blocks.above {

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, ops::RangeInclusive, path::Path, time::Duration
 use super::{
     ChainConfig, Config, ConfigError, DifferenceLimits, NativeCoin, Secret, ServerConfig,
     TokenConfig, Verification, WebhookConfig, endpoint,
+    fleet::fleet,
     identity::identity,
     known::{self, KnownChain},
     raw::{
@@ -62,6 +63,7 @@ pub(super) fn config(raw: RawConfig) -> Result<Config, ConfigError> {
     Ok(Config {
         server: server(&raw.server)?,
         database_url: database(raw.database)?,
+        fleet: fleet(&raw.fleet, raw.follow, &chains)?,
         chains,
         webhooks: webhooks(&raw.webhooks)?,
         retention: retention(&raw.retention)?,

@@ -16,8 +16,20 @@ pub(super) struct RawConfig {
     pub database: RawDatabase,
     #[serde(default)]
     pub chains: BTreeMap<String, RawChain>,
+    /// The chains that this daemon may follow; all without it.
+    pub follow: Option<Vec<String>>,
+    pub fleet: RawFleet,
     pub webhooks: RawWebhooks,
     pub retention: RawRetention,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "the keys name their unit")]
+pub(super) struct RawFleet {
+    pub lease_seconds: Whole,
+    pub heartbeat_seconds: Whole,
+    pub rebalance_seconds: Whole,
 }
 
 #[derive(Deserialize)]

@@ -53,6 +53,10 @@ fn the_defaults_are_the_documented_ones() {
     assert_eq!(config.server.request_timeout, Duration::from_secs(30));
     assert_eq!(config.database_url.expose(), "sqlite://data/tidemark.db");
     assert!(config.chains.is_empty());
+    assert_eq!(config.fleet.follow, None);
+    assert_eq!(config.fleet.lease, Duration::from_secs(10));
+    assert_eq!(config.fleet.heartbeat, Duration::from_secs(3));
+    assert_eq!(config.fleet.rebalance, Duration::from_mins(1));
     assert!(!config.webhooks.allow_http && !config.webhooks.allow_private_addresses);
     let schedule: Vec<_> = config.webhooks.retry_schedule.iter().map(Duration::as_secs).collect();
     assert_eq!(schedule, [5, 30, 120, 600, 3600, 10800, 21600, 43200, 86400, 86400]);
@@ -68,6 +72,31 @@ fn the_defaults_are_the_documented_ones() {
     assert_eq!(config.retention.expired_secrets, days(7));
     assert_eq!(config.retention.expired_challenges, days(1));
     assert_eq!(config.retention.worthless_transfers, days(90));
+}
+
+#[test]
+fn a_daemon_may_follow_some_chains_or_none() {
+    let chains = format!("[chains.base]\n{ENDPOINT}[chains.ethereum]\n{ENDPOINT}");
+    let (base, ethereum) = (ChainName::new("base"), ChainName::new("ethereum"));
+    let follows = |follow: &str| {
+        let fleet = good(&format!("{follow}\n{chains}")).fleet;
+        [fleet.follows(&base), fleet.follows(&ethereum)]
+    };
+    assert_eq!(follows(""), [true, true]);
+    assert_eq!(follows("follow = [\"base\"]"), [true, false]);
+    assert_eq!(follows("follow = []"), [false, false]);
+    refused(&format!("follow = [\"bnb\"]\n{chains}"), "follow[0]", &["bnb", "not configured"]);
+    let variable = ("TIDEMARK__FOLLOW", "[\"ethereum\"]");
+    assert!(!with_environment(&chains, &[variable]).unwrap().fleet.follows(&base));
+}
+
+#[test]
+fn a_lease_outlasts_two_signs_of_life() {
+    let fleet = good("[fleet]\nlease_seconds = 2\nheartbeat_seconds = 1").fleet;
+    assert_eq!((fleet.lease.as_secs(), fleet.heartbeat.as_secs()), (2, 1));
+    let late = "[fleet]\nlease_seconds = 5";
+    refused(late, "fleet.heartbeat_seconds", &["half of a lease of 5 s"]);
+    refused("[fleet]\nlease_seconds = 1", "fleet.lease_seconds", &["from 2 to 300"]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::{
 
 use uuid::Uuid;
 
-use crate::{commit::Holder, id::Ids};
+use crate::id::Ids;
 
 const FILE: &str = "daemon-id";
 
@@ -48,8 +48,8 @@ impl Identity {
         Ok(Self { name: name.trim().to_owned(), _file: Some(file) })
     }
 
-    pub fn holder(&self) -> Holder {
-        Holder { name: self.name.clone(), is_shared: true }
+    pub fn name(&self) -> &str {
+        &self.name
     }
 }
 

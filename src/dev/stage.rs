@@ -21,7 +21,9 @@ use crate::{
     api::key::{self, Scope},
     chain::Family,
     clock::Clock,
-    config::{ChainConfig, Config, RetentionConfig, Secret, ServerConfig, WebhookConfig},
+    config::{
+        ChainConfig, Config, FleetConfig, RetentionConfig, Secret, ServerConfig, WebhookConfig,
+    },
     id::Ids,
     metrics::Metrics,
     random::Random,
@@ -122,6 +124,7 @@ fn config(database_url: &str, chain: ChainConfig, listen: SocketAddr) -> Config 
         },
         database_url: Secret::new(database_url),
         chains: BTreeMap::from([(chain.name.clone(), chain)]),
+        fleet: FleetConfig::default(),
         webhooks: WebhookConfig {
             allow_http: true,
             allow_private_addresses: true,

@@ -1,80 +1,154 @@
-//! Whether this daemon follows the chain: one does at a time, by a lease in the store.
+//! Whether this daemon follows the chain: one does at a time, by a lease in the store ([`crate::fleet`]).
 //!
-//! The lease only keeps the others away. What keeps money right is its number: every commit names it, so one who has
+//! The lease only keeps the others away. What keeps money right is its epoch: every commit names it, so one who has
 //! lost the lease without knowing (it slept, or was cut off) changes nothing, whatever its clock says.
 
-use std::time::Duration;
-
-use tokio_util::task::AbortOnDropHandle;
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{Follower, TurnError, doubts::Doubts};
 use crate::{
-    commit::Committer,
-    model::{ChainNo, Cursor},
+    chain::{Header, Source, SourceError},
+    fleet::ChainLease,
+    model::Cursor,
 };
 
-/// Between two signs of life, a third of a lease.
-const HEARTBEAT: Duration = Duration::from_secs(3);
 /// How often one who waits looks whether the chain is free.
-pub(super) const LOOK: Duration = Duration::from_millis(500);
+pub(super) const LOOK: Duration = Duration::from_millis(250);
+/// How often one whose nodes did not answer asks them again.
+const PROBE: Duration = Duration::from_secs(5);
 /// How long giving it back may take.
 const GIVE_BACK: Duration = Duration::from_secs(2);
 
-/// The lease, while this daemon has it.
-#[derive(Debug, Default)]
-pub(super) struct Lease(Option<Held>);
-
-#[derive(Debug)]
-struct Held {
-    chain: ChainNo,
-    epoch: i64,
-    /// Ends when another one has won.
-    heartbeat: Option<AbortOnDropHandle<()>>,
+/// Takes what the chain's nodes announce while this daemon follows the chain: one who waits for it asks them nothing.
+pub(super) async fn listen(source: &dyn Source, lease: &ChainLease) -> Infallible {
+    loop {
+        lease.until(true).await;
+        let listening = async {
+            source.listen().await;
+            std::future::pending::<Infallible>().await
+        };
+        tokio::select! {
+            never = listening => return never,
+            () = lease.until(false) => {}
+        }
+    }
 }
 
-impl Lease {
-    pub fn epoch(&self) -> Option<i64> {
-        self.0.as_ref().map(|held| held.epoch)
-    }
+/// Whether the chain's nodes answer when they are asked for their head.
+#[derive(Debug)]
+pub(super) struct Silence {
+    answered: Instant,
+    /// The last question failed, at every node.
+    failing: bool,
+    probed: Option<Instant>,
+}
 
-    /// Whether it is known that another one has won.
-    pub fn is_lost(&self) -> bool {
-        let heartbeat = self.0.as_ref().and_then(|held| held.heartbeat.as_ref());
-        heartbeat.is_some_and(AbortOnDropHandle::is_finished)
+impl Silence {
+    pub fn new() -> Self {
+        Self { answered: Instant::now(), failing: false, probed: None }
     }
 }
 
 impl Follower {
     /// Where the chain stands, once this daemon holds its lease.
     pub(super) async fn leased(&mut self) -> Result<Cursor, TurnError> {
+        let lease = Arc::clone(self.committer.lease());
+        let known = self.committer.cursor().await?;
+        if let Some(epoch) = lease.epoch() {
+            match known {
+                Some(cursor) if cursor.epoch == epoch => return Ok(cursor),
+                _ => {
+                    tracing::warn!(chain = %self.config.name, "another daemon has taken this chain over");
+                    lease.lose();
+                    self.drop_all();
+                }
+            }
+        }
+        if !lease.is_able() {
+            self.probe().await?;
+        }
+        if !lease.may_take().await? {
+            return Err(TurnError::Elsewhere);
+        }
         let cursor = match self.committer.cursor().await? {
             Some(cursor) => cursor,
             None => self.begin().await?,
         };
-        if self.lease.epoch() == Some(cursor.epoch) {
-            return Ok(cursor);
-        }
-        if self.lease.0.take().is_some() {
-            self.drop_all();
-        }
-        let won = self.committer.win(cursor.no).await?;
-        let Some(epoch) = won else { return Err(TurnError::Elsewhere) };
-        let heartbeat = self.committer.holder().is_shared.then(|| {
-            let beat = beat(self.committer.clone(), cursor.no, epoch);
-            AbortOnDropHandle::new(tokio::spawn(beat))
-        });
-        self.lease.0 = Some(Held { chain: cursor.no, epoch, heartbeat });
-        self.gauge_leader(1);
+        let Some(epoch) = lease.win(cursor.no).await? else { return Err(TurnError::Elsewhere) };
+        self.silence = Silence::new();
         match self.committer.cursor().await? {
             Some(cursor) if cursor.epoch == epoch => Ok(cursor),
             _ => Err(TurnError::Elsewhere),
         }
     }
 
-    /// Another daemon has followed meanwhile: nothing that is remembered of the store need be true.
+    /// Another daemon follows: how long until the next look.
+    pub(super) fn stand_by(&self, news: bool) -> Duration {
+        if news {
+            tracing::info!(chain = %self.config.name, "standing by: another daemon follows this chain");
+        }
+        LOOK
+    }
+
+    /// Asks the nodes that did not answer whether they do now.
+    async fn probe(&mut self) -> Result<(), TurnError> {
+        if self.silence.probed.is_some_and(|at| at.elapsed() < PROBE) {
+            return Err(TurnError::Elsewhere);
+        }
+        self.silence.probed = Some(Instant::now());
+        self.head().await?;
+        tracing::info!(chain = %self.config.name, "the nodes answer again: this daemon can follow the chain");
+        self.committer.lease().enable().await;
+        Ok(())
+    }
+
+    /// The node's head.
+    pub(super) async fn head(&mut self) -> Result<Header, SourceError> {
+        let head = self.source.head().await;
+        self.silence.failing = head.is_err();
+        if head.is_ok() {
+            self.silence.answered = Instant::now();
+        }
+        head
+    }
+
+    /// Leaves the chain to another daemon when that is asked for; `true` if it did.
+    pub(super) async fn leave(&mut self) -> bool {
+        if !self.committer.lease().is_to_leave() {
+            return false;
+        }
+        self.give_back().await;
+        self.drop_all();
+        true
+    }
+
+    /// After a failure: if no node has told its head for a lease and another daemon could follow, the chain is left to
+    /// it; `true` if it was.
+    pub(super) async fn leave_for_silence(&mut self) -> bool {
+        let lease = Arc::clone(self.committer.lease());
+        if !self.silence.failing
+            || self.silence.answered.elapsed() < lease.length()
+            || lease.epoch().is_none()
+            || !lease.has_another().await.unwrap_or(false)
+        {
+            return false;
+        }
+        tracing::warn!(
+            chain = %self.config.name,
+            "no node of this chain answers: leaving it to another daemon until one does"
+        );
+        lease.disable().await;
+        self.give_back().await;
+        self.drop_all();
+        true
+    }
+
+    /// Another daemon follows, or will: nothing that is remembered of the store need stay true.
     fn drop_all(&mut self) {
-        tracing::warn!(chain = %self.config.name, "another daemon has taken this chain over");
-        self.gauge_leader(0);
         self.cursor = None;
         self.watched = super::Watched::default();
         self.reading = None;
@@ -94,36 +168,17 @@ impl Follower {
         self.gauge_halted(0);
         self.gauge_stopped(0);
         self.gauge_doubts();
+        for asset in std::mem::take(&mut self.quarantined) {
+            self.gauge_quarantined(&asset).set(0);
+        }
     }
 
     /// Lets another daemon follow at once.
     pub(super) async fn give_back(&mut self) {
-        let Some(Held { chain, epoch, .. }) = self.lease.0.take() else { return };
-        let given = tokio::time::timeout(GIVE_BACK, self.committer.give_back(chain, epoch)).await;
+        let lease = self.committer.lease();
+        let given = tokio::time::timeout(GIVE_BACK, lease.give_back()).await;
         if !matches!(given, Ok(Ok(()))) {
             tracing::warn!(chain = %self.config.name, "the chain could not be given back: its lease runs out");
-        }
-    }
-
-    fn gauge_leader(&self, leader: i64) {
-        let gauge = &self.metrics.chain_leader;
-        gauge.with_label_values(&[self.config.name.as_str()]).set(leader);
-    }
-}
-
-/// Signs of life, until another one has won.
-async fn beat(committer: Committer, chain: ChainNo, epoch: i64) {
-    let mut failing = false;
-    loop {
-        tokio::time::sleep(HEARTBEAT).await;
-        match committer.renew(chain, epoch).await {
-            Ok(true) => failing = false,
-            Ok(false) => return,
-            Err(error) if !failing => {
-                failing = true;
-                tracing::warn!(chain = %committer.chain().name, %error, "the lease could not be renewed, trying again");
-            }
-            Err(_) => {}
         }
     }
 }

@@ -80,7 +80,7 @@ pub struct Follower {
     wake_up: Arc<Notify>,
     /// What the store has, as far as it is known; `None` after any doubt.
     cursor: Option<Cursor>,
-    lease: lease::Lease,
+    silence: lease::Silence,
     tracked: deployments::Tracked,
     lookups: deployments::Lookups,
     judging: safes::Judging,
@@ -202,7 +202,7 @@ impl Follower {
             clock,
             wake_up,
             cursor: None,
-            lease: lease::Lease::default(),
+            silence: lease::Silence::new(),
             tracked: deployments::Tracked::default(),
             lookups: deployments::Lookups::default(),
             judging: None,
@@ -225,15 +225,11 @@ impl Follower {
     /// # Errors
     /// Only what no waiting mends: a store that is not what it should be.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), StoreError> {
-        let source = Arc::clone(&self.source);
-        let listening = async {
-            source.listen().await;
-            std::future::pending::<()>().await;
-        };
+        let (source, lease) = (Arc::clone(&self.source), Arc::clone(self.committer.lease()));
         let result = tokio::select! {
             () = shutdown.cancelled() => Ok(()),
             result = Box::pin(self.follow()) => result,
-            () = listening => Ok(()),
+            never = lease::listen(&*source, &lease) => match never {},
         };
         self.give_back().await;
         result
@@ -283,6 +279,7 @@ impl Follower {
                             tokio::time::sleep(unable::PAUSE).await;
                             continue;
                         }
+                        TurnError::Source(_) if self.leave_for_silence().await => lease::LOOK,
                         TurnError::Retry(_) | TurnError::Source(_) => {
                             if news {
                                 tracing::warn!(chain = %self.config.name, error = %text, "cannot go on yet, trying again");
@@ -290,12 +287,7 @@ impl Follower {
                             trouble.next_delay()
                         }
                         TurnError::Unbookable(_) => Duration::ZERO,
-                        TurnError::Elsewhere => {
-                            if news {
-                                tracing::info!(chain = %self.config.name, "another daemon follows this chain: waiting for it to stop");
-                            }
-                            lease::LOOK
-                        }
+                        TurnError::Elsewhere => self.stand_by(news),
                         TurnError::Halt(reason) => match self.halt(&reason).await {
                             // The next turns find the same again.
                             Err(error) if error.is_transient() => {
@@ -353,7 +345,7 @@ impl Follower {
         self.gauge_halted(1);
         // Without a cursor there is nothing to halt: the next turn reads it and finds the same again.
         let Some(cursor) = self.committer.cursor().await? else { return Ok(()) };
-        let epoch = self.lease.epoch().unwrap_or(cursor.epoch);
+        let epoch = self.committer.lease().epoch().unwrap_or(cursor.epoch);
         if !self.committer.halt(cursor.no, epoch, reason).await? {
             tracing::warn!(chain = %self.config.name, "somebody else follows this chain by now");
         }
@@ -362,7 +354,10 @@ impl Follower {
 
     /// One round: take in what is new, open and close watches, settle; then, if nothing waits, sweep.
     async fn turn(&mut self, announced: &mut Announcements) -> Result<Turn, TurnError> {
-        if self.lease.is_lost() {
+        if self.leave().await {
+            return Err(TurnError::Elsewhere);
+        }
+        if self.committer.lease().is_lost() {
             self.cursor = None;
         }
         let cursor = match self.cursor.clone() {
@@ -410,7 +405,7 @@ impl Follower {
         if self.connect_announced(cursor, announced).await? {
             return Ok(Turn::Idle);
         }
-        let head = self.source.head().await?;
+        let head = self.head().await?;
         self.gauge_head(&head);
         Ok(match decide::relate(&applied, &head) {
             Relation::Same => Turn::Idle,

@@ -52,7 +52,7 @@ impl Follower {
         self.backfill.forget();
         let Some(culprit) = refused.culprit else { return Err(TurnError::halt_for(refused)) };
         let Some(cursor) = self.committer.cursor().await? else { return Ok(()) };
-        if self.lease.epoch().is_some_and(|epoch| epoch != cursor.epoch) {
+        if self.committer.lease().epoch().is_some_and(|epoch| epoch != cursor.epoch) {
             return Err(TurnError::Retry("somebody else follows this chain by now".into()));
         }
         let Some(asset) = self.committer.quarantine(&cursor, culprit).await? else {
@@ -136,7 +136,7 @@ impl Follower {
         worthless::cap(movements, most, |key| self.money.contains(key), is_watched)
     }
 
-    fn gauge_quarantined(&self, asset: &Asset) -> IntGauge {
+    pub(super) fn gauge_quarantined(&self, asset: &Asset) -> IntGauge {
         let symbol = asset.symbol.as_deref().unwrap_or_default();
         let labels = [self.config.name.as_str(), symbol];
         self.metrics.assets_quarantined.with_label_values(&labels)

@@ -1,10 +1,12 @@
 //! Where each chain stands: cursor and recent blocks.
 
+use std::time::Duration;
+
 use sqlx::FromRow;
 
 use super::{
     Conn, StoreError,
-    lease::{by_clock, lease},
+    lease::{by_clock, millis},
     on,
     rows::Table,
 };
@@ -33,7 +35,7 @@ struct CursorRow {
     settled_hash: BlockHash,
     settled_time: Millis,
     halted: Option<String>,
-    epoch: i64,
+    fencing_epoch: i64,
     #[sqlx(try_from = "i64")]
     transfers: u64,
     #[sqlx(try_from = "i64")]
@@ -54,7 +56,7 @@ impl From<CursorRow> for Cursor {
                 time: row.settled_time,
             },
             halted: row.halted,
-            epoch: row.epoch,
+            epoch: row.fencing_epoch,
             transfers: row.transfers,
             assets: row.assets,
         }
@@ -90,7 +92,7 @@ macro_rules! select_cursor {
     ($rest:literal) => {
         concat!(
             "SELECT c.chain_no, n.name, c.family, c.caip2, c.head_number, c.head_hash, c.head_time,
-                    c.settled_number, c.settled_hash, c.settled_time, c.halted, c.epoch, c.transfers,
+                    c.settled_number, c.settled_hash, c.settled_time, c.halted, c.fencing_epoch, c.transfers,
                     c.assets
              FROM chain_cursor c JOIN chain n ON n.no = c.chain_no ",
             $rest
@@ -150,7 +152,7 @@ pub async fn insert_cursor(
 
 /// Moves a cursor to `next`, if it still is what `from` says, under the same epoch: what stops a second
 /// writer, and against a commit whose outcome was not learned. `false` means that nothing was changed and the
-/// caller must read the cursor again. A lease of the chain lasts from then on.
+/// caller must read the cursor again. The lease of the chain lasts for `lease` from then on.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
@@ -159,6 +161,7 @@ pub async fn move_cursor(
     from: &Cursor,
     next: &Cursor,
     now: Millis,
+    lease: Duration,
 ) -> Result<bool, StoreError> {
     let Cursor { head, settled, .. } = next;
     let sql = by_clock!(
@@ -169,7 +172,7 @@ pub async fn move_cursor(
              halted = $16, updated_at = $17, lease_until = CASE WHEN holder IS NULL THEN NULL ELSE $19 + ";
         " END
          WHERE chain_no = $1 AND head_number = $2 AND head_hash = $3
-           AND settled_number = $4 AND settled_hash = $5 AND epoch = $6 AND transfers = $7
+           AND settled_number = $4 AND settled_hash = $5 AND fencing_epoch = $6 AND transfers = $7
            AND (halted IS NULL) = (CAST($18 AS TEXT) IS NULL)"
     );
     let changed = on!(conn, c => sqlx::query(sql)
@@ -191,7 +194,7 @@ pub async fn move_cursor(
     .bind(&next.halted)
     .bind(now)
     .bind(&from.halted)
-    .bind(lease())
+    .bind(millis(lease))
     .execute(c)
     .await
     .map(|done| done.rows_affected()))?;
@@ -210,7 +213,7 @@ pub async fn halt(
     now: Millis,
 ) -> Result<bool, StoreError> {
     let changed = on!(conn, c => sqlx::query(
-        "UPDATE chain_cursor SET halted = $3, updated_at = $4 WHERE chain_no = $1 AND epoch = $2",
+        "UPDATE chain_cursor SET halted = $3, updated_at = $4 WHERE chain_no = $1 AND fencing_epoch = $2",
     )
     .bind(chain.0)
     .bind(epoch)

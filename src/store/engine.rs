@@ -24,6 +24,11 @@ use crate::metrics::Metrics;
 static SQLITE_SCHEMA: Migrator = sqlx::migrate!("migrations/sqlite");
 static POSTGRES_SCHEMA: Migrator = sqlx::migrate!("migrations/postgres");
 
+/// The newest step of the schema that this program knows; both engines have the same steps.
+pub(super) fn schema_version() -> i64 {
+    POSTGRES_SCHEMA.iter().map(|step| step.version).max().unwrap_or_default()
+}
+
 /// Pages that a connection of SQLite keeps, in KiB: the writer's have to hold what one commit changes.
 const WRITER_CACHE: &str = "-16384";
 const READER_CACHE: &str = "-8192";
@@ -138,15 +143,18 @@ impl Db {
             Engine::Postgres { pool, .. } => POSTGRES_SCHEMA.run(pool).await,
         };
         migrated.map_err(|error| match error {
+            MigrateError::VersionMissing(version) => StoreError::Unusable(format!(
+                "a newer version of tidemark has brought the database to schema {version}, this one knows {}: start \
+                 that version",
+                schema_version()
+            )),
             // The hash of the text that made the database is stored in it.
-            MigrateError::VersionMissing(_) | MigrateError::VersionMismatch(_) => {
-                StoreError::Unusable(
-                    "the database was made by another version of tidemark, with another schema. Until 1.0.0 \
-                     there is no way from one to the other: start the version that made it, or point \
-                     database.url at an empty database and register the wallets again"
-                        .to_owned(),
-                )
-            }
+            MigrateError::VersionMismatch(_) => StoreError::Unusable(
+                "the database was made by another version of tidemark, with another schema, and there is no way from \
+                 one to the other: start the version that made it, or point database.url at an empty database and \
+                 register the wallets again"
+                    .to_owned(),
+            ),
             MigrateError::Dirty(version) => StoreError::Unusable(format!(
                 "migration {version} was interrupted half-way: restore the database from a backup"
             )),

@@ -24,6 +24,7 @@ pub mod asset_opening;
 pub mod audit;
 pub mod balance;
 pub mod chain;
+pub mod daemon;
 pub mod delivery;
 pub mod endpoint;
 pub mod event;

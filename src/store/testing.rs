@@ -115,6 +115,16 @@ impl TestStore {
         true
     }
 
+    /// Does to the store what no function of the program does.
+    pub async fn execute(&self, sql: &'static str) -> Result<u64, StoreError> {
+        let mut tx = self.db.begin().await?;
+        let rows = on!(&mut tx.conn(), c => {
+            sqlx::query(sql).execute(c).await.map(|done| done.rows_affected())
+        })?;
+        tx.commit().await?;
+        Ok(rows)
+    }
+
     pub async fn tenant(&self) -> TenantId {
         let id: TenantId = self.ids.next();
         let mut tx = self.db.begin().await.unwrap();

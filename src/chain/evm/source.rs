@@ -20,8 +20,8 @@ use crate::{
     amount::Amount,
     chain::{
         Address, Announced, AssetKey, BalanceQuery, Block, BlockRef, Certainty, ChainBalance,
-        Family, Header, LogIndex, SafeRejection, SafeSource, SafeState, SettlementTag, Source,
-        SourceError, TxId, TxLookup,
+        DailyUse, Family, Header, LogIndex, SafeRejection, SafeSource, SafeState, SettlementTag,
+        Source, SourceError, TxId, TxLookup,
         certainty::agreed,
         rpc::{Call, Dialect, Endpoint, Failure, Listener, Pool, SetupError, Slim, fields_of},
     },
@@ -213,6 +213,10 @@ impl Source for EvmSource {
 
     fn announced(&self) -> watch::Receiver<Option<Announced>> {
         self.announced.subscribe()
+    }
+
+    fn daily_use(&self) -> Vec<Arc<dyn DailyUse>> {
+        self.pool.daily_use()
     }
 
     async fn listen(&self) {

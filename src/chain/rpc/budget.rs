@@ -50,6 +50,8 @@ struct Used {
     calls: u64,
     /// What the file says.
     written: u64,
+    /// What the others who share the budget were not told yet.
+    untold: u64,
     /// Whether it was told that the file cannot be written.
     told: bool,
 }
@@ -129,6 +131,7 @@ impl Budget {
             return Err(refusal);
         }
         used.calls = used.calls.saturating_add(calls);
+        used.untold = used.untold.saturating_add(calls);
         self.gauge("day", day.calls, used.calls);
         if used.calls > used.written
             && let Some(file) = day.file.get()
@@ -147,6 +150,36 @@ impl Budget {
             }
         }
         Ok(())
+    }
+
+    pub fn is_daily(&self) -> bool {
+        self.day.is_some()
+    }
+
+    /// See [`crate::chain::DailyUse`].
+    pub fn untold(&self) -> (i64, u64) {
+        let Some(day) = &self.day else { return (0, 0) };
+        let mut used = day.used.lock();
+        (used.day, std::mem::take(&mut used.untold))
+    }
+
+    /// See [`crate::chain::DailyUse`].
+    pub fn put_back(&self, number: i64, calls: u64) {
+        let Some(day) = &self.day else { return };
+        let mut used = day.used.lock();
+        if used.day == number {
+            used.untold = used.untold.saturating_add(calls);
+        }
+    }
+
+    /// See [`crate::chain::DailyUse`].
+    pub fn told(&self, number: i64, calls: u64) {
+        let Some(day) = &self.day else { return };
+        let mut used = day.used.lock();
+        if used.day == number {
+            used.calls = used.calls.max(calls.saturating_add(used.untold));
+            self.gauge("day", day.calls, used.calls);
+        }
     }
 
     /// Why so many calls more cannot be had today.
@@ -295,6 +328,35 @@ mod tests {
         assert_eq!(all(Priority::Head, 10).await.0, 1000);
         at(23);
         assert_eq!(all(Priority::Head, 10).await.0, 0);
+    }
+
+    #[tokio::test]
+    async fn daemons_that_share_a_day_do_not_exceed_it_together() {
+        let clock = midnight();
+        let [one, other] = [(); 2].map(|()| budget(None, Some(100), &clock));
+        let mut all = 0;
+        for _ in 0..60 {
+            one.take(1).await.expect("there is enough");
+        }
+        for daemon in [&one, &other, &one] {
+            let (day, calls) = daemon.untold();
+            // What the store did not take is told later.
+            daemon.put_back(day, calls);
+            let (day, calls) = daemon.untold();
+            all += calls;
+            daemon.told(day, all);
+        }
+        assert_eq!(figures(&other, "day"), (60, 40));
+        let mut went = 0;
+        while other.take(1).await.is_ok() {
+            went += 1;
+        }
+        assert_eq!(went, 40);
+        // What is told of another day counts for nothing.
+        clock.set(MIDNIGHT.plus(Duration::from_hours(24)));
+        assert!(!one.is_spent());
+        one.told(20_000, 100);
+        assert!(!one.is_spent());
     }
 
     #[tokio::test]

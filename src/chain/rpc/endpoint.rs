@@ -16,7 +16,7 @@ use super::{
     Answer, Answers, Call, Dialect, Failure, budget::Budget, http::Http, slim, slim::Slim, split,
 };
 use crate::{
-    chain::ChainName,
+    chain::{ChainName, DailyUse},
     clock::Clock,
     config::{ChainConfig, EndpointConfig},
     metrics::Metrics,
@@ -141,6 +141,11 @@ impl Endpoint {
     /// Remembers the use of its budgets below the data folder.
     pub(super) fn keep_in(&self, data: &Path) {
         self.budget.keep_in(data);
+    }
+
+    /// Whether it has a budget for a day.
+    pub(super) fn is_daily(&self) -> bool {
+        self.budget.is_daily()
     }
 
     /// Whether its budgets have nothing for such questions right now.
@@ -365,4 +370,21 @@ impl Endpoint {
 /// What is said of an endpoint with another chain behind it.
 pub(in crate::chain) fn wrong_chain(endpoint: &str, found: &str, expected: &str) -> String {
     format!("endpoint {endpoint} serves the chain {found}, the configuration says {expected}")
+}
+impl DailyUse for Endpoint {
+    fn endpoint(&self) -> &str {
+        &self.name
+    }
+
+    fn untold(&self) -> (i64, u64) {
+        self.budget.untold()
+    }
+
+    fn put_back(&self, day: i64, calls: u64) {
+        self.budget.put_back(day, calls);
+    }
+
+    fn told(&self, day: i64, calls: u64) {
+        self.budget.told(day, calls);
+    }
 }

@@ -14,7 +14,7 @@ use super::{
     endpoint::{Endpoint, Health, SetupError},
 };
 use crate::{
-    chain::{Header, SourceError},
+    chain::{DailyUse, Header, SourceError},
     config::ChainConfig,
     metrics::Metrics,
 };
@@ -64,6 +64,12 @@ impl Pool {
         for endpoint in &self.endpoints {
             endpoint.keep_in(data);
         }
+    }
+
+    /// The endpoints with a budget for a day.
+    pub fn daily_use(&self) -> Vec<Arc<dyn DailyUse>> {
+        let daily = self.endpoints.iter().filter(|endpoint| endpoint.is_daily());
+        daily.map(|endpoint| Arc::clone(endpoint) as Arc<dyn DailyUse>).collect()
     }
 
     /// What takes the endpoints' answers apart.

@@ -21,8 +21,8 @@ use super::{
 use crate::{
     chain::{
         Address, AddressIndex, Announced, BalanceQuery, Block, BlockRef, Certainty, ChainBalance,
-        ChainName, Family, Header, HistoryBlock, SettlementTag, Source, SourceError, TokenFacts,
-        TokenSource,
+        ChainName, DailyUse, Family, Header, HistoryBlock, SettlementTag, Source, SourceError,
+        TokenFacts, TokenSource,
         certainty::agreed,
         rpc::{Decoder, Dialect, Endpoint, Failure, Listener, Pool, SetupError},
     },
@@ -182,6 +182,10 @@ impl Source for SolanaSource {
 
     fn announced(&self) -> watch::Receiver<Option<Announced>> {
         self.announced.subscribe()
+    }
+
+    fn daily_use(&self) -> Vec<Arc<dyn DailyUse>> {
+        self.pool.daily_use()
     }
 
     async fn listen(&self) {

@@ -1,7 +1,7 @@
 //! What one commit builds upon, and what it does with a movement that was there before.
 
 use super::*;
-use crate::{commit::Pipeline, model::Status, store::on};
+use crate::{commit::Pipeline, model::Status};
 
 #[tokio::test]
 async fn a_transaction_that_comes_back_with_another_amount_counts_with_that_amount() {
@@ -53,12 +53,6 @@ async fn newest(rig: &Rig) -> (Arc<Vec<MatchedBlock>>, BlockPoint) {
     (Arc::new(rig.follower.matched(vec![block]).await.unwrap()), settled)
 }
 
-pub(super) async fn run(store: &TestStore, sql: &'static str) {
-    let mut tx = store.db.begin().await.unwrap();
-    on!(&mut tx.conn(), c => sqlx::query(sql).execute(c).await.map(|_| ())).unwrap();
-    tx.commit().await.unwrap();
-}
-
 #[tokio::test]
 async fn commits_behind_one_another_are_decided_again_when_a_balance_changes_under_them() {
     for store in TestStore::all().await {
@@ -72,7 +66,7 @@ async fn commits_behind_one_another_are_decided_again_when_a_balance_changes_und
             cursor = pipeline.connect(&cursor, matched, settled).await.unwrap();
             if number % 4 == 0 {
                 // As a hold does, before, while or after the commit is written.
-                run(&store, "UPDATE balance SET version = version + 1").await;
+                store.execute("UPDATE balance SET version = version + 1").await.unwrap();
             }
         }
         pipeline.finish().await.unwrap();
@@ -176,7 +170,10 @@ async fn nothing_is_written_upon_a_commit_that_was_refused() {
             if number == 3 {
                 pipeline.finish().await.unwrap();
                 // Another process takes the chain over.
-                run(&store, "UPDATE chain_cursor SET epoch = epoch + 1").await;
+                store
+                    .execute("UPDATE chain_cursor SET fencing_epoch = fencing_epoch + 1")
+                    .await
+                    .unwrap();
             }
         }
         refused += u64::from(pipeline.finish().await.is_err());

@@ -1,13 +1,14 @@
 //! One daemon follows a chain at a time, and whoever has lost it changes nothing.
 
-use super::{commit::run, *};
-use crate::commit::Holder;
+use super::*;
+use crate::fleet::ChainLease;
 
 /// Another daemon of the same chain and store.
 fn another(rig: &Rig, store: &TestStore) -> Rig {
     let mut other = Rig::with(store, Arc::clone(&rig.chain), rig.settlement);
-    let holder = Holder { name: "another".to_owned(), is_shared: false };
-    other.follower.committer = other.follower.committer.clone().held_by(holder);
+    let metrics = other.follower.metrics.clone();
+    let lease = ChainLease::named(store.db.clone(), chain_name(), "another", &metrics);
+    other.follower.committer = other.follower.committer.clone().held_by(Arc::new(lease));
     other
 }
 
@@ -54,7 +55,7 @@ async fn whoever_has_lost_a_chain_without_knowing_changes_nothing() {
         let (tenant, wallet) = one_wallet(&store, &mut one).await;
         let mut other = another(&one, &store);
         // It says nothing for longer than its lease.
-        run(&store, "UPDATE chain_cursor SET lease_until = 1").await;
+        store.execute("UPDATE chain_cursor SET lease_until = 1").await.unwrap();
         let late = store.register(tenant, &chain_name(), who(8)).await;
         other.follow().await.unwrap();
         let before = store.cursor(&chain_name()).await.unwrap();
@@ -81,7 +82,7 @@ async fn each_commit_makes_the_lease_last() {
         let mut one = Rig::new(&store);
         one_wallet(&store, &mut one).await;
         let mut other = another(&one, &store);
-        run(&store, "UPDATE chain_cursor SET lease_until = 1").await;
+        store.execute("UPDATE chain_cursor SET lease_until = 1").await.unwrap();
         one.chain.mine(&[pay(1, None, who(9), 5)]);
         one.follow().await.unwrap();
         waits(&mut other).await;

@@ -3,7 +3,7 @@
 //! Tenant 1 has wallet 10, which is watched on chain 1, wallet 50, which waits to be closed, and wallet 100, which
 //! waits to be opened.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use uuid::Uuid;
 
@@ -27,8 +27,8 @@ use crate::{
         TenantNo, TransferNo, WaitingSafe, WalletKind, WalletNo, WalletStatus,
     },
     store::{
-        Conn, StoreError, account, asset, asset_opening, audit, balance, chain, delivery, endpoint,
-        event, feed,
+        Conn, StoreError, account, asset, asset_opening, audit, balance, chain, daemon, delivery,
+        endpoint, event, feed,
         history::{self, TransferFilter},
         idempotency, key, lease, on, ownership, participant, registration,
         retention::{self, Expiring},
@@ -42,6 +42,7 @@ const TENANT: TenantId = TenantId(Uuid::from_u128(1));
 const CHAIN: ChainNo = ChainNo(1);
 const ASSET: AssetNo = AssetNo(1 << 32 | 1);
 const WALLET: WalletNo = WalletNo(10);
+const LEASE: Duration = Duration::from_secs(10);
 const NOW: Millis = Millis(100_000);
 const PAGE: i64 = 10;
 
@@ -287,10 +288,19 @@ async fn chains(conn: &mut Conn<'_>) {
         chain::ensure(conn, &name),
         chain::cursors(conn),
         chain::insert_cursor(conn, &cursor, NOW),
-        chain::move_cursor(conn, &cursor, &cursor, NOW),
+        chain::move_cursor(conn, &cursor, &cursor, NOW, LEASE),
         chain::halt(conn, CHAIN, 0, "reason", NOW),
-        lease::win(conn, CHAIN, "daemon"),
-        lease::renew(conn, CHAIN, 1),
+        lease::win(conn, CHAIN, "daemon", LEASE),
+        lease::renew(conn, &[CHAIN], "daemon", LEASE),
+        lease::holders(conn),
+        lease::requests(conn, "daemon"),
+        lease::win_named(conn, "work", "daemon", LEASE),
+        lease::give_back_named(conn, "work", "daemon"),
+        daemon::beat(conn, "daemon", "1", &BTreeSet::new()),
+        daemon::live(conn, LEASE),
+        daemon::leave(conn, "daemon"),
+        daemon::is_superseded(conn),
+        daemon::count_calls(conn, &ChainName::new("base"), "first", 1, 2),
         lease::give_back(conn, CHAIN, 1),
         asset_opening::above(conn, CHAIN, 5000),
         balance::holders(conn, CHAIN, (WALLET, ASSET), PAGE),
