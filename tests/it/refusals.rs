@@ -139,7 +139,7 @@ on_both_stores! {
              FROM _sqlx_migrations WHERE version = 1",
         )
         .await;
-        let words = ["another version of tidemark", "start the version that made it", "database.url"];
+        let words = ["a newer version of tidemark", "schema 9999", "start that version"];
         for command in [&["run"][..], &["migrate"], &["keys", "list"]] {
             place.refused(command, 1, &words).await;
         }

@@ -135,6 +135,7 @@ pub const ONLY: &[Only] = &[
             ("api", "its own writes"),
             ("commit", "the commit point"),
             ("cli::keys", "the operator's own writes"),
+            ("fleet", "signs of life and leases"),
             ("daemon", "gives back the leases of the process before"),
             ("retention", "deletes what is past its time"),
             ("webhook", "leases and outcomes"),
