@@ -151,6 +151,8 @@ impl Follower {
     fn drop_all(&mut self) {
         self.cursor = None;
         self.watched = super::Watched::default();
+        self.watchlist.clear();
+        self.gauge_registered();
         self.reading = None;
         self.sweep.give_up();
         self.backfill.forget();

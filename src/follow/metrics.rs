@@ -20,9 +20,13 @@ impl Follower {
             .chain_applied_timestamp_seconds
             .with_label_values(&[name])
             .set(seconds(cursor.head.time));
-        metrics
-            .registered_addresses
-            .with_label_values(&[name])
+        self.gauge_registered();
+    }
+
+    pub(super) fn gauge_registered(&self) {
+        let gauge = &self.metrics.registered_addresses;
+        gauge
+            .with_label_values(&[self.config.name.as_str()])
             .set(i64::try_from(self.watchlist.len()).unwrap_or(i64::MAX));
     }
 

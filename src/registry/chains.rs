@@ -92,6 +92,17 @@ impl Chains {
         true
     }
 
+    /// Watches no position on `chain` any more; gives those of `len` that no other chain watches.
+    pub fn forget(&mut self, chain: Mask, len: usize) -> Vec<usize> {
+        self.all &= !chain;
+        self.some.retain(|(one, _)| *one != chain);
+        if self.all != 0 {
+            return Vec::new();
+        }
+        let watched = self.some.iter().fold(0, |all, (_, set)| all | set);
+        (0..len).filter(|at| (watched >> at) & 1 == 0).collect()
+    }
+
     /// Drops a position. There were `len` before.
     pub fn remove(&mut self, at: usize, len: usize) {
         self.spread(len);

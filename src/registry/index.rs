@@ -124,6 +124,14 @@ impl<const N: usize> Index<N> {
         of_one_shard.map(|some| self.shards[shard_of(&some[0])].insert_sorted(some, chain)).sum()
     }
 
+    /// How many parts [`Index::forget`] works on.
+    pub const PARTS: usize = 1 << SHARD_BITS;
+
+    /// Watches no address of one part on a chain any more.
+    pub fn forget(&mut self, part: usize, chain: Mask) {
+        self.shards[part].forget(chain);
+    }
+
     /// Watches an address on one chain less; `false` if it was not watched there.
     pub fn remove(&mut self, address: &[u8; N], chain: Mask) -> bool {
         self.shards[shard_of(address)].remove(address, chain)
@@ -254,6 +262,28 @@ impl<const N: usize> Shard<N> {
         had
     }
 
+    fn forget(&mut self, chain: Mask) {
+        for page in &mut self.pages {
+            let len = page.addresses.len();
+            let gone = page.chains.forget(chain, len);
+            if gone.len() == len {
+                page.addresses.clear();
+                continue;
+            }
+            for (before, &at) in gone.iter().rev().enumerate() {
+                page.addresses.remove(at);
+                page.chains.remove(at, len - before);
+            }
+            page.addresses.shrink_to(page.addresses.len() + ROOM);
+        }
+        self.pages.retain(|page| !page.addresses.is_empty());
+        self.pages.shrink_to_fit();
+        self.filter = Filter::default();
+        if !self.pages.is_empty() {
+            self.sift_anew();
+        }
+    }
+
     /// Makes room for more pages: in all shards together, doubling it would leave much unused.
     fn make_room(&mut self, pages: usize) {
         if self.pages.capacity() - self.pages.len() < pages {
@@ -261,8 +291,7 @@ impl<const N: usize> Shard<N> {
         }
     }
 
-    /// Puts addresses that are in pages now into the filter. If it has no room for them it is made anew,
-    /// larger by an eighth, without what was removed.
+    /// Puts addresses that are in pages now into the filter, which is made anew if it has no room for them.
     fn sift(&mut self, addresses: &[[u8; N]]) {
         if self.filter.room() >= addresses.len() {
             for address in addresses {
@@ -270,6 +299,11 @@ impl<const N: usize> Shard<N> {
             }
             return;
         }
+        self.sift_anew();
+    }
+
+    /// Makes the filter anew, with room for an eighth more, without what was removed.
+    fn sift_anew(&mut self) {
         let count: usize = self.pages.iter().map(|page| page.addresses.len()).sum();
         let mut filter = Filter::with_room(count + (count / 8).max(ROOM));
         for address in self.pages.iter().flat_map(|page| &page.addresses) {

@@ -131,6 +131,16 @@ impl Watchlist {
         }
     }
 
+    /// Forgets all addresses of this chain. Look-ups for others wait for a small part of it at most.
+    pub fn clear(&self) {
+        for part in 0..Index::<20>::PARTS {
+            let mut watched = self.inner.watched.write();
+            watched.short.forget(part, self.chain);
+            watched.long.forget(part, self.chain);
+        }
+        self.count.store(0, Ordering::Relaxed);
+    }
+
     pub fn remove(&self, address: &Address) {
         let bytes = address.as_slice();
         let mut watched = self.inner.watched.write();

@@ -124,6 +124,7 @@ enum Step {
     Insert(usize, Vec<u16>),
     InsertPacked(usize, u16, u16),
     Remove(usize, Vec<u16>),
+    Clear(usize),
 }
 
 /// Numbers of addresses: few enough to meet again, more than fit into a page.
@@ -136,6 +137,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..3_usize, 0..NUMBERS, 0..NUMBERS)
             .prop_map(|(chain, from, count)| Step::InsertPacked(chain, from, count)),
         2 => (0..3_usize, some()).prop_map(|(chain, some)| Step::Remove(chain, some)),
+        1 => (0..3_usize).prop_map(Step::Clear),
     ]
 }
 
@@ -143,7 +145,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn each_chain_watches_exactly_what_was_inserted_and_not_removed(
+    fn each_chain_watches_exactly_what_was_inserted_and_not_removed_or_forgotten(
         steps in prop::collection::vec(step(), 1..40),
     ) {
         let registry = Registry::default();
@@ -164,6 +166,10 @@ proptest! {
                         watchlists[chain].insert_packed(packed.expect("whole addresses"));
                     }
                     model[chain].extend(numbers.map(address));
+                }
+                Step::Clear(chain) => {
+                    watchlists[chain].clear();
+                    model[chain].clear();
                 }
                 Step::Remove(chain, numbers) => {
                     for address in numbers.into_iter().map(address) {
