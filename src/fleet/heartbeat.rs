@@ -23,8 +23,6 @@ use crate::{
 
 /// How often it looks whether something was asked of its chains through another daemon.
 const POLL: Duration = Duration::from_millis(500);
-/// How long a sign of life may take before it is tried again.
-const PATIENCE: Duration = Duration::from_secs(3);
 /// How long leaving may take.
 const LEAVE: Duration = Duration::from_secs(2);
 /// A clock that differs by more from the database's is worth a word.
@@ -87,7 +85,7 @@ impl Fleet {
         let mut retry = StoreRetry::new("fleet");
         let mut left_at = Instant::now();
         loop {
-            let beaten = tokio::time::timeout(PATIENCE, self.beat_and_look()).await;
+            let beaten = tokio::time::timeout(self.patience(), self.beat_and_look()).await;
             let unanswered = || StoreError::Unavailable("no answer to a sign of life".to_owned());
             let pause = match beaten.unwrap_or_else(|_| Err(unanswered().into())) {
                 Ok(picture) => {
@@ -109,6 +107,11 @@ impl Fleet {
                 () = self.shared.news.notified() => {}
             }
         }
+    }
+
+    /// How long a sign of life may take before it is tried again.
+    fn patience(&self) -> Duration {
+        self.shared.config.lease / 2
     }
 
     pub(super) async fn beat_and_look(&self) -> Result<Arc<Picture>, HeartbeatError> {
@@ -236,7 +239,7 @@ impl Fleet {
                 continue;
             }
             // A store that does not answer is told of by the others.
-            let Ok(Ok(all)) = tokio::time::timeout(PATIENCE, self.requests()).await else {
+            let Ok(Ok(all)) = tokio::time::timeout(self.patience(), self.requests()).await else {
                 continue;
             };
             for requests in all {
