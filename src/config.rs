@@ -5,6 +5,7 @@
 //! never repeats a value that may be a secret.
 
 mod check;
+mod database;
 mod endpoint;
 mod error;
 mod fleet;
@@ -61,6 +62,8 @@ impl fmt::Debug for Secret {
 pub struct Config {
     pub server: ServerConfig,
     pub database_url: Secret,
+    /// Who answers the API's reads; `None`: the database itself.
+    pub replica: Option<ReplicaConfig>,
     pub chains: BTreeMap<ChainName, ChainConfig>,
     pub fleet: FleetConfig,
     pub webhooks: WebhookConfig,
@@ -103,6 +106,14 @@ impl FleetConfig {
     pub fn follows(&self, chain: &ChainName) -> bool {
         self.follow.as_ref().is_none_or(|chains| chains.contains(chain))
     }
+}
+
+/// A streaming standby of the database, for reads that may lag.
+#[derive(Clone, Debug)]
+pub struct ReplicaConfig {
+    pub url: Secret,
+    /// One that is further behind is not read.
+    pub lag_limit: Duration,
 }
 
 #[derive(Clone, Debug)]

@@ -26,7 +26,7 @@ use crate::{
     registry::Registry,
     retention::Retention,
     retry::StoreRetry,
-    store::{Db, StoreError, delivery},
+    store::{Db, Reads, StoreError, delivery},
     wake::Wake,
     webhook::Dispatcher,
 };
@@ -100,6 +100,13 @@ pub async fn run(
     metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
     let wake = Wake::new(config.chains.keys().cloned());
     let db = Db::open(config.database_url.expose(), &metrics).await?;
+    let reads = match &config.replica {
+        Some(replica) => {
+            let url = replica.url.expose();
+            Reads::with_replica(db.clone(), url, replica.lag_limit, &metrics)?
+        }
+        None => Reads::new(db.clone()),
+    };
     let lock = db.lock()?;
     let clock = if lock.is_some() { Clock::System } else { Clock::shared() };
     let ids = Ids::new(clock.clone());
@@ -162,8 +169,16 @@ pub async fn run(
     tasks.spawn(async move {
         ("retention".to_owned(), retention.run(stop).await.map_err(|e| e.to_string()))
     });
+    if reads.has_replica() {
+        let (reads, stop) = (reads.clone(), shutdown.clone());
+        tasks.spawn(async move {
+            reads.watch(stop).await;
+            ("replica".to_owned(), Ok(()))
+        });
+    }
     let api = Api {
         db: db.clone(),
+        reads,
         ids,
         random: Random::System,
         clock,

@@ -172,6 +172,13 @@ metrics! {
     api_request_duration_seconds: HistogramVec ["route"] in FAST;
     /// Time of write transactions, by name.
     db_transaction_duration_seconds: HistogramVec ["name"] in FAST;
+    /// 1 while a replica is configured, but API reads go to the primary, because it does not answer or is too far behind.
+    replica_away: IntGauge;
+    /// For how long the primary has been ahead of the replica, as of the last look.
+    replica_lag_seconds: Gauge;
+    /// API reads that were tried at the replica, by outcome (answered, repeated: done again at the primary, because it
+    /// failed or did not have what was asked for).
+    replica_reads_total: IntCounterVec ["outcome"];
     /// Rows that retention has deleted, by table.
     retention_deleted_total: IntCounterVec ["table"];
     /// When retention was last through with every rule, in Unix seconds; until then, when the process started.

@@ -178,11 +178,11 @@ pub(super) async fn read(
     let locator = Locator::parse(locator)?;
     let index = app.asset_index().await?;
     let choice = Choice::new(&app, &index, &params)?;
-    let found = {
-        let mut session = app.db.read().await?;
-        balance::holdings(&mut session.conn(), tenant, &locator.filter).await?
-    };
-    let wallet = locator.choose(found)?;
+    let locator = &locator;
+    let read = app.reads.read(|mut session| async move {
+        locator.choose(balance::holdings(&mut session.conn(), tenant, &locator.filter).await?)
+    });
+    let wallet = read.await?;
     let mut balances = Vec::new();
     let mut as_of = Vec::new();
     for held in wallet.chains.iter().filter(|held| choice.has_chain(&held.chain)) {

@@ -63,11 +63,12 @@ pub(super) async fn list(
     caller: Caller,
 ) -> Result<Json<Page<ChainView>>, Problem> {
     let tenant = caller.need(Scope::WalletsRead)?;
-    let (counts, cursors) = {
-        let mut session = app.db.read().await?;
+    let read = app.reads.read(|mut session| async move {
         let conn = &mut session.conn();
-        (watch_count::per_chain(conn, tenant).await?, chain::cursors(conn).await?)
-    };
+        let counts = watch_count::per_chain(conn, tenant).await?;
+        Ok::<_, Problem>((counts, chain::cursors(conn).await?))
+    });
+    let (counts, cursors) = read.await?;
     let view = |config: &crate::config::ChainConfig| {
         let cursor = cursors.iter().find(|cursor| cursor.chain == config.name);
         ChainView {

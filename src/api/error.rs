@@ -11,7 +11,7 @@ use utoipa::{IntoResponses, ToSchema};
 use crate::{
     id::WalletId,
     ledger::LedgerError,
-    store::{StoreError, TxError},
+    store::{ReadError, StoreError, TxError},
     string_enum::string_enum,
 };
 
@@ -233,6 +233,12 @@ impl From<StoreError> for Problem {
 impl TxError for Problem {
     fn is_collision(&self) -> bool {
         self.again
+    }
+}
+
+impl ReadError for Problem {
+    fn is_outage(&self) -> bool {
+        self.status.is_server_error() && !self.again
     }
 }
 

@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{
     event::{self, EventType},
-    id::EventId,
-    store::feed,
+    id::{EventId, TenantId},
+    store::{Conn, feed},
 };
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -115,36 +115,48 @@ pub(super) async fn list(
         fields.refuse("cursor", "is the same as 'after': send one of them");
     }
     fields.finish()?;
-    let mut tx = app.db.snapshot().await?;
-    let mut conn = tx.conn();
-    let position = match params.after.or(params.cursor) {
-        Some(text) => {
-            let unknown = || {
-                Problem::field(
-                    Code::InvalidRequest,
-                    "after",
-                    format!(
-                        "is '{text}', which is no event of yours; leave it out to begin at the first"
-                    ),
-                )
-            };
-            let id: EventId = text.parse().map_err(|_| unknown())?;
-            match feed::event(&mut conn, tenant, id).await? {
-                Some(found) => found.event.position,
-                None if feed::may_have_been(&mut conn, tenant, id).await? => {
-                    return Err(restarted());
-                }
-                None => return Err(unknown()),
-            }
-        }
-        None => 0,
+    let after = match params.after.or(params.cursor) {
+        Some(text) => Some((text.parse::<EventId>().map_err(|_| unknown(&text))?, text)),
+        None => None,
     };
-    let types = types.unwrap_or_default();
-    let mut rows = feed::after(&mut conn, tenant, position, &types, limit + 1).await?;
+    let (after, types) = (&after, &types.unwrap_or_default());
+    // A replica ends somewhere in the commit order and skips nothing before: what it does not have yet comes with a
+    // later page. Of an event that it does not know, the primary is asked.
+    let read = app.reads.snapshot(|mut tx| async move {
+        let mut conn = tx.conn();
+        let position = match after {
+            Some((id, text)) => position(&mut conn, tenant, *id, text).await?,
+            None => 0,
+        };
+        Ok::<_, Problem>(feed::after(&mut conn, tenant, position, types, limit + 1).await?)
+    });
+    let mut rows = read.await?;
     let limit = usize::try_from(limit).unwrap_or(0);
     let more = rows.len() > limit;
     rows.truncate(limit);
     let next_cursor = rows.last().filter(|_| more).map(|row| row.event.id.to_string());
     let data = rows.into_iter().map(|row| row.body).collect();
     Ok(Json(FeedView { data, next_cursor }))
+}
+
+fn unknown(text: &str) -> Problem {
+    Problem::field(
+        Code::InvalidRequest,
+        "after",
+        format!("is '{text}', which is no event of yours; leave it out to begin at the first"),
+    )
+}
+
+/// Where an event stands in the feed.
+async fn position(
+    conn: &mut Conn<'_>,
+    tenant: TenantId,
+    id: EventId,
+    text: &str,
+) -> Result<i64, Problem> {
+    match feed::event(conn, tenant, id).await? {
+        Some(found) => Ok(found.event.position),
+        None if feed::may_have_been(conn, tenant, id).await? => Err(restarted()),
+        None => Err(unknown(text)),
+    }
 }

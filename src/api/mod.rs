@@ -1,4 +1,5 @@
-//! HTTP: one file per resource. Reads take a connection or a snapshot; a write is one transaction (`write`), or
+//! HTTP: one file per resource. What a tenant reads of its wallets and their chains may come from a replica
+//! (`reads`); keys, assets, settings and webhooks are read at the primary. A write is one transaction (`write`), or
 //! shares one with others of its kind (`batch`). Everything here is filtered by the caller's tenant, and nothing
 //! here knows a chain family.
 
@@ -45,7 +46,7 @@ use crate::{
     id::Ids,
     metrics::Metrics,
     random::Random,
-    store::Db,
+    store::{Db, Reads},
     wake::Wake,
 };
 
@@ -61,6 +62,8 @@ const GRACE: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct Api {
     pub db: Db,
+    /// For what may lag: what a tenant reads of its wallets and their chains.
+    pub reads: Reads,
     pub ids: Ids,
     pub random: Random,
     pub clock: Clock,
@@ -72,6 +75,7 @@ pub struct Api {
 /// [`Api`] and what it remembers.
 struct App {
     db: Db,
+    reads: Reads,
     ids: Ids,
     random: Random,
     clock: Clock,
@@ -159,6 +163,7 @@ impl Api {
         let (registrations, registering) = batch::queue();
         let app = App {
             db: self.db,
+            reads: self.reads,
             ids: self.ids,
             random: self.random,
             clock: self.clock,

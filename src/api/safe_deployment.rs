@@ -140,9 +140,11 @@ pub(super) async fn read(
         )
     };
     let parsed = id.parse().map_err(|_| missing())?;
-    let mut session = app.db.read().await?;
-    let row = safe::get(&mut session.conn(), tenant, parsed).await?.ok_or_else(missing)?;
-    Ok(Json(SafeDeploymentView::new(&row, Family::WITH_SAFES)))
+    let missing = &missing;
+    let read = app.reads.read(|mut session| async move {
+        safe::get(&mut session.conn(), tenant, parsed).await?.ok_or_else(missing)
+    });
+    Ok(Json(SafeDeploymentView::new(&read.await?, Family::WITH_SAFES)))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -181,9 +183,11 @@ pub(super) async fn list(
     fields.finish()?;
     let chain = params.chain.map(|name| app.chain("chain", &name).map(|c| &c.name)).transpose()?;
     let before = window.before.map(SafeDeploymentId);
-    let mut session = app.db.read().await?;
-    let rows =
-        safe::list(&mut session.conn(), tenant, chain, status, before, window.fetch()).await?;
+    let fetch = window.fetch();
+    let read = app.reads.read(|mut session| async move {
+        safe::list(&mut session.conn(), tenant, chain, status, before, fetch).await
+    });
+    let rows = read.await?;
     let view = |row: Deployment| SafeDeploymentView::new(&row, Family::WITH_SAFES);
     Ok(Json(window.page(rows, |row| row.id.0, view)))
 }

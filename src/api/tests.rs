@@ -39,7 +39,7 @@ use crate::{
     model::{Asset, AssetNo, BlockPoint, Cursor},
     random::Random,
     store::{
-        Db, asset,
+        Db, Reads, asset,
         chain::{ensure, insert_cursor},
     },
     wake::Wake,
@@ -96,6 +96,7 @@ fn config() -> Config {
             request_timeout: Duration::from_secs(20),
         },
         database_url: Secret::new("unused"),
+        replica: None,
         chains: BTreeMap::from([
             chain("base", 8453, Family::Evm),
             chain("ethereum", 1, Family::Evm),
@@ -174,6 +175,7 @@ impl World {
         let clock = Clock::manual(NOW);
         let api = Api {
             db: store.db.clone(),
+            reads: Reads::new(store.db.clone()),
             ids: Ids::new(clock.clone()),
             random: Random::seeded(1),
             wake: Wake::new(config.chains.keys().cloned()),

@@ -18,8 +18,8 @@ use super::{
     request::{Fields, Named, Params},
 };
 use crate::{
-    chain::{AssetKey, Kind},
-    id::TransferId,
+    chain::{AssetKey, ChainName, Kind},
+    id::{TenantId, TransferId},
     model::{Asset, AssetNo, Cursor, Direction, Status, Transfer, Wallet},
     store::{
         Conn, StoreError, asset, chain,
@@ -119,7 +119,7 @@ pub(super) async fn list(
     let window = Window::read(&mut fields, params.limit.as_deref(), params.cursor.as_deref());
     let unverified = fields.read("includeUnverified", params.include_unverified.as_deref());
     let unverified = unverified.unwrap_or(false);
-    let mut filter = TransferFilter {
+    let filter = TransferFilter {
         assets: None,
         chain: None,
         status: fields.word("status", params.status.as_deref(), Status::ALL, Status::as_str),
@@ -136,34 +136,64 @@ pub(super) async fn list(
         before: window.before.map(TransferId),
     };
     fields.finish()?;
-    let index = app.asset_index().await?;
-    let mut tx = app.db.snapshot().await?;
-    let mut conn = tx.conn();
-    let wallet = locator.resolve(&mut conn, tenant).await?;
-    let cursors = chain::cursors(&mut conn).await?;
-    if let Some(name) = &params.chain {
-        let name = &app.chain("chain", name)?.name;
-        let Some(cursor) = cursors.iter().find(|cursor| cursor.chain == *name) else {
-            // A chain that has not begun has no transfers.
-            return Ok(Json(Page { data: Vec::new(), next_cursor: None }));
-        };
-        filter.chain = Some(cursor.no);
-    }
-    if let Some(text) = &params.asset {
-        let meant = meant(&mut conn, &index, text, &wallet, unverified, &cursors).await?;
-        filter.assets = Some(meant);
-    }
-    let page = history::page(&mut conn, wallet.no, &filter, window.limit()).await?;
-    let unlisted = unlisted(&mut conn, &index, &page.transfers).await?;
-    let address = wallet.family.format_address(&wallet.address);
-    let seen = Seen { wallet: wallet.id, address: &address, family: wallet.family };
-    let view = |row: &Transfer| {
-        let asset = index.by_no(row.asset).or_else(|| unlisted.get(&row.asset));
-        let asset = asset.ok_or_else(|| StoreError::corrupt("a transfer without its asset"))?;
-        let head = cursors.iter().find(|cursor| cursor.no == row.no.chain());
-        let head = head.map_or(row.block.number, |cursor| cursor.head.at.number);
-        Ok(TransferView::new(row, seen, asset, head))
+    let chain = params.chain.as_deref().map(|name| app.chain("chain", name).map(|c| &c.name));
+    let query = &Query {
+        locator,
+        index: app.asset_index().await?,
+        chain: chain.transpose()?,
+        asset: params.asset,
+        unverified,
+        filter,
+        window,
     };
-    let data = page.transfers.iter().map(view).collect::<Result<_, StoreError>>()?;
-    Ok(Json(Page { data, next_cursor: page.next.map(|id| Window::cursor(id.0)) }))
+    let read = app.reads.snapshot(|mut tx| async move { query.page(&mut tx.conn(), tenant).await });
+    Ok(Json(read.await?))
+}
+
+/// What is asked for, checked as far as that goes without the store.
+struct Query<'a> {
+    locator: Locator,
+    index: Arc<AssetIndex>,
+    chain: Option<&'a ChainName>,
+    asset: Option<String>,
+    unverified: bool,
+    filter: TransferFilter,
+    window: Window,
+}
+
+impl Query<'_> {
+    async fn page(
+        &self,
+        conn: &mut Conn<'_>,
+        tenant: TenantId,
+    ) -> Result<Page<TransferView>, Problem> {
+        let Self { index, window, .. } = self;
+        let mut filter = self.filter.clone();
+        let wallet = self.locator.resolve(conn, tenant).await?;
+        let cursors = chain::cursors(conn).await?;
+        if let Some(name) = self.chain {
+            let Some(cursor) = cursors.iter().find(|cursor| cursor.chain == *name) else {
+                // A chain that has not begun has no transfers.
+                return Ok(Page { data: Vec::new(), next_cursor: None });
+            };
+            filter.chain = Some(cursor.no);
+        }
+        if let Some(text) = &self.asset {
+            let meant = meant(conn, index, text, &wallet, self.unverified, &cursors).await?;
+            filter.assets = Some(meant);
+        }
+        let page = history::page(conn, wallet.no, &filter, window.limit()).await?;
+        let unlisted = unlisted(conn, index, &page.transfers).await?;
+        let address = wallet.family.format_address(&wallet.address);
+        let seen = Seen { wallet: wallet.id, address: &address, family: wallet.family };
+        let view = |row: &Transfer| {
+            let asset = index.by_no(row.asset).or_else(|| unlisted.get(&row.asset));
+            let asset = asset.ok_or_else(|| StoreError::corrupt("a transfer without its asset"))?;
+            let head = cursors.iter().find(|cursor| cursor.no == row.no.chain());
+            let head = head.map_or(row.block.number, |cursor| cursor.head.at.number);
+            Ok(TransferView::new(row, seen, asset, head))
+        };
+        let data = page.transfers.iter().map(view).collect::<Result<_, StoreError>>()?;
+        Ok(Page { data, next_cursor: page.next.map(|id| Window::cursor(id.0)) })
+    }
 }

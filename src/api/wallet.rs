@@ -100,8 +100,11 @@ pub(super) async fn list(
         status,
         before: window.before.map(WalletId),
     };
-    let mut session = app.db.read().await?;
-    let rows = wallet::list(&mut session.conn(), tenant, &filter, window.fetch()).await?;
+    let (filter, fetch) = (&filter, window.fetch());
+    let read = app.reads.read(|mut session| async move {
+        wallet::list(&mut session.conn(), tenant, filter, fetch).await
+    });
+    let rows = read.await?;
     Ok(Json(window.page(rows, |row| row.id.0, |row| WalletView::from(&row))))
 }
 
@@ -116,7 +119,11 @@ pub(super) async fn read(
     Named(locator): Named,
 ) -> Result<Json<WalletView>, Problem> {
     let tenant = caller.need(Scope::WalletsRead)?;
-    Ok(Json((&locator::find(&app, tenant, locator).await?).into()))
+    let locator = &Locator::parse(locator)?;
+    let read = app
+        .reads
+        .read(|mut session| async move { locator.resolve(&mut session.conn(), tenant).await });
+    Ok(Json((&read.await?).into()))
 }
 
 /// A field that is there, be it null.

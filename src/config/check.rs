@@ -4,19 +4,16 @@ use std::{collections::BTreeMap, ops::RangeInclusive, path::Path, time::Duration
 
 use super::{
     ChainConfig, Config, ConfigError, DifferenceLimits, NativeCoin, Secret, ServerConfig,
-    TokenConfig, Verification, WebhookConfig, endpoint,
+    TokenConfig, Verification, WebhookConfig,
+    database::{database, replica},
+    endpoint,
     fleet::fleet,
     identity::identity,
     known::{self, KnownChain},
-    raw::{
-        RawChain, RawConfig, RawDatabase, RawNative, RawServer, RawSettlement, RawToken,
-        RawWebhooks, Whole,
-    },
+    raw::{RawChain, RawConfig, RawNative, RawServer, RawSettlement, RawToken, RawWebhooks, Whole},
     retention::retention,
 };
 use crate::chain::{Address, ChainName, Family, HistoryMethod, Settlement, SettlementTag};
-
-const DEFAULT_DATABASE: &str = "sqlite://data/tidemark.db";
 
 const MAX_CHAINS: usize = 32;
 const MAX_TOKENS: usize = 10_000;
@@ -60,10 +57,12 @@ pub(super) fn config(raw: RawConfig) -> Result<Config, ConfigError> {
         }
         chains.insert(chain.name.clone(), chain);
     }
+    let database_url = database(&raw.database)?;
     Ok(Config {
         server: server(&raw.server)?,
-        database_url: database(raw.database)?,
         fleet: fleet(&raw.fleet, raw.follow, &chains)?,
+        replica: replica(raw.database, &database_url)?,
+        database_url,
         chains,
         webhooks: webhooks(&raw.webhooks)?,
         retention: retention(&raw.retention)?,
@@ -83,21 +82,6 @@ fn server(raw: &RawServer) -> Result<ServerConfig, ConfigError> {
         max_body_bytes: size("server.max_body_bytes", raw.max_body_bytes, 1..=1024 * MEBIBYTE)?,
         request_timeout: seconds("server.request_timeout_seconds", raw.request_timeout_seconds)?,
     })
-}
-
-fn database(raw: RawDatabase) -> Result<Secret, ConfigError> {
-    let written = Some(raw.url).filter(|url| raw.url_file.is_none() || url != DEFAULT_DATABASE);
-    let url = secret("database", "url", written, raw.url_file.as_deref())?;
-    let url = url.unwrap_or_else(|| Secret::new(DEFAULT_DATABASE));
-    let schemes = ["sqlite://", "postgres://", "postgresql://"];
-    if !schemes.iter().any(|scheme| url.expose().starts_with(scheme)) {
-        return Err(ConfigError::invalid(
-            "database.url",
-            "is neither a SQLite nor a PostgreSQL URL",
-            "Begin it with sqlite:// or postgres://",
-        ));
-    }
-    Ok(url)
 }
 
 fn webhooks(raw: &RawWebhooks) -> Result<WebhookConfig, ConfigError> {

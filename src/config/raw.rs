@@ -45,6 +45,9 @@ pub(super) struct RawServer {
 pub(super) struct RawDatabase {
     pub url: String,
     pub url_file: Option<PathBuf>,
+    pub read_url: Option<String>,
+    pub read_url_file: Option<PathBuf>,
+    pub read_lag_limit_seconds: Whole,
 }
 
 #[derive(Deserialize)]

@@ -1,3 +1,4 @@
+mod database;
 mod fuzz;
 
 use std::{io::Write as _, path::Path};
@@ -499,6 +500,8 @@ fn no_error_repeats_a_secret() {
         "[chains.base]\nendpoints = [{ url = \"https://a.b\", weight = \"hunter2\" }]",
         "[chains.base]\nendpoints = [{ url = \"https://hunter2.example.com\" }",
         "[database]\nurl = \"hunter2\"",
+        "[database]\nread_url = \"hunter2\"",
+        "[database]\nread_url = \"postgres://u:hunter2@h/d\"",
     ] {
         let error = Config::from_toml(text).expect_err(text);
         assert!(!error.to_string().contains("hunter2"), "{error}");
@@ -544,17 +547,6 @@ fn secrets_come_from_files_without_their_line_end() {
     let empty = tempfile::NamedTempFile::new().expect("a temporary file");
     let empty = format!("{{ url_file = \"{}\" }}", empty.path().display());
     endpoint_refused(&empty, "[0].url_file", &["empty"]);
-}
-
-#[test]
-fn the_database_url_may_stand_in_a_file() {
-    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
-    file.write_all(b"postgres://u:p@h/d\n").expect("room for it");
-    let path = file.path().display();
-    let config = good(&format!("[database]\nurl_file = \"{path}\""));
-    assert_eq!(config.database_url.expose(), "postgres://u:p@h/d");
-    let both = format!("[database]\nurl = \"postgres://a/b\"\nurl_file = \"{path}\"");
-    refused(&both, "database.url", &["both url and url_file"]);
 }
 
 #[test]

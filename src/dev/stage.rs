@@ -123,6 +123,7 @@ fn config(database_url: &str, chain: ChainConfig, listen: SocketAddr) -> Config 
             request_timeout: Duration::from_secs(30),
         },
         database_url: Secret::new(database_url),
+        replica: None,
         chains: BTreeMap::from([(chain.name.clone(), chain)]),
         fleet: FleetConfig::default(),
         webhooks: WebhookConfig {

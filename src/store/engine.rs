@@ -166,6 +166,15 @@ impl Db {
         Ok(Self { engine, durations: metrics.db_transaction_duration_seconds.clone() })
     }
 
+    /// A standby of a PostgreSQL store, for reading. It is not asked for anything yet, and never migrated.
+    pub(super) fn standby(url: &str, metrics: &Metrics) -> Result<Self, StoreError> {
+        let options = postgres_options("database.read_url", url)?;
+        let pool = postgres_pool().connect_lazy_with(options.clone());
+        let readers = Readers::new(options, POSTGRES_READERS, ACQUIRE_TIMEOUT);
+        let durations = metrics.db_transaction_duration_seconds.clone();
+        Ok(Self { engine: Engine::Postgres { readers, pool }, durations })
+    }
+
     /// Takes a connection for reading.
     ///
     /// # Errors
@@ -313,19 +322,25 @@ impl Engine {
     }
 
     async fn open_postgres(url: &str) -> Result<Self, StoreError> {
-        let options: PgConnectOptions = url.parse().map_err(|error: sqlx::Error| {
-            StoreError::Unusable(format!("database.url is not a PostgreSQL URL: {error}"))
-        })?;
-        let options = options.statement_cache_capacity(STATEMENTS);
-        let pool = PgPoolOptions::new()
-            .max_connections(POSTGRES_CONNECTIONS)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .after_connect(|conn, _| Box::pin(conn.prepare()))
-            .connect_with(options.clone())
-            .await?;
+        let options = postgres_options("database.url", url)?;
+        let pool = postgres_pool().connect_with(options.clone()).await?;
         let readers = Readers::new(options, POSTGRES_READERS, ACQUIRE_TIMEOUT);
         Ok(Self::Postgres { readers, pool })
     }
+}
+
+fn postgres_options(key: &str, url: &str) -> Result<PgConnectOptions, StoreError> {
+    let options: PgConnectOptions = url.parse().map_err(|error: sqlx::Error| {
+        StoreError::Unusable(format!("{key} is not a PostgreSQL URL: {error}"))
+    })?;
+    Ok(options.statement_cache_capacity(STATEMENTS))
+}
+
+fn postgres_pool() -> PgPoolOptions {
+    PgPoolOptions::new()
+        .max_connections(POSTGRES_CONNECTIONS)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .after_connect(|conn, _| Box::pin(conn.prepare()))
 }
 
 fn unwritable(path: &Path, error: &std::io::Error) -> StoreError {

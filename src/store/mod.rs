@@ -13,10 +13,12 @@ mod amount;
 mod code;
 mod engine;
 mod reader;
+mod replica;
 mod rows;
 mod scalar;
 mod set;
 pub mod tx;
+mod wal;
 
 pub mod account;
 pub mod asset;
@@ -54,6 +56,7 @@ pub mod watch_load;
 
 pub(crate) use engine::on;
 pub use engine::{Conn, Db, ReadSession};
+pub use replica::{ReadError, Reads};
 pub use tx::{Tx, TxError};
 
 /// Why the store could not do what was asked, by what the caller can do about it.
