@@ -21,6 +21,7 @@ mod proof;
 mod quarantine;
 mod refusals;
 mod reorgs;
+mod replica;
 mod safes;
 mod solana;
 mod tenants;

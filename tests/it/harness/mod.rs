@@ -6,6 +6,7 @@ mod gate;
 mod liar;
 mod node;
 mod receiver;
+mod server;
 pub mod solana;
 mod store;
 
@@ -17,12 +18,13 @@ use std::{
     time::Duration,
 };
 
-pub use api::{Api, balance_in};
+pub use api::{Api, balance_in, client};
 pub use daemon::{CHAIN, Daemon, Settings, Token, tidemark};
 pub use gate::Gate;
 pub use liar::{Liar, Lie};
 pub use node::Node;
 pub use receiver::Receiver;
+pub use server::{Server, programs, unprivileged};
 pub use store::Store;
 
 /// How long a test waits for what must happen; generous, because two builds may run beside it.
