@@ -100,13 +100,7 @@ pub async fn run(
     metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
     let wake = Wake::new(config.chains.keys().cloned());
     let db = Db::open(config.database_url.expose(), &metrics).await?;
-    let reads = match &config.replica {
-        Some(replica) => {
-            let url = replica.url.expose();
-            Reads::with_replica(db.clone(), url, replica.lag_limit, &metrics)?
-        }
-        None => Reads::new(db.clone()),
-    };
+    let api_reads = api_reads(&config, &db, &metrics)?;
     let lock = db.lock()?;
     let clock = if lock.is_some() { Clock::System } else { Clock::shared() };
     let ids = Ids::new(clock.clone());
@@ -128,22 +122,16 @@ pub async fn run(
     });
     let parts = Parts { db: &db, ids: &ids, clock: &clock, metrics: &metrics, wake: &wake };
     let followers = parts.followers(&config, fleet.as_ref())?;
-    let mut tasks: JoinSet<(String, Result<(), String>)> = JoinSet::new();
+    let mut tasks = Tasks { set: JoinSet::new(), shutdown: shutdown.clone() };
     if let Some(fleet) = fleet.clone() {
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             entered = fleet.enter() => entered?,
         }
-        let stop = shutdown.clone();
-        tasks.spawn(async move {
-            ("fleet".to_owned(), fleet.run(stop).await.map_err(|e| e.to_string()))
-        });
+        tasks.begin("fleet".to_owned(), |stop| fleet.run(stop));
     }
     for (chain, follower) in followers {
-        let (name, stop) = (format!("follower of {chain}"), shutdown.clone());
-        tasks.spawn(async move {
-            (name, Box::pin(follower.run(stop)).await.map_err(|e| e.to_string()))
-        });
+        tasks.begin(format!("follower of {chain}"), |stop| Box::pin(follower.run(stop)));
     }
     let dispatcher = Dispatcher::new(
         db.clone(),
@@ -155,30 +143,24 @@ pub async fn run(
         config.webhooks.clone(),
     )
     .map_err(|error| DaemonError::Webhook(error.to_string()))?;
-    let stop = shutdown.clone();
-    tasks.spawn(async move {
-        ("webhook dispatcher".to_owned(), dispatcher.run(stop).await.map_err(|e| e.to_string()))
-    });
+    tasks.begin("webhook dispatcher".to_owned(), |stop| dispatcher.run(stop));
     let retention =
         Retention::new(db.clone(), clock.clone(), metrics.clone(), config.retention.clone());
     let retention = match &fleet {
         Some(fleet) => retention.held_by(fleet.work("retention")),
         None => retention,
     };
-    let stop = shutdown.clone();
-    tasks.spawn(async move {
-        ("retention".to_owned(), retention.run(stop).await.map_err(|e| e.to_string()))
-    });
-    if reads.has_replica() {
-        let (reads, stop) = (reads.clone(), shutdown.clone());
-        tasks.spawn(async move {
-            reads.watch(stop).await;
-            ("replica".to_owned(), Ok(()))
+    tasks.begin("retention".to_owned(), |stop| retention.run(stop));
+    if api_reads.has_replica() {
+        let watched = api_reads.clone();
+        tasks.begin("replica".to_owned(), |stop| async move {
+            watched.watch(stop).await;
+            Ok::<_, StoreError>(())
         });
     }
     let api = Api {
         db: db.clone(),
-        reads,
+        reads: api_reads,
         ids,
         random: Random::System,
         clock,
@@ -186,19 +168,44 @@ pub async fn run(
         metrics: metrics.clone(),
         config: Arc::new(config),
     };
-    let stop = shutdown.clone();
-    tasks.spawn(async move {
-        ("api".to_owned(), api.serve(listener, stop).await.map_err(|e| e.to_string()))
-    });
+    tasks.begin("api".to_owned(), |stop| api.serve(listener, stop));
     tracing::info!(address = %local, "listening");
     if let Some(ready) = ready {
         // Nobody waits any more if the receiver is gone.
         let _ = ready.send(local);
     }
-    let result = supervise(tasks, &shutdown, &metrics, DRAIN).await;
+    let result = supervise(tasks.set, &shutdown, &metrics, DRAIN).await;
     db.close().await;
     drop((lock, identity));
     result
+}
+
+/// The long-lived tasks, each with its name.
+struct Tasks {
+    set: JoinSet<(String, Result<(), String>)>,
+    shutdown: CancellationToken,
+}
+
+impl Tasks {
+    fn begin<E, F>(&mut self, name: String, task: impl FnOnce(CancellationToken) -> F)
+    where
+        E: ToString,
+        F: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        let running = task(self.shutdown.clone());
+        self.set.spawn(async move { (name, running.await.map_err(|error| error.to_string())) });
+    }
+}
+
+/// Where the API reads.
+fn api_reads(config: &Config, db: &Db, metrics: &Metrics) -> Result<Reads, StoreError> {
+    match &config.replica {
+        Some(replica) => {
+            let url = replica.url.expose();
+            Reads::with_replica(db.clone(), url, replica.lag_limit, metrics)
+        }
+        None => Ok(Reads::new(db.clone())),
+    }
 }
 
 /// What the followers share.

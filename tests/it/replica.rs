@@ -234,8 +234,8 @@ async fn webhooks_and_writes_do_not_wait_for_the_replica() {
     let endpoint = receiver.subscribe(&pair.lagging, "hook", &["deposit.*"]).await;
     let path = format!("/v1/webhook-endpoints/{}", endpoint["id"].as_str().unwrap());
     assert_eq!(pair.lagging.get(&path).await.ok()["id"], endpoint["id"]);
-    let paid = pair.node.mint(wallet, 10).await;
-    receiver.event_of("hook", "deposit.pending", &paid.transaction_hash.to_string()).await;
+    let deposit = pair.node.mint(wallet, 10).await;
+    receiver.event_of("hook", "deposit.pending", &deposit.transaction_hash.to_string()).await;
     let deliveries = pair.lagging.get(&format!("{path}/deliveries")).await.ok();
     assert_eq!(deliveries["data"].as_array().unwrap().len(), 1);
     let changes = json!({"nickname": "new"});

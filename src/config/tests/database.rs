@@ -21,7 +21,7 @@ fn a_standby_for_reads_is_one_of_a_postgresql_and_a_secret() {
     assert!(!format!("{config:?}").contains("hunter2"), "{config:?}");
     let replica = config.replica.expect("a standby");
     assert_eq!(replica.url.expose(), "postgres://u:hunter2@standby/d");
-    assert_eq!(replica.lag_limit, Duration::from_secs(60));
+    assert_eq!(replica.lag_limit, Duration::from_mins(1));
 
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
     file.write_all(b"postgresql://u:p@standby/d\n").expect("room for it");
