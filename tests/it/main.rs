@@ -8,6 +8,8 @@ mod contracts;
 mod dashboards;
 mod deposits;
 mod dev;
+#[cfg_attr(not(feature = "failover"), expect(dead_code, reason = "only tests/failover runs it"))]
+mod failover;
 mod fleet;
 mod found_safes;
 mod history;
