@@ -237,8 +237,9 @@ impl TxError for Problem {
 }
 
 impl ReadError for Problem {
-    fn is_outage(&self) -> bool {
-        self.status.is_server_error() && !self.again
+    fn outage(&self) -> Option<String> {
+        let failed = self.status.is_server_error() && !self.again;
+        failed.then(|| self.cause.clone().unwrap_or_default())
     }
 }
 

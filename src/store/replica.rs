@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 
 /// How long a read waits for the standby before it is done at the primary.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Between two looks at the standby, and how long one takes at most.
+/// Between two looks at the standby, and how long it is given for each answer.
 const INTERVAL: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_secs(2);
 /// So often in a row it has to be fit before it is read again: one that comes and goes is not read at all.
@@ -52,13 +52,14 @@ impl std::fmt::Debug for Replica {
 
 /// What a read fails with.
 pub trait ReadError: From<StoreError> {
-    /// Whether the store failed, rather than that it does not hold what was asked for or was busy just now.
-    fn is_outage(&self) -> bool;
+    /// How the store failed, if it did; not if it does not hold what was asked for, or was busy just now.
+    fn outage(&self) -> Option<String>;
 }
 
 impl ReadError for StoreError {
-    fn is_outage(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::Unusable(_) | Self::Corrupt(_))
+    fn outage(&self) -> Option<String> {
+        let failed = matches!(self, Self::Unavailable(_) | Self::Unusable(_) | Self::Corrupt(_));
+        failed.then(|| self.to_string())
     }
 }
 
@@ -187,12 +188,12 @@ impl Replica {
                 self.metrics.replica_reads_total.with_label_values(&["answered"]).inc();
                 return Some(value);
             }
-            Ok(Err(error)) => error.is_outage().then_some("a read failed"),
-            Err(_) => Some("a read got no answer in time"),
+            Ok(Err(error)) => error.outage(),
+            Err(_) => Some(format!("no answer to a read within {} s", PATIENCE.as_secs())),
         };
         self.metrics.replica_reads_total.with_label_values(&["repeated"]).inc();
         if let Some(why) = outcome {
-            self.away(why);
+            self.away(&why);
         }
         None
     }
@@ -202,21 +203,11 @@ impl Replica {
         // Before the standby is: it can only seem to be further behind than it is.
         let ahead = async { wal::position(&mut primary.read().await?.conn()).await };
         // A primary that is gone says nothing of the standby.
-        if let Ok(Ok(position)) = tokio::time::timeout(LOOK, ahead).await {
+        if let Ok(position) = in_time(ahead).await {
             lag.primary_at(position, Instant::now());
         }
-        let there = async {
-            let mut session = self.db.read().await?;
-            let mut conn = session.conn();
-            // The tables are there as this version knows them.
-            chain::cursors(&mut conn).await?;
-            wal::position(&mut conn).await
-        };
-        let position = match tokio::time::timeout(LOOK, there).await {
-            Ok(Ok(position)) => position,
-            Ok(Err(error)) => return Err(error.to_string()),
-            Err(_) => return Err(format!("no answer within {} s", LOOK.as_secs())),
-        };
+        let there = async { wal::position(&mut self.db.read().await?.conn()).await };
+        let position = in_time(there).await?;
         let behind = lag.standby_at(position, Instant::now());
         self.metrics.replica_lag_seconds.set(behind.as_secs_f64());
         if behind > self.lag_limit {
@@ -226,7 +217,12 @@ impl Replica {
                 self.lag_limit.as_secs()
             ));
         }
-        Ok(lag.is_known())
+        if !lag.is_known() {
+            return Ok(false);
+        }
+        // The tables are there as this version knows them.
+        let read = async { chain::cursors(&mut self.db.read().await?.conn()).await };
+        in_time(read).await.map(|_| true)
     }
 
     /// It is not read any more.
@@ -245,5 +241,13 @@ impl Replica {
         self.metrics.replica_away.set(0);
         self.up.store(true, Ordering::Relaxed);
         tracing::info!("the replica answers: API reads go to it");
+    }
+}
+
+async fn in_time<T>(answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, String> {
+    match tokio::time::timeout(LOOK, answer).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no answer within {} s", LOOK.as_secs())),
     }
 }
