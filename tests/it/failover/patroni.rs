@@ -1,4 +1,4 @@
-//! Two PostgreSQL kept by Patroni, with etcd to agree on who leads and HAProxy to lead to whoever does.
+//! Two PostgreSQL kept by Patroni, with etcd to agree on who leads and `HAProxy` to lead to whoever does.
 
 use std::{
     fs,
@@ -20,7 +20,7 @@ use crate::harness::{client, own_port, programs, unprivileged};
 
 const NAMES: [&str; 2] = ["one", "two"];
 /// What an election, a rejoining or a start may take.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 pub struct Cluster {
     folder: TempDir,
@@ -306,8 +306,8 @@ impl Cluster {
         let log = |name: &str| {
             let text = fs::read_to_string(self.folder.path().join(format!("{name}.log")));
             let text = text.unwrap_or_default();
-            let last: Vec<&str> = text.lines().rev().take(15).collect();
-            format!("--- {name}\n{}\n", Vec::from_iter(last.into_iter().rev()).join("\n"))
+            let lines: Vec<&str> = text.lines().collect();
+            format!("--- {name}\n{}\n", lines[lines.len().saturating_sub(15)..].join("\n"))
         };
         ["etcd", "haproxy", "one", "two"].map(log).concat()
     }

@@ -18,13 +18,13 @@ use std::{
     time::Duration,
 };
 
-pub use api::{Api, balance_in};
+pub use api::{Api, balance_in, client};
 pub use daemon::{CHAIN, Daemon, Settings, Token, tidemark};
 pub use gate::Gate;
 pub use liar::{Liar, Lie};
 pub use node::Node;
 pub use receiver::Receiver;
-pub use server::Server;
+pub use server::{Server, programs, unprivileged};
 pub use store::Store;
 
 /// How long a test waits for what must happen; generous, because two builds may run beside it.
