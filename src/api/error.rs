@@ -11,7 +11,7 @@ use utoipa::{IntoResponses, ToSchema};
 use crate::{
     id::WalletId,
     ledger::LedgerError,
-    store::{ReadError, StoreError, TxError},
+    store::{ReadError, StoreError, TxError, outage::Cause},
     string_enum::string_enum,
 };
 
@@ -151,6 +151,8 @@ pub struct Problem {
     pub cause: Option<String>,
     /// The store found a collision: doing the whole transaction again may help.
     pub again: bool,
+    /// The store cannot work now, and why.
+    pub outage: Option<Cause>,
 }
 
 impl Problem {
@@ -163,6 +165,7 @@ impl Problem {
             existing: None,
             cause: None,
             again: false,
+            outage: None,
         }
     }
 
@@ -215,7 +218,8 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Collision(_) | StoreError::Stale(_) | StoreError::Unavailable(_) => Self {
-                again: !matches!(error, StoreError::Unavailable(_)),
+                again: error.outage().is_none(),
+                outage: error.outage(),
                 cause: Some(error.to_string()),
                 ..Self::new(
                     Code::Unavailable,
@@ -233,6 +237,10 @@ impl From<StoreError> for Problem {
 impl TxError for Problem {
     fn is_collision(&self) -> bool {
         self.again
+    }
+
+    fn outage(&self) -> Option<Cause> {
+        self.outage
     }
 }
 

@@ -12,7 +12,10 @@ use crate::{
         known::{Figures, MatchedBlock},
     },
     model::{BlockPoint, Cursor},
-    store::StoreError,
+    store::{
+        StoreError,
+        outage::{Cause, Outage},
+    },
     task::joined,
 };
 
@@ -157,7 +160,8 @@ impl Pipeline {
         let done = (&mut writing.task).await;
         self.writing = None;
         let committed = joined(done).ok_or_else(|| {
-            StoreError::Unavailable("the task that commits was cancelled".to_owned())
+            let detail = "the task that commits was cancelled";
+            StoreError::Unavailable(Outage::new(Cause::Closed, detail))
         })??;
         self.written.push(committed);
         Ok(())

@@ -37,7 +37,7 @@ use crate::{
     },
     metrics::Metrics,
     model::{Asset, BlockPoint, ChainInfo, ChainNo, Cursor, HistoryStatus, ScanNo, Watch},
-    store::{Db, StoreError, Tx, chain, scan, tx::TxError},
+    store::{Db, StoreError, Tx, chain, outage::Cause, scan, tx::TxError},
     wake::Wake,
 };
 
@@ -98,6 +98,13 @@ fn confirmed(changes: &Changes) -> Result<(), CommitError> {
 impl TxError for CommitError {
     fn is_collision(&self) -> bool {
         matches!(self, Self::Store(error) if error.is_collision())
+    }
+
+    fn outage(&self) -> Option<Cause> {
+        match self {
+            Self::Store(error) => error.outage(),
+            _ => None,
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use crate::{
     store::{
         StoreError, daemon,
         lease::{self, Requests},
+        outage::{Cause, Outage},
     },
 };
 
@@ -86,8 +87,10 @@ impl Fleet {
         let mut left_at = Instant::now();
         loop {
             let beaten = tokio::time::timeout(self.patience(), self.beat_and_look()).await;
-            let unanswered = || StoreError::Unavailable("no answer to a sign of life".to_owned());
-            let pause = match beaten.unwrap_or_else(|_| Err(unanswered().into())) {
+            let unanswered = || Outage::new(Cause::Silent, "no answer to a sign of life");
+            let pause = match beaten
+                .unwrap_or_else(|_| Err(StoreError::Unavailable(unanswered()).into()))
+            {
                 Ok(picture) => {
                     retry.succeeded();
                     if left_at.elapsed() >= self.shared.config.rebalance && self.leave_one(&picture)

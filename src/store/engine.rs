@@ -4,20 +4,25 @@ use std::{
     fmt,
     fs::{File, TryLockError},
     path::{Path, PathBuf},
-    time::Duration,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
+use futures::FutureExt as _;
 use prometheus::HistogramVec;
 use sqlx::{
-    PgConnection, PgPool, SqliteConnection, SqlitePool,
+    SqliteConnection,
     migrate::{MigrateError, Migrator},
-    postgres::{PgConnectOptions, PgPoolOptions},
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    postgres::PgConnectOptions,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
 use super::{
     StoreError,
-    reader::{Prepare, Reader, Readers},
+    file_session::{BUSY, FileSession},
+    outage::{Cause, Health},
+    pool::{self, Lent, Pool, Pooled as _},
+    session::{Session, SessionOptions},
 };
 use crate::metrics::Metrics;
 
@@ -32,16 +37,14 @@ pub(super) fn schema_version() -> i64 {
 /// Pages that a connection of SQLite keeps, in KiB: the writer's have to hold what one commit changes.
 const WRITER_CACHE: &str = "-16384";
 const READER_CACHE: &str = "-8192";
-/// How long a statement waits for SQLite's write lock, which another process may hold for a moment.
-const SQLITE_BUSY: Duration = Duration::from_secs(10);
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Each has a thread of its own.
 const SQLITE_READERS: usize = 4;
-const SNAPSHOTS: u32 = 2;
+const SNAPSHOTS: usize = 2;
 /// One for each read that waits for the network.
 const POSTGRES_READERS: usize = 16;
 /// For transactions.
-const POSTGRES_CONNECTIONS: u32 = 16;
+const POSTGRES_CONNECTIONS: usize = 16;
 /// Rows that a connection of SQLite reads ahead of who takes them: its thread is not waited for at every few.
 const ROWS: usize = 1024;
 /// Texts whose plans a connection remembers; more than it ever sees.
@@ -53,21 +56,23 @@ pub struct Db {
     pub(super) engine: Engine,
     /// How long write transactions took, by name.
     pub(super) durations: HistogramVec,
+    /// What came of them.
+    pub(super) health: Arc<Health>,
 }
 
 #[derive(Clone)]
 pub(super) enum Engine {
     /// One connection writes, several read; WAL lets them work side by side.
     Sqlite {
-        readers: Readers<SqliteConnection>,
+        readers: Pool<FileSession>,
         /// For reads of several statements.
-        snapshots: SqlitePool,
-        write: SqlitePool,
+        snapshots: Pool<FileSession>,
+        write: Pool<FileSession>,
         path: PathBuf,
     },
     Postgres {
-        readers: Readers<PgConnection>,
-        pool: PgPool,
+        readers: Pool<Session>,
+        pool: Pool<Session>,
     },
 }
 
@@ -80,13 +85,13 @@ impl fmt::Debug for Db {
 /// A borrowed connection, inside a transaction or not. What every store function takes.
 pub enum Conn<'c> {
     Sqlite(&'c mut SqliteConnection),
-    Postgres(&'c mut PgConnection),
+    Postgres(&'c mut Session),
 }
 
 /// A connection for reading outside a transaction: each statement sees one state, two may see two.
 pub enum ReadSession {
-    Sqlite(Reader<SqliteConnection>),
-    Postgres(Reader<PgConnection>),
+    Sqlite(Lent<FileSession>),
+    Postgres(Lent<Session>),
 }
 
 /// Runs one expression against the connection of either engine: `on!(conn, c => query.execute(c).await)`.
@@ -109,7 +114,7 @@ pub(crate) use on;
 impl ReadSession {
     pub fn conn(&mut self) -> Conn<'_> {
         match self {
-            Self::Sqlite(reader) => Conn::Sqlite(reader.conn()),
+            Self::Sqlite(reader) => Conn::Sqlite(reader.conn().connection()),
             Self::Postgres(reader) => Conn::Postgres(reader.conn()),
         }
     }
@@ -125,54 +130,61 @@ impl Db {
     /// Opens the store at `url` (`sqlite://path` or `postgres://…`) and brings its schema up to date,
     /// under a lock, so that several daemons may start at once. `metrics` tell how long its transactions take.
     ///
+    /// For a command, which may take its time; [`Db::open_for_daemon`] is for what never stops.
+    ///
     /// # Errors
     /// [`StoreError::Unusable`] with what to do: an unknown scheme, a folder that cannot be written, a
     /// database made by a version with another schema. [`StoreError::Unavailable`] if the server does not answer.
     pub async fn open(url: &str, metrics: &Metrics) -> Result<Self, StoreError> {
+        Self::open_within(url, metrics, false).await
+    }
+
+    /// The same for a daemon: the server ends a statement of its after five minutes, the wait for a lock after 5 s, and a
+    /// transaction in which nothing happens after 8 s.
+    ///
+    /// # Errors
+    /// As [`Db::open`].
+    pub async fn open_for_daemon(url: &str, metrics: &Metrics) -> Result<Self, StoreError> {
+        Self::open_within(url, metrics, true).await
+    }
+
+    async fn open_within(url: &str, metrics: &Metrics, limited: bool) -> Result<Self, StoreError> {
         let engine = if let Some(path) = url.strip_prefix("sqlite://") {
             Engine::open_sqlite(Path::new(path)).await?
         } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            Engine::open_postgres(url).await?
+            Engine::postgres("database.url", url, limited)?
         } else {
             return Err(StoreError::Unusable(
                 "database.url must begin with sqlite:// or postgres://".to_owned(),
             ));
         };
-        let migrated = match &engine {
-            Engine::Sqlite { write, .. } => SQLITE_SCHEMA.run(write).await,
-            Engine::Postgres { pool, .. } => POSTGRES_SCHEMA.run(pool).await,
-        };
-        migrated.map_err(|error| match error {
-            MigrateError::VersionMissing(version) => StoreError::Unusable(format!(
-                "a newer version of tidemark has brought the database to schema {version}, this one knows {}: start \
-                 that version",
-                schema_version()
-            )),
-            // The hash of the text that made the database is stored in it.
-            MigrateError::VersionMismatch(_) => StoreError::Unusable(
-                "the database was made by another version of tidemark, with another schema, and there is no way from \
-                 one to the other: start the version that made it, or point database.url at an empty database and \
-                 register the wallets again"
-                    .to_owned(),
-            ),
-            MigrateError::Dirty(version) => StoreError::Unusable(format!(
-                "migration {version} was interrupted half-way: restore the database from a backup"
-            )),
-            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
-                StoreError::from(error)
+        engine.migrate().await?;
+        let durations = metrics.db_transaction_duration_seconds.clone();
+        Ok(Self { engine, durations, health: Arc::default() })
+    }
+
+    /// Why nothing can be written, as far as that is known: by what came of the last writes, and by what the server
+    /// says of itself. `None` if nothing speaks against it.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the engine.
+    pub async fn trouble(&self) -> Result<Option<Cause>, StoreError> {
+        if let Engine::Postgres { pool, .. } = &self.engine {
+            let sql = "SHOW transaction_read_only";
+            let read_only: String =
+                sqlx::query_scalar(sql).fetch_one(pool.lend().await?.conn()).await?;
+            if read_only == "on" {
+                return Ok(Some(Cause::ReadOnly));
             }
-            other => StoreError::Unusable(format!("the schema cannot be brought up to date: {other}")),
-        })?;
-        Ok(Self { engine, durations: metrics.db_transaction_duration_seconds.clone() })
+        }
+        Ok(self.health.trouble(Instant::now()))
     }
 
     /// A standby of a PostgreSQL store, for reading. It is not asked for anything yet, and never migrated.
     pub(super) fn standby(url: &str, metrics: &Metrics) -> Result<Self, StoreError> {
-        let options = postgres_options("database.read_url", url)?;
-        let pool = postgres_pool().connect_lazy_with(options.clone());
-        let readers = Readers::new(options, POSTGRES_READERS, ACQUIRE_TIMEOUT);
+        let engine = Engine::postgres("database.read_url", url, true)?;
         let durations = metrics.db_transaction_duration_seconds.clone();
-        Ok(Self { engine: Engine::Postgres { readers, pool }, durations })
+        Ok(Self { engine, durations, health: Arc::default() })
     }
 
     /// Takes a connection for reading.
@@ -210,7 +222,7 @@ impl Db {
     /// A database of its own on a PostgreSQL server.
     #[cfg(test)]
     pub async fn create_for_test(server: &str, name: &str, metrics: &Metrics) -> Self {
-        use sqlx::{AssertSqlSafe, Connection as _};
+        use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
         let mut admin = PgConnection::connect(server).await.expect("the test server");
         let sql = format!("CREATE DATABASE {name}");
         sqlx::query(AssertSqlSafe(sql)).execute(&mut admin).await.expect("a database");
@@ -221,7 +233,7 @@ impl Db {
     /// Ends what [`Db::create_for_test`] made, with its connections.
     #[cfg(test)]
     pub async fn drop_for_test(server: &str, name: &str) {
-        use sqlx::{AssertSqlSafe, Connection as _};
+        use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
         let mut admin = PgConnection::connect(server).await.expect("the test server");
         let sql = format!("DROP DATABASE {name} WITH (FORCE)");
         sqlx::query(AssertSqlSafe(sql)).execute(&mut admin).await.expect("it is dropped");
@@ -238,32 +250,9 @@ impl Db {
             Engine::Postgres { readers, pool } => {
                 readers.close().await;
                 pool.close().await;
+                pool.options().close().await;
             }
         }
-    }
-}
-
-/// What each connection to PostgreSQL is told first: to plan by the text of a statement and by its indexes.
-///
-/// Every statement of the store is written for an index on each side (a test reads their plans). A database that
-/// is new has no statistics, and a plan that was made then, with tables that seemed to hold nothing, is kept and
-/// run when they hold millions: reading a table or an index from end to end, sorting what an index has in order,
-/// or hashing all of a table for a join, must not look cheap at any time, nor does an index that leads to more rows because they lie side by side. One plan per statement, whatever its values: the one that the test has read. And without
-/// `jit`: what cannot do without such a step is priced so high that PostgreSQL would compile it first.
-const POSTGRES_SESSION: &str = "
-    SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
-    SET random_page_cost = 1; SET plan_cache_mode = force_generic_plan; SET jit = off";
-
-impl Prepare for PgConnection {
-    async fn prepare(&mut self) -> Result<(), sqlx::Error> {
-        sqlx::raw_sql(POSTGRES_SESSION).execute(self).await.map(|_| ())
-    }
-}
-
-impl Prepare for SqliteConnection {
-    /// All that it needs stands in its options. It never has statistics.
-    async fn prepare(&mut self) -> Result<(), sqlx::Error> {
-        Ok(())
     }
 }
 
@@ -279,68 +268,85 @@ impl Engine {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
-            .busy_timeout(SQLITE_BUSY)
+            .busy_timeout(BUSY)
             .statement_cache_capacity(STATEMENTS)
             .row_buffer_size(ROWS)
             .pragma("cache_size", WRITER_CACHE)
             .pragma("wal_autocheckpoint", "4000");
-        let open = |error: sqlx::Error| match error {
-            sqlx::Error::Database(_) => StoreError::Unusable(format!(
+        let write: Pool<FileSession> = Pool::new(options.clone(), 1, ACQUIRE_TIMEOUT);
+        let mut writer = write.lend().await.map_err(|error| match error {
+            error @ StoreError::Unusable(_) => error,
+            error => StoreError::Unusable(format!(
                 "the database {} cannot be opened: {error}. Check that its folder exists and can be written",
                 path.display()
             )),
-            other => StoreError::from(other),
-        };
-        let write = SqlitePoolOptions::new()
-            .max_connections(1)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .connect_with(options.clone())
-            .await
-            .map_err(open)?;
+        })?;
         // SQLite opens a read-only file without a word; writing tells.
-        sqlx::query("PRAGMA user_version = 1").execute(&write).await.map_err(|error| {
+        let written = sqlx::query("PRAGMA user_version = 1").execute(writer.conn().connection());
+        written.await.map_err(|error| {
             StoreError::Unusable(format!(
                 "the database {} cannot be written: {error}. Make the file and its folder writable for this user, or point database.url elsewhere",
                 path.display()
             ))
         })?;
+        drop(writer);
         let options =
             options.read_only(true).create_if_missing(false).pragma("cache_size", READER_CACHE);
-        let snapshots = SqlitePoolOptions::new()
-            .max_connections(SNAPSHOTS)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .test_before_acquire(false)
-            .connect_with(options.clone())
-            .await
-            .map_err(open)?;
-        let readers = Readers::new(options, SQLITE_READERS, ACQUIRE_TIMEOUT);
+        let snapshots = Pool::new(options.clone(), SNAPSHOTS, ACQUIRE_TIMEOUT);
+        let readers = Pool::new(options, SQLITE_READERS, ACQUIRE_TIMEOUT);
         Ok(Self::Sqlite { readers, snapshots, write, path: path.to_owned() })
     }
 
-    async fn open_postgres(url: &str) -> Result<Self, StoreError> {
-        let options = postgres_options("database.url", url)?;
-        let pool = postgres_pool().connect_with(options.clone()).await?;
-        let readers = Readers::new(options, POSTGRES_READERS, ACQUIRE_TIMEOUT);
+    fn postgres(key: &str, url: &str, limited: bool) -> Result<Self, StoreError> {
+        let options: PgConnectOptions = url.parse().map_err(|error: sqlx::Error| {
+            StoreError::Unusable(format!("{key} is not a PostgreSQL URL: {error}"))
+        })?;
+        let options = SessionOptions::new(options.statement_cache_capacity(STATEMENTS), limited);
+        let readers = Pool::new(options.clone(), POSTGRES_READERS, ACQUIRE_TIMEOUT);
+        let pool = Pool::new(options, POSTGRES_CONNECTIONS, ACQUIRE_TIMEOUT);
         Ok(Self::Postgres { readers, pool })
     }
-}
 
-fn postgres_options(key: &str, url: &str) -> Result<PgConnectOptions, StoreError> {
-    let options: PgConnectOptions = url.parse().map_err(|error: sqlx::Error| {
-        StoreError::Unusable(format!("{key} is not a PostgreSQL URL: {error}"))
-    })?;
-    Ok(options.statement_cache_capacity(STATEMENTS))
-}
-
-fn postgres_pool() -> PgPoolOptions {
-    PgPoolOptions::new()
-        .max_connections(POSTGRES_CONNECTIONS)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .after_connect(|conn, _| Box::pin(conn.prepare()))
+    async fn migrate(&self) -> Result<(), StoreError> {
+        let migrated = match self {
+            Self::Sqlite { write, .. } => {
+                let mut session = write.lend().await?;
+                SQLITE_SCHEMA.run_direct(None, session.conn().connection(), false).await
+            }
+            Self::Postgres { pool, .. } => {
+                let mut session: Session = pool::open(&pool.options().unlimited()).await?;
+                let migrated = session
+                    .run(|conn| {
+                        async move { Ok(POSTGRES_SCHEMA.run_direct(None, conn, false).await) }
+                            .boxed()
+                    })
+                    .await?;
+                session.close().await;
+                migrated
+            }
+        };
+        migrated.map_err(|error| match error {
+            MigrateError::VersionMissing(version) => StoreError::Unusable(format!(
+                "a newer version of tidemark has brought the database to schema {version}, this one knows {}: start \
+                 that version",
+                schema_version()
+            )),
+            // The hash of the text that made the database is stored in it.
+            MigrateError::VersionMismatch(_) => StoreError::Unusable(
+                "the database was made by another version of tidemark, with another schema, and there is no way from \
+                 one to the other: start the version that made it, or point database.url at an empty database and \
+                 register the wallets again"
+                    .to_owned(),
+            ),
+            MigrateError::Dirty(version) => StoreError::Unusable(format!(
+                "migration {version} was interrupted half-way: restore the database from a backup"
+            )),
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
+                StoreError::from(error)
+            }
+            other => StoreError::Unusable(format!("the schema cannot be brought up to date: {other}")),
+        })
+    }
 }
 
 fn unwritable(path: &Path, error: &std::io::Error) -> StoreError {

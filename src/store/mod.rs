@@ -12,10 +12,14 @@
 mod amount;
 mod code;
 mod engine;
-mod reader;
+mod file_session;
+mod liveness;
+pub mod outage;
+mod pool;
 mod replica;
 mod rows;
 mod scalar;
+mod session;
 mod set;
 pub mod tx;
 mod wal;
@@ -56,6 +60,7 @@ pub mod watch_load;
 
 pub(crate) use engine::on;
 pub use engine::{Conn, Db, ReadSession};
+use outage::{Cause, Outage};
 pub use replica::{ReadError, Reads};
 pub use tx::{Tx, TxError};
 
@@ -73,7 +78,7 @@ pub enum StoreError {
     Constraint { constraint: String, detail: String },
     /// The store cannot be reached or written to.
     #[error("the store is not available: {0}")]
-    Unavailable(String),
+    Unavailable(Outage),
     /// The database cannot be used as it is; the text says what to do.
     #[error("{0}")]
     Unusable(String),
@@ -95,6 +100,15 @@ impl StoreError {
         matches!(self, Self::Collision(_) | Self::Unavailable(_))
     }
 
+    /// Why the store cannot work now; `None` if that is not the reason.
+    #[must_use]
+    pub fn outage(&self) -> Option<Cause> {
+        match self {
+            Self::Unavailable(outage) => Some(outage.cause),
+            _ => None,
+        }
+    }
+
     /// Whether a unique constraint refused a row that is already there.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
@@ -109,15 +123,10 @@ impl From<sqlx::Error> for StoreError {
                 let code = db.code().unwrap_or_default().into_owned();
                 // PostgreSQL's SQLSTATE, or SQLite's result code in decimal (primary code in the low byte).
                 let sqlite = code.parse::<i32>().ok().filter(|_| code.len() != 5).map(|c| c & 0xff);
+                let outage = sqlite.map_or_else(|| Cause::of_sqlstate(&code), Cause::of_sqlite);
                 match (code.as_str(), sqlite) {
-                    // Lost against another transaction, or waited too long for its lock.
-                    ("40001" | "40P01" | "55P03", _) | (_, Some(5 | 6)) => {
-                        Self::Collision(db.to_string())
-                    }
-                    (_, Some(8)) => Self::Unavailable(format!("the database is read-only: {db}")),
-                    // No memory, interrupted, an I/O error, a full disk, a file that does not open, a lock that
-                    // is in the way.
-                    (_, Some(7 | 9 | 10 | 13 | 14 | 15)) => Self::Unavailable(db.to_string()),
+                    // Lost against another transaction.
+                    ("40001" | "40P01", _) | (_, Some(5 | 6)) => Self::Collision(db.to_string()),
                     (_, Some(11 | 26)) => {
                         Self::Unusable(format!("the database file is damaged: {db}"))
                     }
@@ -129,22 +138,16 @@ impl From<sqlx::Error> for StoreError {
                         constraint: db.constraint().unwrap_or_default().to_owned(),
                         detail: db.to_string(),
                     },
-                    (state, None) if is_outage(state) => Self::Unavailable(db.to_string()),
-                    _ => Self::Corrupt(db.to_string()),
+                    _ => match outage {
+                        Some(cause) => Self::Unavailable(Outage::new(cause, db)),
+                        None => Self::Corrupt(db.to_string()),
+                    },
                 }
             }
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => {
                 Self::Corrupt(error.to_string())
             }
-            _ => Self::Unavailable(error.to_string()),
+            _ => Self::Unavailable(Outage::new(Cause::of_connection(&error), &error)),
         }
     }
-}
-
-/// Whether a SQLSTATE says that the server cannot work now, whatever is asked of it: by class, no connection (08),
-/// a transaction that the server ended or that cannot write, as after a failover (25), a login or a database that is
-/// not there (28, 3D), a transaction whose end is unknown (40), no resources (53), an operator who stops it (57) and
-/// trouble of its system (58). See <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
-fn is_outage(state: &str) -> bool {
-    ["08", "25", "28", "3D", "40", "53", "57", "58"].iter().any(|class| state.starts_with(class))
 }

@@ -199,7 +199,7 @@ async fn every_statement_reads_a_bounded_part_of_a_big_table_whatever_the_planne
             ),
             Engine::Postgres { pool, .. } => (
                 "PostgreSQL",
-                postgres::plans(&pool.connect_options()).await,
+                postgres::plans(&pool.options().connect).await,
                 include_str!("../../migrations/postgres/0001_initial.sql"),
             ),
         };

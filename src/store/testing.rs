@@ -115,6 +115,11 @@ impl TestStore {
         true
     }
 
+    /// Whether a transaction that writes has the whole store for itself.
+    pub fn has_one_writer(&self) -> bool {
+        self.server.is_none()
+    }
+
     /// Does to the store what no function of the program does.
     pub async fn execute(&self, sql: &'static str) -> Result<u64, StoreError> {
         let mut tx = self.db.begin().await?;

@@ -2,9 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::{Postgres, Sqlite};
-
-use super::{Conn, Db, StoreError, engine::Engine};
+use super::{
+    Conn, Db, StoreError,
+    engine::Engine,
+    file_session::FileSession,
+    outage::{Cause, Outage},
+    pool::{Lent, Pool},
+    session::Session,
+};
 use crate::retry::Backoff;
 
 /// How often a transaction that collides is tried. Whoever collides that often has a reason other than luck.
@@ -14,15 +19,15 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// A transaction. Dropping it undoes it.
 pub enum Tx {
-    Sqlite(sqlx::Transaction<'static, Sqlite>),
-    Postgres(sqlx::Transaction<'static, Postgres>),
+    Sqlite(Lent<FileSession>),
+    Postgres(Lent<Session>),
 }
 
 impl Tx {
     pub fn conn(&mut self) -> Conn<'_> {
         match self {
-            Self::Sqlite(tx) => Conn::Sqlite(tx),
-            Self::Postgres(tx) => Conn::Postgres(tx),
+            Self::Sqlite(session) => Conn::Sqlite(session.conn().connection()),
+            Self::Postgres(session) => Conn::Postgres(session.conn()),
         }
     }
 
@@ -33,13 +38,14 @@ impl Tx {
     /// other error nobody knows whether it was committed: read before you write again.
     pub async fn commit(self) -> Result<(), StoreError> {
         let done = match self {
-            Self::Sqlite(tx) => tx.commit().await,
-            Self::Postgres(tx) => tx.commit().await,
+            Self::Sqlite(mut session) => session.conn().commit().await,
+            Self::Postgres(mut session) => session.conn().commit().await,
         };
         done.map_err(|error| match StoreError::from(error) {
-            StoreError::Unavailable(why) => StoreError::Unavailable(format!(
-                "it is unknown whether the transaction was committed: {why}"
-            )),
+            StoreError::Unavailable(why) => {
+                let detail = format!("it is unknown whether the transaction was committed: {why}");
+                StoreError::Unavailable(Outage::new(why.cause, detail))
+            }
             other => other,
         })
     }
@@ -49,11 +55,18 @@ impl Tx {
 pub trait TxError: From<StoreError> {
     /// Whether the transaction lost against another one, so that the same work may succeed if done again.
     fn is_collision(&self) -> bool;
+
+    /// Why the store cannot work now, if that is the reason.
+    fn outage(&self) -> Option<Cause>;
 }
 
 impl TxError for StoreError {
     fn is_collision(&self) -> bool {
         matches!(self, Self::Collision(_))
+    }
+
+    fn outage(&self) -> Option<Cause> {
+        self.outage()
     }
 }
 
@@ -91,10 +104,24 @@ impl Db {
                 Err(error) if error.is_collision() => {
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
-                done => return done,
+                done => return self.note(done),
             }
         }
-        self.try_tx(name, &mut work).await
+        let done = self.try_tx(name, &mut work).await;
+        self.note(done)
+    }
+
+    /// Remembers whether the store works.
+    fn note<T, E: TxError>(&self, done: Result<T, E>) -> Result<T, E> {
+        match &done {
+            Ok(_) => self.health.succeeded(Instant::now()),
+            Err(error) => {
+                if let Some(cause) = error.outage() {
+                    self.health.failed(Instant::now(), cause);
+                }
+            }
+        }
+        done
     }
 
     async fn try_tx<T, E, F, Fut>(&self, name: &'static str, work: &mut F) -> Result<T, E>
@@ -116,9 +143,9 @@ impl Db {
     /// [`StoreError::Unavailable`] when no connection is to be had.
     pub async fn begin(&self) -> Result<Tx, StoreError> {
         Ok(match &self.engine {
-            // IMMEDIATE: a write lock that cannot be had is found out here, not half-way.
-            Engine::Sqlite { write, .. } => Tx::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
-            Engine::Postgres { pool, .. } => Tx::Postgres(pool.begin().await?),
+            // A write lock that cannot be had is found out here, not half-way.
+            Engine::Sqlite { write, .. } => begin_file(write, "BEGIN IMMEDIATE").await?,
+            Engine::Postgres { pool, .. } => begin(pool, "BEGIN").await?,
         })
     }
 
@@ -128,12 +155,35 @@ impl Db {
     /// [`StoreError::Unavailable`] when no connection is to be had.
     pub async fn snapshot(&self) -> Result<Tx, StoreError> {
         Ok(match &self.engine {
-            Engine::Sqlite { snapshots, .. } => Tx::Sqlite(snapshots.begin().await?),
-            Engine::Postgres { pool, .. } => Tx::Postgres(
-                pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?,
-            ),
+            Engine::Sqlite { snapshots, .. } => begin_file(snapshots, "BEGIN").await?,
+            Engine::Postgres { pool, .. } => {
+                begin(pool, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?
+            }
         })
     }
+}
+
+async fn begin_file(pool: &Pool<FileSession>, begin: &'static str) -> Result<Tx, StoreError> {
+    let mut session = pool.lend().await?;
+    session.conn().begin(begin).await?;
+    Ok(Tx::Sqlite(session))
+}
+
+async fn begin(pool: &Pool<Session>, begin: &'static str) -> Result<Tx, StoreError> {
+    let mut session = pool.lend().await?;
+    let error = match session.conn().begin(begin).await {
+        Ok(()) => return Ok(Tx::Postgres(session)),
+        Err(error) => StoreError::from(error),
+    };
+    // The server had hung up meanwhile. Now every connection is asked first, or made anew.
+    match error.outage() {
+        Some(cause) if cause != Cause::Silent => {}
+        _ => return Err(error),
+    }
+    drop(session);
+    let mut session = pool.lend().await?;
+    session.conn().begin(begin).await?;
+    Ok(Tx::Postgres(session))
 }
 
 #[cfg(test)]

@@ -15,9 +15,9 @@ use futures::{
     StreamExt as _, TryStreamExt as _,
     stream::{self, BoxStream, SelectAll},
 };
-use sqlx::{ConnectOptions as _, PgPool, SqliteConnection};
+use sqlx::{ConnectOptions as _, SqliteConnection};
 
-use super::{Db, StoreError, engine::Engine};
+use super::{Db, StoreError, engine::Engine, pool::Pool, session::Session};
 use crate::{chain::PackedAddresses, model::ChainNo};
 
 /// $1 the chain, $2 the lowest address, $3 a bound above the highest, $4 how many rows at most, $5 nothing.
@@ -68,7 +68,7 @@ enum Scan {
     /// One of its own, so that the others' caches are not filled with what is read once.
     Sqlite(SqliteConnection),
     /// One of the pool for each statement, so that nobody waits long for one.
-    Postgres(PgPool),
+    Postgres(Pool<Session>),
 }
 
 /// Reads the addresses whose movements count on a chain and gives them to `take`, some ten thousand at a
@@ -150,7 +150,7 @@ impl Scan {
     async fn open(db: &Db) -> Result<Self, StoreError> {
         Ok(match &db.engine {
             Engine::Sqlite { snapshots, .. } => {
-                let options = snapshots.connect_options().as_ref().clone();
+                let options = snapshots.options().clone();
                 Self::Sqlite(options.pragma("cache_size", SQLITE_CACHE).connect().await?)
             }
             Engine::Postgres { pool, .. } => Self::Postgres(pool.clone()),
@@ -167,7 +167,7 @@ impl Scan {
     ) -> Result<Option<Page>, StoreError> {
         let (count, bytes): (i64, Option<Vec<u8>>) = match self {
             Self::Sqlite(c) => lowest!(c, chain, from, to, size),
-            Self::Postgres(pool) => lowest!(&*pool, chain, from, to, size),
+            Self::Postgres(pool) => lowest!(pool.lend().await?.conn(), chain, from, to, size),
         };
         let Some(bytes) = bytes.filter(|_| count > 0) else { return Ok(None) };
         let rows = usize::try_from(count).map_err(StoreError::corrupt)?;

@@ -17,11 +17,12 @@ use crate::{
     id::{EndpointId, Ids},
     metrics::Metrics,
     random::Random,
-    retry::Backoff,
+    retry::{Backoff, StoreRetry},
     store::{
         Conn, Db, StoreError, TxError,
         delivery::{self, Claimed, DueEndpoint, Lease, WebhookRequest},
         endpoint, event,
+        outage::Cause,
     },
     wake::Wake,
 };
@@ -53,6 +54,13 @@ enum RecordError {
 impl TxError for RecordError {
     fn is_collision(&self) -> bool {
         matches!(self, Self::Store(StoreError::Collision(_)))
+    }
+
+    fn outage(&self) -> Option<Cause> {
+        match self {
+            Self::Store(error) => error.outage(),
+            Self::LeaseLost => None,
+        }
     }
 }
 
@@ -320,14 +328,17 @@ impl DeliveryWorker {
     /// Keeps the gauges true and the closed endpoints' queues empty, in a small share of the time however long
     /// the backlog.
     pub(super) async fn maintain(&self) -> Result<Infallible, StoreError> {
+        let mut retry = StoreRetry::new("webhook maintenance");
         loop {
             let started = Instant::now();
-            match self.maintain_once().await {
-                Err(error) if !error.is_transient() => return Err(error),
-                // The next look comes soon enough, and the dispatcher logs that the store does not answer.
-                Ok(()) | Err(_) => {}
-            }
-            sleep((started.elapsed() * MAINTAIN_SHARE).max(MAINTAIN)).await;
+            let pause = match self.maintain_once().await {
+                Ok(()) => {
+                    retry.succeeded();
+                    (started.elapsed() * MAINTAIN_SHARE).max(MAINTAIN)
+                }
+                Err(error) => retry.pause_after(error)?,
+            };
+            sleep(pause).await;
         }
     }
 

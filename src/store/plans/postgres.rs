@@ -3,12 +3,14 @@
 //! Which statements ran is told by the server: sqlx prepares each one, and the session keeps them.
 
 use serde_json::Value;
-use sqlx::{
-    AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, postgres::PgConnectOptions,
-};
+use sqlx::{AssertSqlSafe, PgConnection, postgres::PgConnectOptions};
 
 use super::{Access, Plan, State, calls, is_narrow, source::single_spaced};
-use crate::store::{Conn, reader::Prepare as _};
+use crate::store::{
+    Conn,
+    pool::Pooled as _,
+    session::{Session, SessionOptions},
+};
 
 const FUNCTIONS: &str = "
     CREATE FUNCTION u(n BIGINT) RETURNS UUID LANGUAGE sql IMMUTABLE
@@ -42,19 +44,20 @@ const EMPTY: &str = "
 pub(super) async fn plans(options: &PgConnectOptions) -> Vec<(State, Vec<Plan>)> {
     // None is forgotten.
     let options = options.clone().statement_cache_capacity(10_000);
-    let mut conn = options.connect().await.unwrap();
-    sqlx::raw_sql(FUNCTIONS).execute(&mut conn).await.unwrap();
-    sqlx::raw_sql(NO_STATISTICS).execute(&mut conn).await.unwrap();
-    fill(&mut conn).await;
-    calls::run(&mut Conn::Postgres(&mut conn)).await;
-    conn.prepare().await.unwrap();
-    let filled = explain_all(&mut conn).await;
-    sqlx::raw_sql(EMPTY).execute(&mut conn).await.unwrap();
-    let empty = explain_all(&mut conn).await;
-    fill(&mut conn).await;
-    sqlx::raw_sql("ANALYZE").execute(&mut conn).await.unwrap();
-    let analysed = explain_all(&mut conn).await;
-    conn.close().await.unwrap();
+    let mut session = Session::open(&SessionOptions::new(options, false)).await.unwrap();
+    let conn = session.connection();
+    sqlx::raw_sql(FUNCTIONS).execute(&mut *conn).await.unwrap();
+    sqlx::raw_sql(NO_STATISTICS).execute(&mut *conn).await.unwrap();
+    fill(conn).await;
+    calls::run(&mut Conn::Postgres(&mut session)).await;
+    let conn = session.connection();
+    let filled = explain_all(conn).await;
+    sqlx::raw_sql(EMPTY).execute(&mut *conn).await.unwrap();
+    let empty = explain_all(conn).await;
+    fill(conn).await;
+    sqlx::raw_sql("ANALYZE").execute(&mut *conn).await.unwrap();
+    let analysed = explain_all(conn).await;
+    session.close().await;
     vec![(State::Analysed, analysed), (State::Filled, filled), (State::Empty, empty)]
 }
 

@@ -41,7 +41,7 @@ async fn a_page_of_requests_costs_the_same_however_many_were_opened_before_it() 
             store.close().await;
             continue;
         };
-        sqlx::raw_sql(IMPORT).execute(pool).await.unwrap();
+        sqlx::raw_sql(IMPORT).execute(pool.lend().await.unwrap().conn()).await.unwrap();
         // It keeps everything from being cleaned up, as a long report does.
         let mut report = store.db.snapshot().await.unwrap();
         let first = looked_at(&mut report.conn(), 0).await;

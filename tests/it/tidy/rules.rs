@@ -154,6 +154,7 @@ pub const ONLY: &[Only] = &[
             ("follow::settle", "a question to the node, ended when it is dropped"),
             ("follow::sweep", "a question to the node, ended when it is dropped"),
             ("commit::connect", "one transaction, which runs to its end whoever waits for it"),
+            ("store::pool", "undoes what a lent connection left undone, within seconds"),
             ("webhook::dispatch", "sends in flight, ended with the dispatcher"),
         ],
     },

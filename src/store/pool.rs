@@ -1,35 +1,58 @@
-//! Connections for reads outside transactions, lent one at a time.
+//! Connections, lent one at a time.
 //!
 //! sqlx's pool asks a connection for a sign of life each time it is taken and each time it is given back. At
-//! a read of one statement that is two thirds of the work, so these are asked once a second at most. After
-//! the server has gone away reads fail for that long at most; then the connection is made anew.
+//! a read of one statement that is two thirds of the work, so these are asked once a second at most, and after one
+//! of them has failed. A connection that is gone is made anew. And where sqlx's
+//! waits for the sign as long as TCP does, nothing here waits longer than a few seconds for a peer that is gone.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use sqlx::Connection;
-use tokio::sync::{Mutex, OwnedMappedMutexGuard, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    runtime::Handle,
+    sync::{Mutex, OwnedMappedMutexGuard, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 
-use super::StoreError;
+use super::{
+    StoreError,
+    outage::{Cause, Outage},
+};
 
 /// How long a connection is believed to live without being asked.
 const BELIEVED: Duration = Duration::from_secs(1);
 /// How old a connection gets. After a failover the old server may answer for ever, with old data.
 const LIFETIME: Duration = Duration::from_mins(30);
+/// How long one that nobody needs is kept.
+const IDLE: Duration = Duration::from_mins(10);
+/// What can be lent.
+pub trait Pooled: Send + Sized + 'static {
+    type Options: Send + Sync + 'static;
 
-/// What a new connection does before its first statement.
-pub(super) trait Prepare: Connection {
-    fn prepare(&mut self) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+    /// How long opening one may take.
+    const OPENING: Duration;
+    /// How long a sign of life, or a statement that nobody waits for any more, may take; then it is closed.
+    const CLEANING: Duration;
+
+    fn open(options: &Self::Options) -> impl Future<Output = Result<Self, sqlx::Error>> + Send;
+
+    /// Whether nothing was left undone on it.
+    fn is_clean(&self) -> bool;
+
+    /// Undoes what was begun, or asks for a sign of life.
+    fn clean(&mut self) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+
+    fn close(self) -> impl Future<Output = ()> + Send;
 }
 
 /// The connections there are; cloning shares them. Each is opened when it is first needed.
-pub struct Readers<C: Connection> {
+pub struct Pool<C: Pooled> {
     shared: Arc<Shared<C>>,
 }
 
-struct Shared<C: Connection> {
+struct Shared<C: Pooled> {
     slots: Vec<Arc<Mutex<Slot<C>>>>,
     /// As many as slots: who has one finds a slot that nobody uses.
     permits: Arc<Semaphore>,
@@ -47,45 +70,52 @@ struct Open<C> {
 }
 
 /// A lent connection; dropping it gives it back. A statement that nobody waits for any more ends before the
-/// next one begins.
-pub struct Reader<C: 'static> {
+/// next one begins, and a transaction that was not committed is undone.
+pub struct Lent<C: Pooled> {
     // Given back before the permit is.
     connection: OwnedMappedMutexGuard<Slot<C>, C>,
-    _permit: OwnedSemaphorePermit,
+    permit: Option<OwnedSemaphorePermit>,
+    slot: Arc<Mutex<Slot<C>>>,
 }
 
-impl<C: Connection> Clone for Readers<C> {
+impl<C: Pooled> Clone for Pool<C> {
     fn clone(&self) -> Self {
         Self { shared: Arc::clone(&self.shared) }
     }
 }
 
-impl<C: Prepare + 'static> Readers<C> {
-    /// At most `count` connections. `patience` is how long a reader waits for one of them.
+impl<C: Pooled> Pool<C> {
+    /// At most `count` connections. `patience` is how long one waits until one of them is free.
     pub(super) fn new(options: C::Options, count: usize, patience: Duration) -> Self {
         let slots = (0..count).map(|_| Arc::new(Mutex::new(None))).collect();
         let permits = Arc::new(Semaphore::new(count));
         Self { shared: Arc::new(Shared { slots, permits, options, patience }) }
     }
 
-    pub(super) async fn lend(&self) -> Result<Reader<C>, StoreError> {
+    pub(super) fn options(&self) -> &C::Options {
+        &self.shared.options
+    }
+
+    pub(super) async fn lend(&self) -> Result<Lent<C>, StoreError> {
         let shared = &self.shared;
         // Nearly always there is one that needs nothing, so no timer either.
-        if let Ok(permit) = Arc::clone(&shared.permits).try_acquire_owned()
-            && let Some(slot) = shared.free()
-            && slot.as_ref().is_some_and(|open| open.is_believed(Instant::now()))
-        {
-            return lent(slot, permit);
-        }
-        let ready = async {
-            let permit = Arc::clone(&shared.permits).acquire_owned().await.map_err(|_| closed())?;
-            let mut slot = shared.free().ok_or_else(closed)?;
-            make_ready(&mut slot, &shared.options).await?;
-            lent(slot, permit)
+        let permit = match Arc::clone(&shared.permits).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => timeout(shared.patience, Arc::clone(&shared.permits).acquire_owned())
+                .await
+                .map_err(|_| Outage::new(Cause::Busy, "no connection became free in time"))
+                .map_err(StoreError::Unavailable)?
+                .map_err(|_| closed())?,
         };
-        tokio::time::timeout(shared.patience, ready)
-            .await
-            .map_err(|_| StoreError::Unavailable("no connection became free in time".to_owned()))?
+        let (place, mut slot) = shared.free().ok_or_else(closed)?;
+        if !slot.as_ref().is_some_and(|open| open.is_believed(Instant::now())) {
+            make_ready(&mut slot, &shared.options).await?;
+            shared.close_idle();
+        }
+        let connection =
+            OwnedMutexGuard::try_map(slot, |slot| Some(&mut slot.as_mut()?.connection));
+        let connection = connection.map_err(|_| closed())?;
+        Ok(Lent { connection, permit: Some(permit), slot: place })
     }
 
     /// Closes the connections, lent ones as soon as they are given back. Nothing is lent any more.
@@ -93,83 +123,118 @@ impl<C: Prepare + 'static> Readers<C> {
         self.shared.permits.close();
         for slot in &self.shared.slots {
             if let Some(open) = slot.lock().await.take() {
-                // It is gone either way.
-                let _ = open.connection.close().await;
+                // The other end may be gone.
+                let _ = timeout(C::CLEANING, open.connection.close()).await;
             }
         }
     }
 }
 
-impl<C: Connection> Shared<C> {
+type Place<C> = (Arc<Mutex<Slot<C>>>, OwnedMutexGuard<Slot<C>>);
+
+impl<C: Pooled> Shared<C> {
     /// The first one, so that under a small load the others rest.
-    fn free(&self) -> Option<OwnedMutexGuard<Slot<C>>> {
-        self.slots.iter().find_map(|slot| Arc::clone(slot).try_lock_owned().ok())
+    fn free(&self) -> Option<Place<C>> {
+        self.slots.iter().find_map(|slot| {
+            let free = Arc::clone(slot).try_lock_owned().ok()?;
+            Some((Arc::clone(slot), free))
+        })
+    }
+
+    /// Closes those that have rested for long.
+    fn close_idle(&self) {
+        // Who holds a slot has a permit.
+        let Ok(_permit) = self.permits.try_acquire() else { return };
+        let now = Instant::now();
+        for slot in self.slots.iter().rev() {
+            if let Ok(mut slot) = slot.try_lock() {
+                slot.take_if(|open| now.saturating_duration_since(open.believed_until) >= IDLE);
+            }
+        }
     }
 }
 
-impl<C> Open<C> {
+impl<C: Pooled> Open<C> {
     fn is_old(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.since) >= LIFETIME
     }
 
     fn is_believed(&self, now: Instant) -> bool {
-        now < self.believed_until && !self.is_old(now)
+        now < self.believed_until && !self.is_old(now) && self.connection.is_clean()
     }
 }
 
 fn closed() -> StoreError {
-    StoreError::Unavailable("it is closed".to_owned())
-}
-
-fn lent<C: Connection>(
-    slot: OwnedMutexGuard<Slot<C>>,
-    permit: OwnedSemaphorePermit,
-) -> Result<Reader<C>, StoreError> {
-    let connection = OwnedMutexGuard::try_map(slot, |slot| Some(&mut slot.as_mut()?.connection));
-    let connection = connection.map_err(|_| closed())?;
-    Ok(Reader { connection, _permit: permit })
+    StoreError::Unavailable(Outage::new(Cause::Closed, "it is closed"))
 }
 
 /// Asks the connection for a sign of life, if it was not asked just now, and makes it anew if there is none.
-async fn make_ready<C: Prepare>(
-    slot: &mut Slot<C>,
-    options: &C::Options,
-) -> Result<(), sqlx::Error> {
+async fn make_ready<C: Pooled>(slot: &mut Slot<C>, options: &C::Options) -> Result<(), StoreError> {
     let now = Instant::now();
     // Taken out: whoever gives up while waiting leaves an empty slot and not a broken connection.
-    if let Some(mut open) = slot.take() {
-        let lives =
-            open.is_believed(now) || (!open.is_old(now) && open.connection.ping().await.is_ok());
-        if lives {
-            open.believed_until = now + BELIEVED;
-            *slot = Some(open);
-            return Ok(());
-        }
+    if let Some(mut open) = slot.take()
+        && !open.is_old(now)
+        && matches!(timeout(C::CLEANING, open.connection.clean()).await, Ok(Ok(())))
+    {
+        open.believed_until = now + BELIEVED;
+        *slot = Some(open);
+        return Ok(());
     }
-    let mut connection = C::connect_with(options).await?;
-    connection.prepare().await?;
+    let connection = open(options).await?;
+    let now = Instant::now();
     *slot = Some(Open { connection, since: now, believed_until: now + BELIEVED });
     Ok(())
 }
 
-impl<C> Reader<C> {
+/// Opens a connection, within a few seconds.
+pub(super) async fn open<C: Pooled>(options: &C::Options) -> Result<C, StoreError> {
+    let opened = timeout(C::OPENING, C::open(options)).await.map_err(|_| {
+        let detail = format!("no connection within {} s", C::OPENING.as_secs());
+        StoreError::Unavailable(Outage::new(Cause::NoConnection, detail))
+    });
+    Ok(opened??)
+}
+
+impl<C: Pooled> Lent<C> {
     pub(super) fn conn(&mut self) -> &mut C {
         &mut self.connection
     }
 }
 
+impl<C: Pooled> Drop for Lent<C> {
+    /// What was left undone is undone at once: it may hold locks. Without a runtime the next one does it.
+    fn drop(&mut self) {
+        if self.connection.is_clean() {
+            return;
+        }
+        let Ok(runtime) = Handle::try_current() else { return };
+        let (slot, permit) = (Arc::clone(&self.slot), self.permit.take());
+        runtime.spawn(async move {
+            let mut slot = slot.lock_owned().await;
+            // Dropped, and so closed, if it cannot be cleaned.
+            if let Some(mut open) = slot.take()
+                && (open.connection.is_clean()
+                    || matches!(timeout(C::CLEANING, open.connection.clean()).await, Ok(Ok(()))))
+            {
+                *slot = Some(open);
+            }
+            drop(slot);
+            drop(permit);
+        });
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use sqlx::{PgConnection, SqliteConnection, sqlite::SqliteConnectOptions};
+    use sqlx::{Connection as _, PgConnection, sqlite::SqliteConnectOptions};
 
     use super::*;
-    use crate::store::{Db, engine::Engine, on, testing::TestStore};
+    use crate::store::{Db, engine::Engine, file_session::FileSession, on, testing::TestStore};
 
     #[tokio::test]
     async fn a_reader_waits_for_one_given_back_and_none_is_lent_after_the_close() {
         let options = SqliteConnectOptions::new().in_memory(true);
-        let readers: Readers<SqliteConnection> =
-            Readers::new(options, 1, Duration::from_millis(50));
+        let readers: Pool<FileSession> = Pool::new(options, 1, Duration::from_millis(50));
         let lent = readers.lend().await.expect("a free one");
         assert!(matches!(readers.lend().await, Err(StoreError::Unavailable(_))));
         drop(lent);
@@ -202,7 +267,7 @@ mod tests {
                 continue;
             };
             assert_eq!(one(&store.db).await.expect("an answer"), 1);
-            let mut other = PgConnection::connect_with(&pool.connect_options()).await.unwrap();
+            let mut other = PgConnection::connect_with(&pool.options().connect).await.unwrap();
             let ended: i64 = sqlx::query_scalar(
                 "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity
                  WHERE datname = current_database() AND pid <> pg_backend_pid()",
