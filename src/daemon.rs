@@ -4,12 +4,13 @@
 //! it again, and the store says where to go on.
 
 mod identity;
+mod start;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use identity::Identity;
 
-use tokio::{net::TcpListener, sync::oneshot, task::JoinSet};
+use tokio::{sync::oneshot, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -33,6 +34,8 @@ use crate::{
 
 /// How long the tasks may take to finish what they have begun; a supervisor allows ten seconds.
 const DRAIN: Duration = Duration::from_secs(8);
+/// How long closing the store may take after that.
+const CLOSE: Duration = Duration::from_secs(1);
 
 /// Why the daemon ended, or never began.
 #[derive(Debug, thiserror::Error)]
@@ -99,7 +102,8 @@ pub async fn run(
     let metrics = Metrics::new();
     metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
     let wake = Wake::new(config.chains.keys().cloned());
-    let db = Db::open(config.database_url.expose(), &metrics).await?;
+    let opened = Box::pin(start::open(&config, &metrics, &shutdown)).await?;
+    let Some((db, listener)) = opened else { return Ok(()) };
     let api_reads = api_reads(&config, &db, &metrics)?;
     let lock = db.lock()?;
     let clock = if lock.is_some() { Clock::System } else { Clock::shared() };
@@ -112,8 +116,10 @@ pub async fn run(
         }
     }
     let address = config.server.listen;
-    let listener =
-        TcpListener::bind(address).await.map_err(|error| DaemonError::Listen { address, error })?;
+    let listener = match listener {
+        Some(listener) => listener,
+        None => start::listen(address).await?,
+    };
     let local = listener.local_addr().map_err(|error| DaemonError::Listen { address, error })?;
 
     let fleet = lock.is_none().then(|| {
@@ -175,7 +181,9 @@ pub async fn run(
         let _ = ready.send(local);
     }
     let result = supervise(tasks.set, &shutdown, &metrics, DRAIN).await;
-    db.close().await;
+    if tokio::time::timeout(CLOSE, db.close()).await.is_err() {
+        tracing::warn!("the store did not answer to the last: its connections are cut off");
+    }
     drop((lock, identity));
     result
 }

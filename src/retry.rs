@@ -1,7 +1,10 @@
 //! How long to wait before trying again. The only place that names the `backoff` crate, which nobody
 //! maintains any more: what replaces it replaces it here.
 
-use std::time::Duration;
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 use backoff::{ExponentialBackoff, ExponentialBackoffBuilder, backoff::Backoff as _};
 
@@ -46,19 +49,34 @@ impl Backoff {
 /// growing pauses and logs once when that begins and once when it ends.
 #[derive(Debug)]
 pub struct StoreRetry {
-    task: &'static str,
+    task: String,
     backoff: Backoff,
-    failing: bool,
+    failing: Option<Failing>,
+    /// Until when nothing is said: where some of it succeeds and some fails, that would never end.
+    silent_until: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failing {
+    Said,
+    Unsaid,
 }
 
 impl StoreRetry {
     const INITIAL: Duration = Duration::from_millis(100);
-    const MAX: Duration = Duration::from_secs(2);
+    /// The store is back a moment before its users are.
+    const MAX: Duration = Duration::from_millis(500);
+    const SILENCE: Duration = Duration::from_secs(30);
 
     /// `task` is named in the log.
     #[must_use]
-    pub fn new(task: &'static str) -> Self {
-        Self { task, backoff: Backoff::new(Self::INITIAL, Self::MAX), failing: false }
+    pub fn new(task: impl Into<String>) -> Self {
+        Self {
+            task: task.into(),
+            backoff: Backoff::new(Self::INITIAL, Self::MAX),
+            failing: None,
+            silent_until: None,
+        }
     }
 
     /// How long to wait before the next try.
@@ -69,18 +87,26 @@ impl StoreRetry {
         if !error.is_transient() {
             return Err(error);
         }
-        if !self.failing {
-            tracing::warn!(task = self.task, %error, "waiting for the store, trying again");
-            self.failing = true;
+        Ok(self.pause(&error))
+    }
+
+    /// The same, where it is known that trying again can help.
+    pub fn pause(&mut self, error: impl fmt::Display) -> Duration {
+        if self.failing.is_none() {
+            let silent = self.silent_until.is_some_and(|until| Instant::now() < until);
+            self.failing = Some(if silent { Failing::Unsaid } else { Failing::Said });
+            if !silent {
+                tracing::warn!(task = %self.task, %error, "waiting for the store, trying again");
+            }
         }
-        Ok(self.backoff.next_delay())
+        self.backoff.next_delay()
     }
 
     /// The store has answered.
     pub fn succeeded(&mut self) {
-        if self.failing {
-            tracing::info!(task = self.task, "the store answers again");
-            self.failing = false;
+        if self.failing.take() == Some(Failing::Said) {
+            tracing::info!(task = %self.task, "the store answers again");
+            self.silent_until = Some(Instant::now() + Self::SILENCE);
         }
         self.backoff.reset();
     }
@@ -89,6 +115,7 @@ impl StoreRetry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::outage::{Cause, Outage};
 
     const INITIAL: Duration = Duration::from_millis(100);
     const MAX: Duration = Duration::from_secs(5);
@@ -114,18 +141,22 @@ mod tests {
         assert_ne!(delays(), delays());
     }
 
+    fn unavailable() -> StoreError {
+        StoreError::Unavailable(Outage::new(Cause::Restarting, "restarting"))
+    }
+
     #[test]
     fn a_store_that_does_not_answer_is_tried_again_and_a_broken_one_is_not() {
         let mut retry = StoreRetry::new("test");
         for _ in 0..100 {
-            let unavailable = StoreError::Unavailable("restarting".to_owned());
+            let unavailable = unavailable();
             assert!(retry.pause_after(unavailable).unwrap() <= StoreRetry::MAX);
         }
         assert!(retry.pause_after(StoreError::Collision("lost".to_owned())).is_ok());
         assert!(retry.pause_after(StoreError::Unusable("damaged".to_owned())).is_err());
         assert!(retry.pause_after(StoreError::corrupt("nonsense")).is_err());
         retry.succeeded();
-        let first = retry.pause_after(StoreError::Unavailable(String::new())).unwrap();
+        let first = retry.pause_after(unavailable()).unwrap();
         assert!(first <= StoreRetry::INITIAL * 3 / 2 + Duration::from_nanos(1));
     }
 

@@ -2,7 +2,9 @@
 //! next one: its statements work on sets, and one durable commit answers all of them.
 //!
 //! To a client it is as if its write were alone. What refuses one leaves the others as they are, and what
-//! fails all of them together is done again for each alone, so that one request fails only itself.
+//! fails all of them together is done again for each alone, so that one request fails only itself. While the store
+//! does not work they are tried again, as long as a request may take: even a commit whose outcome nobody knows, since
+//! the second one finds the first one's answers.
 
 use std::{collections::BTreeSet, convert::Infallible, mem, panic::AssertUnwindSafe, sync::Arc};
 
@@ -24,6 +26,7 @@ use crate::{
     clock::Millis,
     event::NewEvent,
     id::TenantId,
+    retry::StoreRetry,
     store::{Conn, event, idempotency},
 };
 
@@ -80,11 +83,13 @@ pub(super) struct Worker<W> {
     queue: mpsc::Receiver<Waiting<W>>,
     /// Those with the key of another one that went first.
     later: Vec<Waiting<W>>,
+    retry: StoreRetry,
 }
 
 pub(super) fn queue<W: WriteMany>() -> (Queue<W>, Worker<W>) {
     let (sender, receiver) = mpsc::channel(WAITING);
-    (Queue(sender), Worker { queue: receiver, later: Vec::new() })
+    let retry = StoreRetry::new(format!("requests of {}", W::NAME));
+    (Queue(sender), Worker { queue: receiver, later: Vec::new(), retry })
 }
 
 impl<W: WriteMany> Queue<W> {
@@ -123,7 +128,7 @@ impl<W: WriteMany> Worker<W> {
     pub async fn run(mut self, app: Arc<App>) -> Infallible {
         loop {
             let batch = self.next().await;
-            answer(&app, batch).await;
+            answer(&app, batch, &mut self.retry).await;
         }
     }
 
@@ -152,16 +157,16 @@ impl<W: WriteMany> Worker<W> {
     }
 }
 
-async fn answer<W: WriteMany>(app: &App, batch: Vec<Waiting<W>>) {
+async fn answer<W: WriteMany>(app: &App, batch: Vec<Waiting<W>>, retry: &mut StoreRetry) {
     let (asked, replies): (Vec<_>, Vec<_>) =
         batch.into_iter().map(|one| (one.asked, one.reply)).unzip();
-    let results = match attempt(app, &asked).await {
+    let results = match attempt(app, &asked, retry).await {
         Ok(results) => results,
         // Somebody's fault, or a collision that does not end.
         Err(problem) if asked.len() > 1 && (problem.code == Code::Internal || problem.again) => {
             let mut results = Vec::with_capacity(asked.len());
             for one in asked.chunks(1) {
-                let alone = attempt(app, one).await;
+                let alone = attempt(app, one, retry).await;
                 results.extend(alone.unwrap_or_else(|problem| vec![Err(problem)]));
             }
             results
@@ -179,9 +184,10 @@ async fn answer<W: WriteMany>(app: &App, batch: Vec<Waiting<W>>) {
 async fn attempt<W: WriteMany>(
     app: &App,
     asked: &[Asked<W>],
+    retry: &mut StoreRetry,
 ) -> Result<Vec<Result<Done, Problem>>, Problem> {
     let limit = app.config.server.request_timeout;
-    let done = AssertUnwindSafe(transact(app, asked)).catch_unwind();
+    let done = AssertUnwindSafe(transact(app, asked, retry)).catch_unwind();
     let (results, events) = match tokio::time::timeout(limit, done).await {
         Ok(Ok(done)) => done?,
         Ok(Err(panic)) => return Err(Problem::internal(panic_text(&*panic))),
@@ -211,14 +217,28 @@ async fn attempt<W: WriteMany>(
 
 type Outcome = (Vec<Result<Done, Problem>>, Vec<NewEvent>);
 
-async fn transact<W: WriteMany>(app: &App, asked: &[Asked<W>]) -> Result<Outcome, Problem> {
-    app.db
-        .run_tx(W::NAME, |mut tx| async move {
+async fn transact<W: WriteMany>(
+    app: &App,
+    asked: &[Asked<W>],
+    retry: &mut StoreRetry,
+) -> Result<Outcome, Problem> {
+    loop {
+        let done = app.db.run_tx(W::NAME, |mut tx| async move {
             let now = app.clock.now();
             let outcome = apply(app, &mut tx.conn(), now, asked).await?;
-            Ok((tx, outcome))
-        })
-        .await
+            Ok::<_, Problem>((tx, outcome))
+        });
+        match done.await {
+            Err(problem) if problem.outage.is_some() => {
+                let pause = retry.pause(problem.cause.as_deref().unwrap_or_default());
+                tokio::time::sleep(pause).await;
+            }
+            done => {
+                retry.succeeded();
+                return done;
+            }
+        }
+    }
 }
 
 async fn apply<W: WriteMany>(

@@ -11,11 +11,17 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{App, answer::Json};
-use crate::{clock::Millis, config::ChainConfig, model::Cursor, store::chain};
+use crate::{
+    clock::Millis,
+    config::{ChainConfig, Config},
+    model::Cursor,
+    store::{StoreError, chain, outage::Cause},
+};
 
 pub(super) const READY: &str = "/readyz";
 /// A store that answers later than this is not reachable.
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
+const UNREAD: &str = "the store cannot be read";
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct HealthView {
@@ -28,7 +34,7 @@ pub struct HealthView {
 pub struct ReadyView {
     /// `ready` or `not_ready`.
     pub status: &'static str,
-    /// `ok`, or why the store cannot be used.
+    /// `ok`, or why the store cannot be read or written.
     pub store: String,
     pub chains: Vec<ChainReadyView>,
 }
@@ -68,16 +74,19 @@ fn reason(config: &ChainConfig, cursor: Option<&Cursor>, now: Millis) -> Option<
 
 /// The daemon keeps up
 ///
-/// The store answers, and every configured chain goes on and lags no more than its limit.
+/// The store can be read and written, and every configured chain goes on and lags no more than its limit.
 #[utoipa::path(get, path = "/readyz", tag = "operation",
     responses((status = 200, body = ReadyView), (status = 503, body = ReadyView)))]
 pub(super) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, Json<ReadyView>) {
-    let read = async { chain::cursors(&mut app.db.read().await?.conn()).await };
+    let read = async {
+        let trouble = app.db.trouble().await?;
+        Ok::<_, StoreError>((trouble, chain::cursors(&mut app.db.read().await?.conn()).await?))
+    };
+    // The details may name hosts and files: they go to the log of the daemon's own work, not out.
     let (store, cursors) = match tokio::time::timeout(STORE_TIMEOUT, read).await {
-        Ok(Ok(cursors)) => (None, cursors),
-        // The reason may name hosts and files: it goes to the log of the daemon's own work, not out.
-        Ok(Err(_)) => (Some("cannot be read".to_owned()), Vec::new()),
-        Err(_) => (Some(format!("no answer within {} s", STORE_TIMEOUT.as_secs())), Vec::new()),
+        Ok(Ok((trouble, cursors))) => (trouble.map(Cause::as_str), Some(cursors)),
+        Ok(Err(error)) => (Some(error.outage().unwrap_or(Cause::Other).as_str()), None),
+        Err(_) => (Some(Cause::Silent.as_str()), None),
     };
     let now = app.clock.now();
     let chains: Vec<ChainReadyView> = app
@@ -85,10 +94,12 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, Json<Rea
         .chains
         .values()
         .map(|config| {
-            let cursor = cursors.iter().find(|cursor| cursor.chain == config.name);
-            let reason = match &store {
-                Some(_) => Some("the store cannot be read".to_owned()),
-                None => reason(config, cursor, now),
+            let reason = match &cursors {
+                Some(cursors) => {
+                    let cursor = cursors.iter().find(|cursor| cursor.chain == config.name);
+                    reason(config, cursor, now)
+                }
+                None => Some(UNREAD.to_owned()),
             };
             ChainReadyView { chain: config.name.to_string(), ready: reason.is_none(), reason }
         })
@@ -99,7 +110,20 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, Json<Rea
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not_ready")
     };
-    (code, Json(ReadyView { status, store: store.unwrap_or_else(|| "ok".to_owned()), chains }))
+    (code, Json(ReadyView { status, store: store.unwrap_or("ok").to_owned(), chains }))
+}
+
+impl ReadyView {
+    /// Before the store was ever reached.
+    pub(super) fn waiting(config: &Config, cause: Cause) -> Self {
+        let chain = |chain: &ChainConfig| ChainReadyView {
+            chain: chain.name.to_string(),
+            ready: false,
+            reason: Some(UNREAD.to_owned()),
+        };
+        let chains = config.chains.values().map(chain).collect();
+        Self { status: "not_ready", store: cause.as_str().to_owned(), chains }
+    }
 }
 
 /// Metrics for Prometheus

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use futures::FutureExt as _;
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 use super::{
     App,
@@ -55,7 +55,7 @@ pub(super) async fn around(State(app): State<Arc<App>>, request: Request, next: 
         .into_response(),
     };
     if response.status().is_client_error() || response.status().is_server_error() {
-        response = write_problem(response, &instance, route, &id);
+        response = write_problem(&app, response, &instance, route, &id);
     }
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
@@ -76,7 +76,13 @@ pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 /// Gives a failure its body. One that no handler made (of the HTTP library) gets a problem by its status.
-fn write_problem(response: Response, instance: &str, route: &str, request_id: &str) -> Response {
+fn write_problem(
+    app: &App,
+    response: Response,
+    instance: &str,
+    route: &str,
+    request_id: &str,
+) -> Response {
     let (mut parts, body) = response.into_parts();
     let is_report = parts.headers.contains_key(header::CONTENT_TYPE);
     let problem = match parts.extensions.remove::<Box<Problem>>() {
@@ -90,6 +96,9 @@ fn write_problem(response: Response, instance: &str, route: &str, request_id: &s
     match (&problem.cause, problem.code) {
         (Some(cause), Code::Internal) => {
             error!(route, request_id, cause, "a request failed on our side");
+        }
+        (Some(cause), _) if problem.outage.is_some() && !app.says() => {
+            debug!(route, request_id, cause, "a request could not be served now");
         }
         (Some(cause), _) => warn!(route, request_id, cause, "a request could not be served now"),
         (None, _) => {}

@@ -27,12 +27,19 @@ mod setting;
 #[cfg(test)]
 mod tests;
 mod transfer;
+pub mod waiting;
 pub mod wallet;
 mod write;
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{Router, extract::DefaultBodyLimit, middleware, serve::ListenerExt as _};
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -55,6 +62,8 @@ pub const KEY_LIFETIME: Duration = Duration::from_secs(5);
 const KEYS: usize = 10_000;
 /// Assets change when a daemon starts with another configuration.
 const ASSETS_LIFETIME: Duration = Duration::from_secs(5);
+/// How often the log tells of requests that fail because the store does.
+const SAID_AGAIN: Duration = Duration::from_mins(1);
 /// How long a stop waits for requests under way; whoever has not sent a whole request by then is cut off.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -85,6 +94,8 @@ struct App {
     callers: Cache<[u8; 32], Caller>,
     assets: Cache<(), Arc<AssetIndex>>,
     registrations: batch::Queue<wallet::Register>,
+    /// When it was last said that requests fail because the store does.
+    said: Mutex<Option<Instant>>,
 }
 
 impl App {
@@ -102,6 +113,16 @@ impl App {
                 ),
             )
         })
+    }
+
+    /// Whether it is time to say again that requests fail because the store does: a line for each would be a flood.
+    fn says(&self) -> bool {
+        let mut said = self.said.lock();
+        let says = said.is_none_or(|at| at.elapsed() >= SAID_AGAIN);
+        if says {
+            *said = Some(Instant::now());
+        }
+        says
     }
 
     /// Idempotency keys that were taken before this are free.
@@ -173,6 +194,7 @@ impl Api {
             callers: Cache::new(KEYS, KEY_LIFETIME),
             assets: Cache::new(1, ASSETS_LIFETIME),
             registrations,
+            said: Mutex::default(),
         };
         (Arc::new(app), registering)
     }

@@ -57,7 +57,7 @@ use crate::{
     metrics::Metrics,
     model::{Asset, BalanceRef, BlockPoint, Cursor},
     registry::Watchlist,
-    retry::Backoff,
+    retry::{Backoff, StoreRetry},
     store::StoreError,
 };
 
@@ -136,11 +136,6 @@ enum TurnError {
 impl From<CommitError> for TurnError {
     fn from(error: CommitError) -> Self {
         match error {
-            CommitError::Store(
-                error @ (StoreError::Collision(_)
-                | StoreError::Stale(_)
-                | StoreError::Unavailable(_)),
-            ) => Self::Retry(error.to_string()),
             CommitError::Store(error) => Self::Store(error),
             CommitError::CursorMoved(_) | CommitError::Short(_) | CommitError::Unconfirmed(_) => {
                 Self::Retry(error.to_string())
@@ -238,11 +233,13 @@ impl Follower {
     async fn follow(&mut self) -> Result<(), StoreError> {
         let mut announced = self.source.announced();
         let mut trouble = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+        let mut store = StoreRetry::new(format!("follower of {}", self.config.name));
         let mut last_trouble = None;
         let mut lacking: Option<Lacking> = None;
         loop {
             let pause = match Box::pin(self.round(&mut announced)).await {
                 Ok(turn) => {
+                    store.succeeded();
                     if last_trouble.take().is_some() {
                         tracing::info!(chain = %self.config.name, "following again");
                         self.gauge_halted(0);
@@ -269,6 +266,10 @@ impl Follower {
                     }
                     let text = error.to_string();
                     let news = last_trouble.as_ref() != Some(&text);
+                    let of_store = matches!(error, TurnError::Store(_) | TurnError::Halt(_));
+                    if !of_store {
+                        store.succeeded();
+                    }
                     let pause = match error {
                         TurnError::Source(error) if unable::needs_a_person(&error) => {
                             if news {
@@ -280,7 +281,9 @@ impl Follower {
                             continue;
                         }
                         TurnError::Source(_) if self.leave_for_silence().await => lease::LOOK,
-                        TurnError::Retry(_) | TurnError::Source(_) => {
+                        TurnError::Retry(_)
+                        | TurnError::Source(_)
+                        | TurnError::Store(StoreError::Stale(_)) => {
                             if news {
                                 tracing::warn!(chain = %self.config.name, error = %text, "cannot go on yet, trying again");
                             }
@@ -289,15 +292,9 @@ impl Follower {
                         TurnError::Unbookable(_) => Duration::ZERO,
                         TurnError::Elsewhere => self.stand_by(news),
                         TurnError::Halt(reason) => match self.halt(&reason).await {
+                            Ok(()) => HALTED_POLL,
                             // The next turns find the same again.
-                            Err(error) if error.is_transient() => {
-                                tracing::warn!(chain = %self.config.name, %error, "the halt could not be written, trying again");
-                                trouble.next_delay()
-                            }
-                            halted => {
-                                halted?;
-                                HALTED_POLL
-                            }
+                            Err(error) => store.pause_after(error)?,
                         },
                         TurnError::Halted(_) => {
                             if news {
@@ -311,19 +308,12 @@ impl Follower {
                             }
                             HALTED_POLL
                         }
-                        TurnError::Store(
-                            StoreError::Unavailable(_)
-                            | StoreError::Collision(_)
-                            | StoreError::Stale(_),
-                        ) => {
-                            if news {
-                                tracing::warn!(chain = %self.config.name, error = %text, "the store does not answer, trying again");
-                            }
-                            trouble.next_delay()
-                        }
-                        TurnError::Store(error) => return Err(error),
+                        TurnError::Store(error) => store.pause_after(error)?,
                     };
-                    last_trouble = Some(text);
+                    // A store that fails is told of once, whatever its words.
+                    if !of_store {
+                        last_trouble = Some(text);
+                    }
                     pause
                 }
             };
