@@ -1,19 +1,30 @@
 //! A store that does not answer for a while ends nothing and loses nothing.
 
-use std::{collections::BTreeSet, time::Duration};
+mod disk;
+mod restart;
+mod server;
+mod silence;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
 
 use alloy::primitives::{Address, U256};
+use futures::future;
 use serde_json::{Value, json};
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection, sqlite::SqliteConnectOptions};
 
 use crate::harness::{
-    Api, Daemon, Gate, Node, Receiver, Settings, Store, eventually, on_both_stores,
+    Api, CHAIN, Daemon, Gate, Node, Receiver, Settings, Store, eventually, on_both_stores,
 };
 
 /// Longer than any statement waits for a lock.
 const HELD: Duration = Duration::from_secs(12);
 /// A server that restarts.
 const GONE: Duration = Duration::from_secs(6);
+/// When the store works again, so does the daemon within this time.
+const RECOVERY: Duration = Duration::from_secs(5);
 
 /// Holds what every write of the daemon needs.
 async fn hold(store: &Store) {
@@ -109,6 +120,114 @@ on_both_stores! {
         assert_eq!(daemon.pid(), before);
         watched.check(&api, &node, &mut daemon).await;
     }
+}
+
+/// What `/readyz` says of the store, with its status.
+async fn readiness(api: &Api) -> (u16, String) {
+    let answer = api.get("/readyz").await;
+    (answer.status.as_u16(), answer.body["store"].as_str().expect("of the store").to_owned())
+}
+
+/// Waits until the daemon says that the store fails, in words that begin so. It lives.
+async fn fails(api: &Api, words: &str) {
+    eventually(&format!("the word of the store: {words}"), || async {
+        let (status, store) = readiness(api).await;
+        assert!(store == "ok" || status == 503, "{store}");
+        store.starts_with(words).then_some(())
+    })
+    .await;
+    assert_eq!(api.get("/healthz").await.status, 200);
+}
+
+/// The store works again since now: so does the daemon.
+async fn recovers(api: &Api) -> Duration {
+    let begun = Instant::now();
+    eventually("readiness", || async { (readiness(api).await.0 == 200).then_some(()) }).await;
+    let took = begun.elapsed();
+    assert!(took < RECOVERY, "ready after {took:?}");
+    took
+}
+
+/// Registers an address as a client does whose request may fail: again with the same key.
+async fn register(api: &Api, address: Address) -> Value {
+    let key = format!("{:032x}", rand::random::<u128>());
+    let body = json!({"address": address.to_string(), "chains": [CHAIN]});
+    eventually("the registration's answer", || async {
+        let answer = api.post_as(&key, "/v1/wallets", &body).await;
+        match answer.status.as_u16() {
+            201 => Some(answer.body),
+            503 => {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                None
+            }
+            _ => panic!("{}: {}", answer.status, answer.body),
+        }
+    })
+    .await
+}
+
+/// Waits until it is watched, however often that cannot be told.
+async fn active(api: &Api, address: Address) {
+    eventually("the wallet's watch", || async {
+        let answer = api.get(&format!("/v1/wallets/{address}")).await;
+        (answer.body["status"] == "active").then_some(())
+    })
+    .await;
+}
+
+/// Each task that said that it waits for the store says once that this is over.
+async fn says_once(daemon: &Daemon) {
+    let said = eventually("the last word of every task", || async {
+        let mut said: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+        for line in daemon.log().lines() {
+            let Some((_, task)) = line.split_once("\"task\":\"") else { continue };
+            let (waits, works) = said.entry(task.split('"').next()?.to_owned()).or_default();
+            *waits += line.matches("waiting for the store, trying again").count();
+            *works += line.matches("the store answers again").count();
+        }
+        said.values().all(|(waits, works)| waits == works).then_some(said)
+    })
+    .await;
+    assert!(!said.is_empty(), "nothing was said");
+    assert!(said.values().all(|&times| times == (1, 1)), "{said:?}");
+}
+
+/// Lets a daemon work on a store that fails between `begin` and `end`, with `words` for it.
+async fn survives(
+    mut daemon: Daemon,
+    node: &Node,
+    words: &str,
+    begin: impl AsyncFnOnce(),
+    end: impl AsyncFnOnce(),
+) {
+    let api = daemon.customer("acme").await;
+    let watched = Watched::begin(&api, node).await;
+    let pid = daemon.pid();
+    begin().await;
+    let registering = future::join_all((0..100).map(|_| register(&api, Node::stranger())));
+    let outage = async {
+        node.mint(watched.wallet, 5).await;
+        fails(&api, words).await;
+        tokio::time::sleep(GONE).await;
+        fails(&api, words).await;
+        let back = Instant::now();
+        end().await;
+        recovers(&api).await;
+        let total = U256::from(15);
+        api.balance_becomes(watched.wallet, "DUSD", "both deposits", |b| b.total == total).await;
+        let took = back.elapsed();
+        assert!(took < RECOVERY, "the deposit came after {took:?}");
+        took
+    };
+    let (registered, took) = tokio::join!(registering, outage);
+    println!("back after {} ms", took.as_millis());
+    let ids: BTreeSet<_> = registered.iter().map(|wallet| wallet["id"].to_string()).collect();
+    assert_eq!(ids.len(), 100, "each is registered");
+    assert_eq!(daemon.pid(), pid);
+    says_once(&daemon).await;
+    let (code, said) = daemon.outcome(&["audit"]).await;
+    assert_eq!(code, 0, "{said}");
+    watched.check(&api, node, &mut daemon).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

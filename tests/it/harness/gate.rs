@@ -1,4 +1,5 @@
-//! A door between the daemon and its node: it can be closed, and led to another node.
+//! A door between the daemon and its node or its store: it can be closed, led to another one, and hold what comes
+//! without a word.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -9,6 +10,7 @@ use tokio::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
+    sync::watch,
     task::JoinSet,
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -26,6 +28,8 @@ struct State {
     cut: CancellationToken,
     /// How long each piece of a question is on its way.
     delay: Duration,
+    /// Whether anything passes.
+    passes: Arc<watch::Sender<bool>>,
 }
 
 impl Gate {
@@ -34,7 +38,12 @@ impl Gate {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let target = Some(host(url));
-        let state = State { target, cut: CancellationToken::new(), delay: Duration::ZERO };
+        let state = State {
+            target,
+            cut: CancellationToken::new(),
+            delay: Duration::ZERO,
+            passes: Arc::new(watch::Sender::new(true)),
+        };
         let state = Arc::new(Mutex::new(state));
         let task = AbortOnDropHandle::new(tokio::spawn(serve(listener, Arc::clone(&state))));
         Self { address, state, _task: task }
@@ -65,6 +74,22 @@ impl Gate {
         self.lead(Some(host(url)));
     }
 
+    /// Nothing passes any more, in either direction, not even that a side has hung up: as with a cable that was
+    /// pulled.
+    pub fn hold(&self) {
+        self.state.lock().passes.send_replace(false);
+    }
+
+    /// What was held goes on.
+    pub fn release(&self) {
+        self.state.lock().passes.send_replace(true);
+    }
+
+    /// New connections pass; of those that were held nothing is heard, ever.
+    pub fn forget(&self) {
+        self.state.lock().passes = Arc::new(watch::Sender::new(true));
+    }
+
     fn lead(&self, target: Option<String>) {
         let mut state = self.state.lock();
         state.target = target;
@@ -79,9 +104,9 @@ fn host(url: &str) -> String {
 async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
-        let (target, cut, delay) = {
+        let (target, cut, delay, passes) = {
             let state = state.lock();
-            (state.target.clone(), state.cut.clone(), state.delay)
+            (state.target.clone(), state.cut.clone(), state.delay, Arc::clone(&state.passes))
         };
         let Some(target) = target else { continue };
         connections.spawn(async move {
@@ -90,8 +115,8 @@ async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
             let (from_node, to_node) = node.into_split();
             let pass = async {
                 tokio::join!(
-                    pass(questions, to_node, delay),
-                    pass(from_node, answers, Duration::ZERO)
+                    pass(questions, to_node, delay, &passes),
+                    pass(from_node, answers, Duration::ZERO, &passes)
                 );
             };
             tokio::select! {
@@ -103,9 +128,19 @@ async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
 }
 
 /// Passes on what comes, each piece after a while, until one side is closed.
-async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration) {
+async fn pass(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    delay: Duration,
+    passes: &watch::Sender<bool>,
+) {
     let mut piece = vec![0; 64 * 1024];
-    while let Ok(length @ 1..) = from.read(&mut piece).await {
+    let mut passes = passes.subscribe();
+    loop {
+        let read = from.read(&mut piece).await;
+        // The sender lives as long as the connection.
+        let _ = passes.wait_for(|passes| *passes).await;
+        let Ok(length @ 1..) = read else { break };
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }

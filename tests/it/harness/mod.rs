@@ -2,6 +2,7 @@
 
 mod api;
 mod daemon;
+mod disk;
 mod gate;
 mod liar;
 mod node;
@@ -20,11 +21,12 @@ use std::{
 
 pub use api::{Api, balance_in, client};
 pub use daemon::{CHAIN, Daemon, Settings, Token, tidemark};
+pub use disk::Disk;
 pub use gate::Gate;
 pub use liar::{Liar, Lie};
 pub use node::Node;
 pub use receiver::Receiver;
-pub use server::{Server, programs, unprivileged};
+pub use server::{Server, Stop, programs, unprivileged};
 pub use store::Store;
 
 /// How long a test waits for what must happen; generous, because two builds may run beside it.

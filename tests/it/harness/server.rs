@@ -15,13 +15,29 @@ use super::{Store, eventually, own_port};
 pub struct Server {
     folder: TempDir,
     port: u16,
+    options: Vec<String>,
     child: Option<Child>,
+}
+
+/// How a server is told to stop.
+#[derive(Clone, Copy, Debug)]
+pub enum Stop {
+    /// It ends its sessions and writes everything down.
+    Fast,
+    /// It falls where it stands, and recovers when it starts.
+    Immediate,
 }
 
 impl Server {
     /// A new server with nothing on it.
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with options such as `max_connections=40`.
+    pub async fn start_with(options: &[&str]) -> Self {
         let mut server = Self::prepare();
+        server.options = options.iter().map(|&option| option.to_owned()).collect();
         let initdb = ["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync"];
         server.run("initdb", &initdb).await;
         server.begin().await;
@@ -44,7 +60,7 @@ impl Server {
         if let Some((uid, gid)) = unprivileged() {
             std::os::unix::fs::chown(folder.path(), Some(uid), Some(gid)).unwrap();
         }
-        Self { folder, port: own_port(), child: None }
+        Self { folder, port: own_port(), options: Vec::new(), child: None }
     }
 
     fn data(&self) -> PathBuf {
@@ -79,6 +95,7 @@ impl Server {
             .command("postgres")
             .args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="])
             .args(["-c", &format!("port={}", self.port), "-c", "fsync=off"])
+            .args(self.options.iter().flat_map(|option| ["-c", option.as_str()]))
             .spawn()
             .unwrap();
         self.child = Some(child);
@@ -90,8 +107,12 @@ impl Server {
 
     /// It is gone without having told anybody.
     pub async fn kill(&mut self) {
+        self.stop(Stop::Immediate).await;
+    }
+
+    pub async fn stop(&mut self, how: Stop) {
         let mut child = self.child.take().expect("it runs");
-        quit(&child);
+        signal(&child, how);
         child.wait().await.unwrap();
     }
 
@@ -128,15 +149,19 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(child) = &self.child {
-            quit(child);
+            signal(child, Stop::Immediate);
         }
     }
 }
 
-/// SIGQUIT: its children go with it; SIGKILL would leave them behind for a moment.
-fn quit(child: &Child) {
+/// Its children go with it; SIGKILL would leave them behind for a moment.
+fn signal(child: &Child, how: Stop) {
+    let signal = match how {
+        Stop::Fast => "-INT",
+        Stop::Immediate => "-QUIT",
+    };
     if let Some(pid) = child.id() {
-        let sent = std::process::Command::new("kill").args(["-QUIT", &pid.to_string()]).status();
+        let sent = std::process::Command::new("kill").args([signal, &pid.to_string()]).status();
         assert!(sent.unwrap().success());
     }
 }
