@@ -1,7 +1,8 @@
 // A consumer of webhooks for the tests: believes what the standard library verifies, and remembers everything.
 //
 //   node receiver.js PORT
-//   PUT  /control/NAME  {"secret": "whsec_…", "status": 204, "delayMs": 0}   how the hook NAME behaves
+//   PUT  /control/NAME  {"secret": "whsec_…", "status": 204, "delayMs": 0, "refuseEvery": 0}
+//                                                                            how the hook NAME behaves
 //   POST /hook/NAME                                                          a delivery
 //   GET  /seen/NAME     [{"verified": true, "error": null, "event": {…}, "headers": {…}, "status": 204}]
 "use strict";
@@ -10,7 +11,7 @@ const { Webhook } = require("standardwebhooks");
 
 const hooks = new Map();
 const hook = (name) => {
-  if (!hooks.has(name)) hooks.set(name, { secret: null, status: 204, delayMs: 0, seen: [] });
+  if (!hooks.has(name)) hooks.set(name, { secret: null, status: 204, delayMs: 0, refuseEvery: 0, seen: [] });
   return hooks.get(name);
 };
 
@@ -34,6 +35,8 @@ const deliver = async (state, request, response) => {
       entry.status = 400;
     }
   }
+  // One of so many is refused, though it is right.
+  if (state.refuseEvery > 0 && state.seen.length % state.refuseEvery === 0) entry.status = 503;
   state.seen.push(entry);
   if (state.delayMs > 0) await new Promise((resolve) => setTimeout(resolve, state.delayMs));
   response.writeHead(entry.status).end();

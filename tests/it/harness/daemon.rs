@@ -29,6 +29,8 @@ pub struct Settings {
     /// The lines that say which chain it is.
     pub identity: String,
     pub tokens: Vec<Token>,
+    /// Further keys of the node's endpoint.
+    pub endpoint: String,
     /// Further lines in the chain's table.
     pub chain: String,
     /// Further tables.
@@ -66,6 +68,7 @@ impl Settings {
             more_nodes: Vec::new(),
             identity,
             tokens,
+            endpoint: String::new(),
             chain: String::new(),
             more: String::new(),
             environment: Vec::new(),
@@ -74,20 +77,15 @@ impl Settings {
 
     fn toml(&self) -> String {
         let ws = self.node_ws.as_ref().map_or_else(String::new, |ws| format!(", ws = \"{ws}\""));
-        let token = |Token { contract, symbol, decimals }: &Token| {
-            format!(
-                r#"
-[[chains.{CHAIN}.tokens]]
-contract = "{contract}"
-symbol = "{symbol}"
-name = "Demo Dollar"
-decimals = {decimals}
-"#
-            )
-        };
-        let tokens: Vec<String> = self.tokens.iter().map(token).collect();
         let further = |url: &String| format!(r#", {{ url = "{url}", weight = 1 }}"#);
         let further: Vec<String> = self.more_nodes.iter().map(further).collect();
+        let endpoints = format!(
+            r#"{{ name = "local-node", url = "{node}"{ws}{endpoint} }}{further}"#,
+            node = self.node_url,
+            endpoint = self.endpoint,
+            further = further.concat(),
+        );
+        let identity = format!("{}\n{}", self.identity, self.chain);
         format!(
             r#"
 [server]
@@ -102,26 +100,43 @@ allow_private_addresses = true
 request_timeout_seconds = 5
 retry_schedule_seconds = [1, 1, 1, 1, 2, 2, 2, 5, 5, 5, 10, 10, 10]
 
-[chains.{CHAIN}]
-{identity}
-settlement = "finalized"
-poll_interval_ms = 100
-lag_limit_seconds = 3600
-endpoints = [{{ name = "local-node", url = "{node}"{ws} }}{further}]
 {chain}
-{tokens}
 {more}
 "#,
             listen = self.listen,
             database = self.database_url,
-            identity = self.identity,
-            tokens = tokens.concat(),
-            node = self.node_url,
-            further = further.concat(),
-            chain = self.chain,
+            chain = chain(CHAIN, &identity, &endpoints, &self.tokens),
             more = self.more,
         )
     }
+}
+
+/// A chain's tables: it is settled where its node says so, and asked for its head often.
+pub fn chain(name: &str, identity: &str, endpoints: &str, tokens: &[Token]) -> String {
+    let token = |Token { contract, symbol, decimals }: &Token| {
+        format!(
+            r#"
+[[chains.{name}.tokens]]
+contract = "{contract}"
+symbol = "{symbol}"
+name = "Demo Dollar"
+decimals = {decimals}
+"#
+        )
+    };
+    let tokens: Vec<String> = tokens.iter().map(token).collect();
+    format!(
+        r#"
+[chains.{name}]
+{identity}
+settlement = "finalized"
+poll_interval_ms = 100
+lag_limit_seconds = 3600
+endpoints = [{endpoints}]
+{tokens}
+"#,
+        tokens = tokens.concat(),
+    )
 }
 
 /// The program, with nothing of this process's environment that could change what it does.
@@ -278,6 +293,20 @@ impl Daemon {
             .output()
             .await
             .unwrap()
+    }
+
+    /// It does nothing more until [`Daemon::wake`], and knows nothing of it afterwards.
+    pub async fn sleep(&self) {
+        self.signal("-STOP").await;
+    }
+
+    pub async fn wake(&self) {
+        self.signal("-CONT").await;
+    }
+
+    async fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([signal, &self.pid().to_string()]).status().await;
+        assert!(sent.unwrap().success());
     }
 
     /// No warning, no cleaning up.

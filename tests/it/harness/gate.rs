@@ -35,11 +35,17 @@ struct State {
 impl Gate {
     /// A door to the node at `url`.
     pub async fn to(url: &str) -> Self {
+        let gate = Self::closed().await;
+        gate.open(url);
+        gate
+    }
+
+    /// A door that leads nowhere yet.
+    pub async fn closed() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let target = Some(host(url));
         let state = State {
-            target,
+            target: None,
             cut: CancellationToken::new(),
             delay: Duration::ZERO,
             passes: Arc::new(watch::Sender::new(true)),
@@ -47,6 +53,10 @@ impl Gate {
         let state = Arc::new(Mutex::new(state));
         let task = AbortOnDropHandle::new(tokio::spawn(serve(listener, Arc::clone(&state))));
         Self { address, state, _task: task }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.address.port()
     }
 
     pub fn url(&self) -> String {

@@ -1,8 +1,10 @@
 //! What the tests stand on: a real node, a real daemon process, both stores, a real consumer of webhooks.
 
 mod api;
+pub mod clock;
 mod daemon;
 mod disk;
+pub mod fleet;
 mod gate;
 mod liar;
 mod node;

@@ -59,7 +59,7 @@ impl Receiver {
         endpoint
     }
 
-    /// Sets `secret`, `status` (what it answers) or `delayMs`.
+    /// Sets `secret`, `status` (what it answers), `delayMs` or `refuseEvery` (of so many one is answered with 503).
     pub async fn control(&self, name: &str, settings: &Value) {
         let url = format!("http://127.0.0.1:{}/control/{name}", self.port);
         let response = self.client.put(url).json(settings).send().await.unwrap();
