@@ -86,6 +86,11 @@ pub struct DevArgs {
     /// A Solana chain, by a solana-test-validator, instead of an EVM chain.
     #[arg(long)]
     pub solana: bool,
+
+    /// How many daemons share a PostgreSQL (which must be installed); one of several is killed and started again.
+    #[arg(long, value_name = "COUNT", default_value_t = 1, conflicts_with = "solana",
+        value_parser = clap::value_parser!(u16).range(1..=9))]
+    pub daemons: u16,
 }
 
 /// The command does not fit the configuration.
@@ -103,7 +108,7 @@ pub async fn execute(cli: Cli) -> anyhow::Result<()> {
     let command = match cli.command {
         Command::Dev(args) => {
             let family = if args.solana { Family::Solana } else { Family::Evm };
-            return crate::dev::run(family, args.once).await;
+            return crate::dev::run(family, args.daemons, args.once).await;
         }
         command => command,
     };
@@ -288,6 +293,7 @@ mod tests {
             "tidemark dev",
             "tidemark dev --once",
             "tidemark dev --solana --once",
+            "tidemark dev --daemons 3",
             "tidemark --config my.toml run",
             "tidemark run --config my.toml",
             "tidemark --config my.toml keys list --tenant acme",

@@ -14,6 +14,7 @@ pub mod solana;
 pub mod validator;
 
 mod client;
+mod fleet;
 mod folder;
 mod local;
 mod screen;
@@ -36,11 +37,16 @@ use crate::chain::Family;
 /// `--once` gives up after this long; on an idle machine everything has happened in a quarter of it.
 const ONCE_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// Runs the demonstration until Ctrl-C or SIGTERM; with `once`, until everything has happened one time.
+/// Runs the demonstration until Ctrl-C or SIGTERM; with `once`, until everything has happened one time. `daemons` is
+/// how many share the work: several do on EVM chains only.
 ///
 /// # Errors
-/// What is missing on the machine, what ended by itself, or, with `once`, what did not happen in time.
-pub async fn run(family: Family, once: bool) -> anyhow::Result<()> {
+/// What is missing on the machine, what ended by itself, or, with `once`, what did not happen in time; with several
+/// daemons, a balance that is wrong in the end.
+pub async fn run(family: Family, daemons: u16, once: bool) -> anyhow::Result<()> {
+    if daemons > 1 {
+        return fleet::run(daemons, once).await;
+    }
     let mut signals = Signals::new()?;
     let mut stage = tokio::select! {
         stage = Stage::build(family, once) => stage?,

@@ -19,6 +19,11 @@ pub(super) fn chain(text: &str) {
     line(&format!("chain    {text}"));
 }
 
+/// What happens among several daemons.
+pub(super) fn fleet(text: &str) {
+    line(&format!("fleet    {text}"));
+}
+
 /// Where everything is, and commands that work as pasted.
 pub(super) fn introduce(stage: &Stage) {
     let customer = &stage.customer;

@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Where the API listens if nobody else does.
-const USUAL_PORT: u16 = 8080;
+pub(super) const USUAL_PORT: u16 = 8080;
 const ACTIVATION_TIMEOUT: Duration = Duration::from_secs(30);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(12);
 const SCOPES: [Scope; 3] = [Scope::WalletsRead, Scope::WalletsWrite, Scope::WebhooksWrite];
@@ -153,7 +153,7 @@ fn any_port() -> SocketAddr {
 }
 
 /// A key for the demo tenant, made as `tidemark keys create` makes it.
-async fn create_key(database_url: &str) -> anyhow::Result<String> {
+pub(super) async fn create_key(database_url: &str) -> anyhow::Result<String> {
     let clock = Clock::default();
     let ids = Ids::new(clock.clone());
     let db = Db::open(database_url, &Metrics::new()).await?;
@@ -194,6 +194,6 @@ async fn register(
     Ok(id)
 }
 
-fn text<'a>(answer: &'a Value, field: &str) -> anyhow::Result<&'a str> {
+pub(super) fn text<'a>(answer: &'a Value, field: &str) -> anyhow::Result<&'a str> {
     answer[field].as_str().with_context(|| format!("the answer has no {field}: {answer}"))
 }

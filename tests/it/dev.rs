@@ -8,6 +8,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use crate::harness::tidemark;
 
 async fn once_shows(arguments: &[&str], everything: &[&str]) {
+    let usual = ["deposit.pending", "deposit.available", "tmk_", "curl"];
     let run = tidemark().args(arguments).output();
     let output = tokio::time::timeout(Duration::from_secs(150), run).await.unwrap().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
@@ -17,10 +18,7 @@ async fn once_shows(arguments: &[&str], everything: &[&str]) {
         output.status,
         String::from_utf8_lossy(&output.stderr)
     );
-    for needed in ["deposit.pending", "deposit.available", "tmk_", "curl"] {
-        assert!(said.contains(needed), "no {needed} in:\n{said}");
-    }
-    for needed in everything {
+    for needed in usual.iter().chain(everything) {
         assert!(said.contains(needed), "no {needed} in:\n{said}");
     }
 }
@@ -33,6 +31,13 @@ async fn dev_once_shows_everything_and_ends_with_0() {
 #[tokio::test]
 async fn dev_once_on_solana_shows_everything_and_ends_with_0() {
     once_shows(&["dev", "--solana", "--once"], &["withdrawal.settled"]).await;
+}
+
+#[tokio::test]
+async fn dev_with_three_daemons_replaces_the_one_that_is_killed_and_every_balance_is_exact() {
+    let shown =
+        ["kill -9 of daemon", "are followed again after", "again", "every balance is exact"];
+    once_shows(&["dev", "--daemons", "3", "--once"], &shown).await;
 }
 
 #[tokio::test]
