@@ -94,7 +94,7 @@ impl Doors {
         let old = self.fleet.leader(CHAIN).await;
         let other = 1 - old;
         let begun = Instant::now();
-        doors[old].stall();
+        doors[old].hold();
         eventually("the other one", || async { leads(&daemons[other], CHAIN).await.then_some(()) })
             .await;
         let took = begun.elapsed();
@@ -113,7 +113,7 @@ impl Doors {
         let alive = apis[old].get("/healthz").await;
         assert!(alive.status.is_success(), "{alive:?}");
         tokio::time::sleep((LEASE * 2).saturating_sub(begun.elapsed())).await;
-        doors[old].resume();
+        doors[old].release();
         eventually("the end of the old one", || async {
             (!leads(&daemons[old], CHAIN).await).then_some(())
         })

@@ -79,7 +79,8 @@ impl Fleet {
         let settings = |index: usize| {
             let mut settings = Settings::new(&chains[0].node, &store);
             // The database tells them apart by that.
-            settings.database_url += &format!("?application_name=daemon-{index}");
+            let name = format!("?application_name=daemon-{index}");
+            settings.database_url.push_str(&name);
             settings.more += SETTINGS;
             for (chain, number) in chains.iter().zip(31337..).skip(1) {
                 let (url, ws) = (chain.node.url(), chain.node.ws_url());

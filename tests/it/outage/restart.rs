@@ -95,7 +95,8 @@ async fn a_server_that_restarts_again_and_again_under_load_loses_nothing() {
     let api = daemon.customer("acme").await;
     let receiver = Receiver::start().await;
     receiver.subscribe(&api, "hook", &["*"]).await;
-    let (paid, over, pid) = (Paid::default(), CancellationToken::new(), daemon.pid());
+    let (paid, over) = (Paid::default(), CancellationToken::new());
+    let process = daemon.pid();
     let restarting = async {
         let mut longest = Duration::ZERO;
         for round in 0..restarts() {
@@ -113,7 +114,7 @@ async fn a_server_that_restarts_again_and_again_under_load_loses_nothing() {
     let (longest, (), ()) =
         tokio::join!(restarting, grow(&api, &paid, &over), pay(&node, &paid, &over));
     println!("{} restarts, ready again within {} ms", restarts(), longest.as_millis());
-    assert_eq!(daemon.pid(), pid);
+    assert_eq!(daemon.pid(), process);
     check(&api, &node, &daemon, &receiver, &paid).await;
     assert!(daemon.metrics().await.contains("tidemark_task_failures_total 0"));
     daemon.terminate().await;
