@@ -6,7 +6,10 @@
 //! waits for the sign as long as TCP does, nothing here waits longer than a few seconds for a peer that is gone.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -58,6 +61,8 @@ struct Shared<C: Pooled> {
     permits: Arc<Semaphore>,
     options: C::Options,
     patience: Duration,
+    /// Connections of another one are opened anew.
+    generation: AtomicU32,
 }
 
 /// Empty until it is first used, and after its connection broke.
@@ -65,6 +70,7 @@ type Slot<C> = Option<Open<C>>;
 
 struct Open<C> {
     connection: C,
+    generation: u32,
     since: Instant,
     believed_until: Instant,
 }
@@ -89,7 +95,15 @@ impl<C: Pooled> Pool<C> {
     pub(super) fn new(options: C::Options, count: usize, patience: Duration) -> Self {
         let slots = (0..count).map(|_| Arc::new(Mutex::new(None))).collect();
         let permits = Arc::new(Semaphore::new(count));
-        Self { shared: Arc::new(Shared { slots, permits, options, patience }) }
+        Self {
+            shared: Arc::new(Shared {
+                slots,
+                permits,
+                options,
+                patience,
+                generation: AtomicU32::new(0),
+            }),
+        }
     }
 
     pub(super) fn options(&self) -> &C::Options {
@@ -108,14 +122,21 @@ impl<C: Pooled> Pool<C> {
                 .map_err(|_| closed())?,
         };
         let (place, mut slot) = shared.free().ok_or_else(closed)?;
+        let generation = shared.generation.load(Relaxed);
+        slot.take_if(|open| open.generation != generation);
         if !slot.as_ref().is_some_and(|open| open.is_believed(Instant::now())) {
-            make_ready(&mut slot, &shared.options).await?;
+            make_ready(&mut slot, &shared.options, generation).await?;
             shared.close_idle();
         }
         let connection =
             OwnedMutexGuard::try_map(slot, |slot| Some(&mut slot.as_mut()?.connection));
         let connection = connection.map_err(|_| closed())?;
         Ok(Lent { connection, permit: Some(permit), slot: place })
+    }
+
+    /// Nothing is lent again that is open now.
+    pub(super) fn renew(&self) {
+        self.shared.generation.fetch_add(1, Relaxed);
     }
 
     /// Closes the connections, lent ones as soon as they are given back. Nothing is lent any more.
@@ -182,7 +203,7 @@ async fn make_ready<C: Pooled>(slot: &mut Slot<C>, options: &C::Options) -> Resu
     }
     let connection = open(options).await?;
     let now = Instant::now();
-    *slot = Some(Open { connection, since: now, believed_until: now + BELIEVED });
+    *slot = Some(Open { connection, generation, since: now, believed_until: now + BELIEVED });
     Ok(())
 }
 
@@ -248,6 +269,24 @@ mod tests {
         drop(lent);
         closing.await.expect("closed");
         assert!(matches!(readers.lend().await, Err(StoreError::Unavailable(_))));
+    }
+
+    #[tokio::test]
+    async fn nothing_that_was_open_is_lent_after_a_renewal() {
+        let options = SqliteConnectOptions::new().in_memory(true);
+        let pool: Pool<FileSession> = Pool::new(options, 1, Duration::from_secs(1));
+        // Each connection has a database of its own.
+        let version = async |set: bool| -> i64 {
+            let mut lent = pool.lend().await.expect("a connection");
+            let conn = lent.conn().connection();
+            if set {
+                sqlx::query("PRAGMA user_version = 7").execute(&mut *conn).await.unwrap();
+            }
+            sqlx::query_scalar("PRAGMA user_version").fetch_one(conn).await.unwrap()
+        };
+        assert_eq!((version(true).await, version(false).await), (7, 7));
+        pool.renew();
+        assert_eq!(version(false).await, 0);
     }
 
     async fn one(db: &Db) -> Result<i64, StoreError> {

@@ -118,6 +118,10 @@ impl Db {
             Err(error) => {
                 if let Some(cause) = error.outage() {
                     self.health.failed(Instant::now(), cause);
+                    // One that was opened while the file took no writes only reads for ever.
+                    if let Engine::Sqlite { write, .. } = &self.engine {
+                        write.renew();
+                    }
                 }
             }
         }
