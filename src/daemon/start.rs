@@ -24,9 +24,9 @@ pub(super) async fn open(
     metrics: &Metrics,
     shutdown: &CancellationToken,
 ) -> Result<Option<(Db, Option<TcpListener>)>, DaemonError> {
-    let url = config.database_url.expose();
+    let (url, lease) = (config.database_url.expose(), config.fleet.lease);
     let mut retry = StoreRetry::new("start");
-    let (mut pause, cause) = match Db::open_for_daemon(url, metrics).await {
+    let (mut pause, cause) = match Db::open_for_daemon(url, lease, metrics).await {
         Ok(db) => return Ok(Some((db, None))),
         Err(error) => match passing(&error) {
             Some(cause) => (retry.pause(&error), Arc::new(Mutex::new(cause))),
@@ -53,7 +53,7 @@ pub(super) async fn open(
                 () = shutdown.cancelled() => return Ok(None),
                 () = tokio::time::sleep(pause) => {}
             }
-            match Db::open_for_daemon(url, metrics).await {
+            match Db::open_for_daemon(url, lease, metrics).await {
                 Ok(db) => return Ok(Some(db)),
                 Err(error) => match passing(&error) {
                     Some(why) => {

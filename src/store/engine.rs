@@ -45,6 +45,8 @@ const SNAPSHOTS: usize = 2;
 const POSTGRES_READERS: usize = 16;
 /// For transactions.
 const POSTGRES_CONNECTIONS: usize = 16;
+/// As for leases, though nobody holds one at a standby: a read that does nothing for long is ended there.
+const STANDBY: Duration = Duration::from_secs(10);
 /// Rows that a connection of SQLite reads ahead of who takes them: its thread is not waited for at every few.
 const ROWS: usize = 1024;
 /// Texts whose plans a connection remembers; more than it ever sees.
@@ -136,23 +138,31 @@ impl Db {
     /// [`StoreError::Unusable`] with what to do: an unknown scheme, a folder that cannot be written, a
     /// database made by a version with another schema. [`StoreError::Unavailable`] if the server does not answer.
     pub async fn open(url: &str, metrics: &Metrics) -> Result<Self, StoreError> {
-        Self::open_within(url, metrics, false).await
+        Self::open_within(url, metrics, None).await
     }
 
-    /// The same for a daemon: the server ends a statement of its after five minutes, the wait for a lock after 5 s, and a
-    /// transaction in which nothing happens after 8 s.
+    /// The same for a daemon whose leases last so long: the server ends a statement of its after five minutes, the wait
+    /// for a lock after 5 s, and a transaction in which nothing happens before a lease has run out.
     ///
     /// # Errors
     /// As [`Db::open`].
-    pub async fn open_for_daemon(url: &str, metrics: &Metrics) -> Result<Self, StoreError> {
-        Self::open_within(url, metrics, true).await
+    pub async fn open_for_daemon(
+        url: &str,
+        lease: Duration,
+        metrics: &Metrics,
+    ) -> Result<Self, StoreError> {
+        Self::open_within(url, metrics, Some(lease)).await
     }
 
-    async fn open_within(url: &str, metrics: &Metrics, limited: bool) -> Result<Self, StoreError> {
+    async fn open_within(
+        url: &str,
+        metrics: &Metrics,
+        lease: Option<Duration>,
+    ) -> Result<Self, StoreError> {
         let engine = if let Some(path) = url.strip_prefix("sqlite://") {
             Engine::open_sqlite(Path::new(path)).await?
         } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            Engine::postgres("database.url", url, limited)?
+            Engine::postgres("database.url", url, lease)?
         } else {
             return Err(StoreError::Unusable(
                 "database.url must begin with sqlite:// or postgres://".to_owned(),
@@ -182,7 +192,7 @@ impl Db {
 
     /// A standby of a PostgreSQL store, for reading. It is not asked for anything yet, and never migrated.
     pub(super) fn standby(url: &str, metrics: &Metrics) -> Result<Self, StoreError> {
-        let engine = Engine::postgres("database.read_url", url, true)?;
+        let engine = Engine::postgres("database.read_url", url, Some(STANDBY))?;
         let durations = metrics.db_transaction_duration_seconds.clone();
         Ok(Self { engine, durations, health: Arc::default() })
     }
@@ -297,11 +307,11 @@ impl Engine {
         Ok(Self::Sqlite { readers, snapshots, write, path: path.to_owned() })
     }
 
-    fn postgres(key: &str, url: &str, limited: bool) -> Result<Self, StoreError> {
+    fn postgres(key: &str, url: &str, lease: Option<Duration>) -> Result<Self, StoreError> {
         let options: PgConnectOptions = url.parse().map_err(|error: sqlx::Error| {
             StoreError::Unusable(format!("{key} is not a PostgreSQL URL: {error}"))
         })?;
-        let options = SessionOptions::new(options.statement_cache_capacity(STATEMENTS), limited);
+        let options = SessionOptions::new(options.statement_cache_capacity(STATEMENTS), lease);
         let readers = Pool::new(options.clone(), POSTGRES_READERS, ACQUIRE_TIMEOUT);
         let pool = Pool::new(options, POSTGRES_CONNECTIONS, ACQUIRE_TIMEOUT);
         Ok(Self::Postgres { readers, pool })

@@ -190,7 +190,11 @@ fn closed() -> StoreError {
 }
 
 /// Asks the connection for a sign of life, if it was not asked just now, and makes it anew if there is none.
-async fn make_ready<C: Pooled>(slot: &mut Slot<C>, options: &C::Options) -> Result<(), StoreError> {
+async fn make_ready<C: Pooled>(
+    slot: &mut Slot<C>,
+    options: &C::Options,
+    generation: u32,
+) -> Result<(), StoreError> {
     let now = Instant::now();
     // Taken out: whoever gives up while waiting leaves an empty slot and not a broken connection.
     if let Some(mut open) = slot.take()

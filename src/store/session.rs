@@ -38,10 +38,11 @@ const PEER: &str = "
     SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
     SET tcp_user_timeout = '15s'; SET client_connection_check_interval = '5s'";
 
-/// How long a session of the daemon may take. No statement of its takes minutes: one that does never ends. A transaction that does nothing belongs to a process that sleeps or was
-/// cut off: what it has locked is free before its leases have run out.
-const LIMITS: &str = "
-    SET statement_timeout = '5min'; SET lock_timeout = '5s'; SET idle_in_transaction_session_timeout = '8s'";
+/// How long a session of the daemon may take. No statement of its takes minutes: one that does never ends.
+const LIMITS: &str = "SET statement_timeout = '5min'; SET lock_timeout = '5s'";
+
+/// A transaction that does nothing for so long belongs to a process that sleeps or was cut off.
+const IDLE: Duration = Duration::from_secs(8);
 
 const WHO: &str = "
     SELECT pid, CAST(EXTRACT(EPOCH FROM backend_start) * 1000000 AS BIGINT) FROM pg_stat_activity
@@ -52,19 +53,22 @@ const WHO: &str = "
 pub struct SessionOptions {
     pub connect: PgConnectOptions,
     liveness: Arc<Liveness>,
-    limited: bool,
+    /// Milliseconds that a transaction may do nothing; `None` for a command, which may take its time.
+    idle: Option<u128>,
 }
 
 impl SessionOptions {
-    /// `limited` for a daemon: a command may take its time.
-    pub fn new(connect: PgConnectOptions, limited: bool) -> Self {
+    /// For a daemon whose leases last so long: what a process that sleeps has locked is free before they have run out.
+    /// `None` for a command, which may take its time.
+    pub fn new(connect: PgConnectOptions, lease: Option<Duration>) -> Self {
         let liveness = Liveness::new(connect.clone());
-        Self { connect, liveness: Arc::new(liveness), limited }
+        let idle = lease.map(|lease| IDLE.min(lease * 4 / 5).as_millis());
+        Self { connect, liveness: Arc::new(liveness), idle }
     }
 
     /// The same without a limit to what a statement may take.
     pub fn unlimited(&self) -> Self {
-        Self::new(self.connect.clone(), false)
+        Self::new(self.connect.clone(), None)
     }
 
     pub async fn close(&self) {
@@ -137,7 +141,9 @@ impl Pooled for Session {
     async fn open(options: &SessionOptions) -> Result<Self, Error> {
         let left = options.liveness.left();
         let mut connection = PgConnection::connect_with(&options.connect).await?;
-        let limits = if options.limited { LIMITS } else { "" };
+        let limits = options.idle.map_or_else(String::new, |idle| {
+            format!("{LIMITS}; SET idle_in_transaction_session_timeout = '{idle}ms'")
+        });
         let told = AssertSqlSafe(format!("{PLANS};{limits}"));
         sqlx::raw_sql(told).execute(&mut connection).await?;
         // Not every system lets a server look after its peers. Whatever it refuses, we look ourselves.

@@ -44,7 +44,7 @@ const EMPTY: &str = "
 pub(super) async fn plans(options: &PgConnectOptions) -> Vec<(State, Vec<Plan>)> {
     // None is forgotten.
     let options = options.clone().statement_cache_capacity(10_000);
-    let mut session = Session::open(&SessionOptions::new(options, false)).await.unwrap();
+    let mut session = Session::open(&SessionOptions::new(options, None)).await.unwrap();
     let conn = session.connection();
     sqlx::raw_sql(FUNCTIONS).execute(&mut *conn).await.unwrap();
     sqlx::raw_sql(NO_STATISTICS).execute(&mut *conn).await.unwrap();

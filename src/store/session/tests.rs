@@ -1,4 +1,7 @@
-use std::{net::SocketAddr, time::Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -10,6 +13,8 @@ use crate::store::{
     Db, StoreError, engine::Engine, on, outage::Cause, pool::Pooled as _, session::Session,
     session::SessionOptions, testing::TestStore,
 };
+
+const LEASE: Duration = Duration::from_secs(10);
 
 /// A way to a server on which everything stops without a word.
 struct Cable {
@@ -60,7 +65,7 @@ async fn by_cable(store: &TestStore) -> Option<(Cable, SessionOptions)> {
     let cable = Cable::to((connect.get_host().to_owned(), connect.get_port())).await;
     let (host, port) = (cable.address.ip().to_string(), cable.address.port());
     let connect = connect.clone().host(&host).port(port);
-    Some((cable, SessionOptions::new(connect, true)))
+    Some((cable, SessionOptions::new(connect, Some(LEASE))))
 }
 
 #[tokio::test]
@@ -138,7 +143,7 @@ async fn connections_to_a_server_that_takes_no_writes_are_opened_anew() {
             store.close().await;
             continue;
         };
-        let options = SessionOptions::new(pool.options().connect.clone(), true);
+        let options = SessionOptions::new(pool.options().connect.clone(), Some(LEASE));
         let mut one = Session::open(&options).await.unwrap();
         let mut other = Session::open(&options).await.unwrap();
         assert!(one.is_clean() && other.is_clean());
@@ -164,7 +169,7 @@ async fn a_transaction_that_sleeps_is_ended_by_the_server_and_holds_nothing_for_
             continue;
         };
         store.tenant().await;
-        let options = SessionOptions::new(pool.options().connect.clone(), true);
+        let options = SessionOptions::new(pool.options().connect.clone(), Some(LEASE));
         let mut sleeper = Session::open(&options).await.unwrap();
         sleeper.begin("BEGIN").await.unwrap();
         let lock = "SELECT no FROM tenant FOR UPDATE";

@@ -15,8 +15,6 @@ use crate::harness::{
 
 /// What one question to the node may take.
 const ASKING: Duration = Duration::from_secs(2);
-/// How long the database keeps what a transaction holds that says nothing more.
-const KEPT: Duration = Duration::from_secs(8);
 /// How often the one that follows is cut off: the one before has to follow then.
 const CUTS: usize = 4;
 
@@ -128,7 +126,7 @@ async fn closed() -> [Gate; 2] {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_daemon_cut_off_from_its_database_is_replaced_within_its_lease_and_takes_part_again() {
-    Doors::start().await.cut_in_turn(|doors| &doors.to_database, LEASE.max(KEPT) + SLACK).await;
+    Doors::start().await.cut_in_turn(|doors| &doors.to_database, LEASE + SLACK).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
