@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
     task::{Id as TaskId, JoinError, JoinSet},
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +27,10 @@ use crate::{
 
 /// How long sends in flight may go on after the shutdown began.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// How long what is under way at the store may take after that, before and after those sends: a store that says
+/// nothing does not hold the process.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The dispatcher cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -128,7 +132,12 @@ impl DispatchLoop {
             if shutdown.is_cancelled() {
                 break;
             }
-            let pause = match self.send_due().await {
+            let looked = tokio::select! {
+                biased;
+                looked = self.send_due() => looked,
+                () = async { shutdown.cancelled().await; sleep(LAST_WORDS).await } => break,
+            };
+            let pause = match looked {
                 Ok(Pending::More) => {
                     retry.succeeded();
                     continue;
@@ -247,12 +256,13 @@ impl DispatchLoop {
             }
         }
         let claimed: Vec<Claimed> = self.in_flight.into_values().map(|one| one.claimed).collect();
-        match self.worker.release(&claimed).await {
-            Err(error) if error.is_transient() => {
-                tracing::warn!(%error, "webhooks in flight could not be given back: their leases run out");
+        match timeout(LAST_WORDS, self.worker.release(&claimed)).await {
+            Ok(Err(error)) if !error.is_transient() => Err(error),
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => {
+                tracing::warn!("webhooks in flight could not be given back: their leases run out");
                 Ok(())
             }
-            done => done,
         }
     }
 }
