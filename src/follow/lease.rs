@@ -100,7 +100,10 @@ impl Follower {
             return Err(TurnError::Elsewhere);
         }
         self.silence.probed = Some(Instant::now());
-        self.head().await?;
+        // Why was told when the chain was left: not again at each try.
+        if self.head().await.is_err() {
+            return Err(TurnError::Elsewhere);
+        }
         tracing::info!(chain = %self.config.name, "the nodes answer again: this daemon can follow the chain");
         self.committer.lease().enable().await;
         Ok(())
