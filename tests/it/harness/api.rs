@@ -134,6 +134,16 @@ impl Api {
         .await
     }
 
+    /// Waits until the daemon has applied the block of that height, or the slot.
+    pub async fn followed_to(&self, number: u64) {
+        eventually("the block in the ledger", || async {
+            let chains = self.get("/v1/chains").await.ok();
+            let head = chains["data"][0]["head"]["number"].as_u64();
+            head.is_some_and(|head| head >= number).then_some(())
+        })
+        .await;
+    }
+
     /// Waits until the daemon has settled what the node calls final, too: a step of its own after the head.
     pub async fn balances_settled(&self, address: impl Display + Copy, node: &Node) -> Value {
         let settled = node.block("finalized").await.unwrap().expect("a final block").hash;

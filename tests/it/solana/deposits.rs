@@ -136,6 +136,7 @@ on_both_stores! {
         // These are confirmed, but not final yet.
         let young = chain.issue(&chain.token, &wallet, 11).await;
         let young = young.slot.max(chain.rpc.fund(&wallet, 13).await.unwrap().slot);
+        api.followed_to(young).await;
         api.watch(wallet).await;
         let witness = Witness::of(&chain, &chain.rpc, &[wallet]);
         let balance = api.balance(wallet, "DUSD").await;
