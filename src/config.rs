@@ -211,6 +211,9 @@ pub struct TokenConfig {
     pub symbol: String,
     pub name: String,
     pub decimals: u8,
+    /// Whether it is made of the native coin and becomes it again by `Deposit` and `Withdrawal` (as WETH9), without
+    /// a log of a transfer.
+    pub wraps_native: bool,
 }
 
 string_enum! {
@@ -223,6 +226,20 @@ string_enum! {
         Bloom = "bloom",
         /// Only the links between blocks; for chains that keep neither.
         Links = "links",
+    }
+}
+
+string_enum! {
+    /// How a node is asked for what moved inside transactions.
+    Tracing {
+        /// In whatever way it can.
+        Auto = "auto",
+        /// `debug_traceBlockByHash` and `debug_traceTransaction`.
+        Debug = "debug",
+        /// `trace_block` and `trace_transaction`.
+        Trace = "trace",
+        /// Not at all.
+        None = "none",
     }
 }
 
@@ -245,6 +262,7 @@ pub struct EndpointConfig {
     pub max_response_bytes: usize,
     /// Calls in one JSON-RPC batch.
     pub max_batch: usize,
+    pub tracing: Tracing,
 }
 
 #[derive(Clone, Debug)]

@@ -150,6 +150,12 @@ metrics! {
     rpc_endpoint_budget_left: IntGaugeVec ["chain", "endpoint", "per"];
     /// 1 while the endpoint answers.
     rpc_endpoint_healthy: IntGaugeVec ["chain", "endpoint"];
+    /// 1 for the way in which the endpoint tells what moved inside the newest blocks' transactions (debug, trace).
+    rpc_endpoint_tracing: IntGaugeVec ["chain", "endpoint", "method"];
+    /// Blocks in which code ran, by whether what moved inside their transactions was traced (traced, untraced).
+    traced_blocks_total: IntCounterVec ["chain", "outcome"];
+    /// Traces that did not fit to their block or to the chain's own balances, and were left out.
+    trace_mismatches_total: IntCounterVec ["chain"];
     /// Safe deployments that reached a status since the start, by status.
     safe_deployments: IntCounterVec ["chain", "status"];
     /// Safes of registered owners or tracked transactions that known factories made, by what became of them

@@ -29,8 +29,8 @@ pub use priority::Priority;
 pub use rpc::SetupError;
 pub use signature::SignatureError;
 pub use source::{
-    AddressIndex, Announced, BalanceQuery, Block, BlockRef, ChainBalance, DailyUse, Header,
-    HistoryBlock, HistoryMethod, Kind, LogIndex, Movement, Ordinal, SafeCandidate, SafeRejection,
-    SafeSource, SafeState, Settlement, SettlementTag, Source, SourceError, TokenFacts, TokenSource,
-    TxFact, TxLookup,
+    AddressIndex, Announced, BalanceQuery, Beside, Block, BlockRef, ChainBalance, DailyUse, Excess,
+    Header, HistoryBlock, HistoryMethod, Kind, LogIndex, Movement, Ordinal, SafeCandidate,
+    SafeRejection, SafeSource, SafeState, Settlement, SettlementTag, Source, SourceError,
+    TokenFacts, TokenSource, Traced, TxFact, TxLookup, Watching,
 };

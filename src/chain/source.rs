@@ -45,6 +45,7 @@ pub struct Block {
     pub touched: Vec<BalanceQuery>,
     /// Transactions with a memo that the block itself does not show; [`Source::complete`] reads it.
     pub unread_memos: Vec<TxId>,
+    pub traced: Traced,
 }
 
 impl Block {
@@ -58,15 +59,21 @@ impl Block {
             safes: Vec::new(),
             touched: Vec::new(),
             unread_memos: Vec::new(),
+            traced: Traced::Whole,
         }
     }
 
-    /// Drops the movements, touched holdings and memos that concern no watched address. Transactions and
+    /// Drops the movements, touched holdings, memos and traces that concern no watched address. Transactions and
     /// Safes stay: those that matter are known by other means.
     pub fn retain_watched(&mut self, watched: impl Fn(&Address) -> bool) {
-        let is_watched = |address: &Option<Address>| address.as_ref().is_some_and(&watched);
-        self.movements.retain(|movement| is_watched(&movement.from) || is_watched(&movement.to));
+        self.movements.retain(|movement| movement.concerns(&watched));
         self.touched.retain(|query| watched(&query.address));
+        if let Traced::Beside(beside) = &mut self.traced {
+            beside.retain(|beside| watched(&beside.address));
+            if beside.is_empty() {
+                self.traced = Traced::Whole;
+            }
+        }
         if !self.unread_memos.is_empty() {
             let kept: HashSet<TxId> = self
                 .movements
@@ -77,6 +84,34 @@ impl Block {
             self.unread_memos.retain(|tx| kept.contains(tx));
         }
     }
+}
+
+/// What is known of the native coin that moved inside a block's transactions, where no receipt shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Traced {
+    /// All of it is among the movements, as far as it concerns whoever is asked about.
+    Whole,
+    /// A node says that these balances changed by more or by less than the movements explain. Nothing of that is
+    /// proven: [`Source::complete`] reads how, and compares it with the chain's state.
+    Beside(Vec<Beside>),
+    /// No node has looked.
+    Not,
+}
+
+/// A balance in the native coin that a transaction changed beside its own movements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beside {
+    /// The place of the transaction among those of its block.
+    pub tx: u32,
+    pub address: Address,
+    pub excess: Excess,
+}
+
+/// By how much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Excess {
+    Gained(Amount),
+    Lost(Amount),
 }
 
 /// One movement of one asset at one exact place on the chain.
@@ -97,6 +132,12 @@ pub struct Movement {
 }
 
 impl Movement {
+    /// Whether it comes from or goes to one of those addresses.
+    pub fn concerns(&self, addresses: impl Fn(&Address) -> bool) -> bool {
+        let is_one = |address: &Option<Address>| address.as_ref().is_some_and(&addresses);
+        is_one(&self.from) || is_one(&self.to)
+    }
+
     /// Whether a memo of the transaction belongs to this movement: to every payment, and to no fee.
     #[must_use]
     pub fn carries_memo(&self) -> bool {
@@ -398,6 +439,9 @@ pub trait DailyUse: Send + Sync {
     fn told(&self, day: i64, calls: u64);
 }
 
+/// Whether an address is watched.
+pub type Watching<'a> = &'a (dyn Fn(&Address) -> bool + Send + Sync);
+
 /// A chain as its follower sees it. One implementation per family: the first methods are what every family
 /// must have, the others what some families have.
 ///
@@ -439,10 +483,10 @@ pub trait Source: Send + Sync + 'static {
         queries: &[BalanceQuery],
     ) -> Result<Vec<(ChainBalance, Certainty)>, SourceError>;
 
-    /// Reads what a block does not show of what is left in it, after [`Block::retain_watched`]. Both are done
-    /// when the block is connected, not when it is fetched: blocks are fetched ahead while registrations come
-    /// and go.
-    async fn complete(&self, block: Block) -> Result<Block, SourceError> {
+    /// Reads what a block does not show of what is left in it, after [`Block::retain_watched`] with the same
+    /// addresses. Both are done when the block is connected, not when it is fetched: blocks are fetched ahead while
+    /// registrations come and go.
+    async fn complete(&self, block: Block, _watched: Watching<'_>) -> Result<Block, SourceError> {
         Ok(block)
     }
 

@@ -379,6 +379,7 @@ fn tokens(
             symbol: symbol.to_owned(),
             name: name.to_owned(),
             decimals,
+            wraps_native: known::wraps_native(chain_id, contract),
         });
     }
     let mut written: BTreeMap<Address, usize> = BTreeMap::new();
@@ -397,6 +398,9 @@ fn tokens(
             contract,
             name: raw.name.unwrap_or_else(|| raw.symbol.clone()),
             decimals: decimals(&format!("{key}.decimals"), raw.decimals)?,
+            wraps_native: raw
+                .wraps_native
+                .unwrap_or_else(|| known::wraps_native(chain_id, &raw.contract)),
             symbol: raw.symbol,
         };
         match tokens.iter_mut().find(|known| known.contract == contract) {

@@ -6,7 +6,7 @@ use axum::http::{HeaderName, HeaderValue};
 use url::Url;
 
 use super::{
-    ConfigError, EndpointConfig, Secret,
+    ConfigError, EndpointConfig, Secret, Tracing,
     check::{MEBIBYTE, seconds, secret, short_name, size, whole},
     raw::{RawEndpoint, Whole},
 };
@@ -96,6 +96,7 @@ fn endpoint(
     let connect = raw.connect_timeout_seconds.unwrap_or(Whole(CONNECT_TIMEOUT_SECONDS));
     let request = raw.request_timeout_seconds.unwrap_or(Whole(REQUEST_TIMEOUT_SECONDS));
     let weight = number("weight", raw.weight, 1, 0..=1_000_000)?;
+    let tracing = raw.tracing.map_or(Ok(Tracing::Auto), |written| tracing(key, &written))?;
     Ok(EndpointConfig {
         weight: u32::try_from(weight).unwrap_or(u32::MAX),
         max_requests_per_second: rate.and_then(|rate| u32::try_from(rate).ok()),
@@ -109,9 +110,20 @@ fn endpoint(
             1024..=1024 * MEBIBYTE,
         )?,
         max_batch: size(&format!("{key}.max_batch"), max_batch, 1..=10_000)?,
+        tracing,
         name,
         url,
         ws,
+    })
+}
+
+fn tracing(key: &str, written: &str) -> Result<Tracing, ConfigError> {
+    Tracing::parse(written).ok_or_else(|| {
+        ConfigError::invalid(
+            format!("{key}.tracing"),
+            format!("{written:?} is no way of tracing"),
+            "Write auto, debug, trace or none",
+        )
     })
 }
 

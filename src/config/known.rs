@@ -51,6 +51,26 @@ pub(super) fn is_native_contract(chain_id: u64, contract: &[u8]) -> bool {
         && contract.strip_suffix(&[0x10, 0x10]).is_some_and(|rest| rest.iter().all(|&b| b == 0))
 }
 
+/// Contracts like WETH9, whose `deposit` and `withdraw` log no `Transfer`. Arbitrum's WETH
+/// (0x82aF49447D8a07e3bd95BD0d56f35241523fBab1) is none of them: it logs its minting and burning as transfers.
+const WRAPPING: &[(u64, &str)] = &[
+    (1, "0xC02aaA39b223FE8D0A0e5C4F27eAD9083C756Cc2"),
+    (10, "0x4200000000000000000000000000000000000006"),
+    (8453, "0x4200000000000000000000000000000000000006"),
+    (56, "0xbb4CdB9CBd36B01bD1cBaEBF2De08d9173bc095c"),
+    (137, "0x0d500B1d8E8eF31E21C99d1Db9A6444d3ADf1270"),
+    (43_114, "0xB31f66AA3C1e785363F0875A1B74E27b85FD66c7"),
+    (1329, "0xE30feDd158A2e3b13e9badaeABaFc5516e95e8C7"),
+    // The test networks of Optimism and Base have the same contract.
+    (11_155_420, "0x4200000000000000000000000000000000000006"),
+    (84_532, "0x4200000000000000000000000000000000000006"),
+];
+
+/// Whether a contract is known to wrap the chain's native coin without logging it as a transfer.
+pub(super) fn wraps_native(chain_id: u64, contract: &str) -> bool {
+    WRAPPING.iter().any(|(id, known)| *id == chain_id && contract.eq_ignore_ascii_case(known))
+}
+
 pub(super) static CHAINS: &[KnownChain] = &[
     KnownChain {
         name: "ethereum",

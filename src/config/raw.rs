@@ -92,6 +92,7 @@ pub(super) struct RawToken {
     pub symbol: String,
     pub name: Option<String>,
     pub decimals: Whole,
+    pub wraps_native: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -111,6 +112,7 @@ pub(super) struct RawEndpoint {
     pub request_timeout_seconds: Option<Whole>,
     pub max_response_bytes: Option<Whole>,
     pub max_batch: Option<Whole>,
+    pub tracing: Option<String>,
 }
 
 #[derive(Deserialize)]

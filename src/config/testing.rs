@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{ChainConfig, DifferenceLimits, EndpointConfig, NativeCoin, Secret, Verification};
+use super::{
+    ChainConfig, DifferenceLimits, EndpointConfig, NativeCoin, Secret, Tracing, Verification,
+};
 use crate::chain::{ChainName, Family, HistoryMethod, Settlement, SettlementTag};
 
 /// An EVM chain without endpoints and tokens that settles what its node calls final.
@@ -48,5 +50,6 @@ pub(crate) fn endpoint(name: &str, url: &str, weight: u32) -> EndpointConfig {
         request_timeout: Duration::from_secs(2),
         max_response_bytes: 1 << 20,
         max_batch: 100,
+        tracing: Tracing::None,
     }
 }

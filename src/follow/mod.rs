@@ -44,7 +44,7 @@ use watched::Watched;
 
 use crate::{
     chain::{
-        Announced, AssetKey, BalanceQuery, Block, BlockRef, Certainty, Priority, Source,
+        Address, Announced, AssetKey, BalanceQuery, Block, BlockRef, Certainty, Priority, Source,
         SourceError,
     },
     clock::Clock,
@@ -550,13 +550,17 @@ impl Follower {
     }
 
     async fn match_one(&self, mut block: Block) -> Result<MatchedBlock, TurnError> {
-        let worthless = {
+        {
             let watched = self.watchlist.read();
             block.retain_watched(|address| watched.contains(address));
-            self.cap(&mut block.movements, |address| watched.contains(address))
+        }
+        let watched = |address: &Address| self.watchlist.read().contains(address);
+        let block = self.source.complete(block, &watched).await?;
+        let Block { header, mut movements, transactions, safes, touched, .. } = block;
+        let worthless = {
+            let watched = self.watchlist.read();
+            self.cap(&mut movements, |address| watched.contains(address))
         };
-        let Block { header, movements, transactions, safes, touched, .. } =
-            self.source.complete(block).await?;
         // Where the state after this block is gone, the comparison with the chain's state finds out later.
         let holdings = self.state(header.at, &touched).await?.unwrap_or_default();
         let touched = touched.into_iter().zip(holdings).collect();

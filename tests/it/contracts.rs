@@ -7,8 +7,11 @@ use tidemark::dev::{anvil::Request, contracts::SafeSetup};
 
 use crate::harness::{Node, npm_folder};
 
-const CONTRACTS: [(&str, &str); 2] =
-    [("src/dev/contracts", "DemoToken"), ("tests/it/contracts", "FakeSafeFactory")];
+const CONTRACTS: [(&str, &str); 3] = [
+    ("src/dev/contracts", "DemoToken"),
+    ("tests/it/contracts", "FakeSafeFactory"),
+    ("tests/it/contracts", "Mover"),
+];
 
 #[test]
 fn the_checked_in_bytecode_is_what_the_source_compiles_to() {

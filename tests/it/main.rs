@@ -14,6 +14,7 @@ mod fleet;
 mod found_safes;
 mod history;
 mod hostile;
+mod internal;
 mod lifecycle;
 mod listing;
 mod multicall;

@@ -48,6 +48,7 @@ fn settings(node: &Node, store: &Store, tokens: &[(Address, &'static str)]) -> S
         contract: contract.to_checksum(None),
         symbol,
         decimals: 18,
+        wraps: false,
     }));
     settings
 }

@@ -1,12 +1,14 @@
 //! A verified block made into movements.
 //!
-//! What moves money here: the top-level value of a successful transaction, ERC-20 `Transfer` logs, fees
-//! (a failed transaction pays too), deposits of OP-stack chains and EIP-4895 withdrawals. Internal calls
-//! leave no trace in receipts: the comparison with the chain's own balances finds those.
+//! What moves money here: the top-level value of a successful transaction, ERC-20 `Transfer` logs, `Deposit` and
+//! `Withdrawal` of tokens that wrap the native coin, fees (a failed transaction pays too) and who earns them,
+//! deposits of OP-stack chains and EIP-4895 withdrawals. Internal calls leave no trace in receipts, unless the chain
+//! logs what they move: see [`super::trace`].
 
-use alloy::primitives::{Address as EvmAddress, B256, U256, address, b256};
+use alloy::primitives::{Address as EvmAddress, B256, U256, b256};
 
 use super::{
+    coin::{Coin, NativeLogs},
     json::{self, Log, Quantity, Receipt, Transaction},
     safe,
     verify::{BlockAndReceipts, Verified},
@@ -14,16 +16,23 @@ use super::{
 use crate::{
     amount::Amount,
     chain::{
-        Address, AssetKey, Block, BlockHash, BlockRef, Header, Kind, Movement, Ordinal, TxFact,
-        TxId, rpc::Failure,
+        Address, AssetKey, Block, BlockHash, BlockRef, Header, Kind, Movement, Ordinal, Traced,
+        TxFact, TxId, rpc::Failure,
     },
 };
 
 /// `Transfer(address,address,uint256)`, of ERC-20 and ERC-721 alike.
 pub(super) const TRANSFER: B256 =
     b256!("ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef");
-/// Where EIP-7708 logs native transfers in the shape of a token's: the native value is counted already.
-const NATIVE_LOGS: EvmAddress = address!("fffffffffffffffffffffffffffffffffffffffe");
+/// `Deposit(address,uint256)` of WETH9.
+const DEPOSIT: B256 = b256!("e1fffcc4923d04b559f4d29a8bfc6cda04eb5b0d3c460751c2402c5c5cc9109c");
+/// `Withdrawal(address,uint256)` of WETH9.
+const WITHDRAWAL: B256 = b256!("7fcf532c15f0a6db0bd6d0e038bea71d30d808c7d98cb3bf7268a95bf5081b65");
+/// What a transaction costs that runs no code. To send value from inside costs 6,700 more at the least, to destroy a
+/// contract 5,000, and a refund that would bring that down again (EIP-3529: a fifth of it) takes another 5,000 to earn.
+const PLAIN_GAS: u64 = 21_000;
+/// The last EIP-2718 type of Ethereum (EIP-7702).
+const LAST_COMMON_TYPE: u64 = 4;
 /// EIP-4844.
 const BLOB: u64 = 3;
 /// Arbitrum's deposit from L1: its sender pays on the other chain.
@@ -67,7 +76,10 @@ pub(super) fn place<T>(block: &json::Block<T>) -> BlockRef {
 }
 
 /// Decodes a block whose receipts are known to be its own.
-pub(super) fn block(verified: &Verified<BlockAndReceipts<'_>>) -> Result<Decoded, Failure> {
+pub(super) fn block(
+    coin: &Coin,
+    verified: &Verified<BlockAndReceipts<'_>>,
+) -> Result<Decoded, Failure> {
     let BlockAndReceipts { block, receipts, state_sync } = **verified;
     let logs: usize = receipts.iter().map(|receipt| receipt.logs.len()).sum();
     let mut out = Decoded {
@@ -78,11 +90,36 @@ pub(super) fn block(verified: &Verified<BlockAndReceipts<'_>>) -> Result<Decoded
         },
         unknown_transfers: 0,
     };
+    let mut seen = Seen::default();
     for (tx, receipt) in block.transactions.iter().zip(receipts) {
-        transaction(tx, receipt, &mut out)?;
+        transaction(coin, tx, receipt, &mut seen, &mut out)?;
+        if coin.pays_beneficiary {
+            seen.earned = earned(receipt, block.base_fee_per_gas)
+                .and_then(|wei| seen.earned.checked_add(wei))
+                .ok_or_else(overflow)?;
+        }
+    }
+    if seen.ran_code && !seen.native_logs {
+        out.block.traced = Traced::Not;
     }
     if let Some(receipt) = state_sync.filter(|receipt| receipt.success() == Some(true)) {
-        logs_of(TxId::from(receipt.transaction_hash.0), receipt, &mut out)?;
+        let tx = TxId::from(receipt.transaction_hash.0);
+        logs_of(coin, tx, receipt, None, &mut seen, &mut out)?;
+    }
+    if !seen.earned.is_zero()
+        && let Some(beneficiary) = somebody(block.miner)
+    {
+        out.block.movements.push(Movement {
+            // All that its transactions pay is one reward of the block.
+            tx: TxId::from([0; 32]),
+            ordinal: Ordinal::Reward(0),
+            kind: Kind::Reward,
+            asset: AssetKey::Native,
+            from: None,
+            to: Some(beneficiary),
+            amount: Amount::new(seen.earned),
+            memo: None,
+        });
     }
     for withdrawal in block.withdrawals.iter().flatten() {
         let wei = U256::from(withdrawal.amount.0).checked_mul(U256::from(WEI_PER_GWEI));
@@ -101,7 +138,39 @@ pub(super) fn block(verified: &Verified<BlockAndReceipts<'_>>) -> Result<Decoded
     Ok(out)
 }
 
-fn transaction(tx: &Transaction, receipt: &Receipt<'_>, out: &mut Decoded) -> Result<(), Failure> {
+/// What was seen of a block's transactions.
+#[derive(Default)]
+struct Seen {
+    /// Code ran that can have moved the native coin.
+    ran_code: bool,
+    /// The chain logs each movement of it.
+    native_logs: bool,
+    /// What the block's beneficiary is paid.
+    earned: U256,
+}
+
+/// Whether code can have run in a transaction that can have moved the native coin.
+fn runs_code(coin: &Coin, tx: &Transaction, receipt: &Receipt<'_>) -> bool {
+    let is_system = tx.kind() == OP_DEPOSIT && tx.to == Some(coin.l1_attributes);
+    // Rollups have deposits that move more than their value for no gas.
+    let is_own = tx.kind() > LAST_COMMON_TYPE && tx.kind() != OP_DEPOSIT;
+    !is_system && (is_own || receipt.gas_used.0 > PLAIN_GAS)
+}
+
+/// What a transaction pays to the block's beneficiary: all above the base fee.
+fn earned(receipt: &Receipt<'_>, base_fee: Option<Quantity>) -> Option<U256> {
+    let base = U256::from(base_fee.unwrap_or_default().0);
+    let above = receipt.effective_gas_price.unwrap_or_default().saturating_sub(base);
+    above.checked_mul(U256::from(receipt.gas_used.0))
+}
+
+fn transaction(
+    coin: &Coin,
+    tx: &Transaction,
+    receipt: &Receipt<'_>,
+    seen: &mut Seen,
+    out: &mut Decoded,
+) -> Result<(), Failure> {
     let id = TxId::from(tx.hash.0);
     let sender = tx.from.unwrap_or_default();
     let success = receipt.success().ok_or_else(|| {
@@ -113,7 +182,9 @@ fn transaction(tx: &Transaction, receipt: &Receipt<'_>, out: &mut Decoded) -> Re
         nonce: tx.nonce.map(|nonce| nonce.0),
         success,
     });
-    if let Some((from, to, kind, wei)) = value(tx, receipt, sender, success) {
+    let value = value(tx, receipt, sender, success);
+    seen.ran_code |= success && runs_code(coin, tx, receipt);
+    if let Some((from, to, kind, wei)) = value {
         out.block.movements.push(Movement {
             tx: id,
             ordinal: Ordinal::Tx,
@@ -126,7 +197,7 @@ fn transaction(tx: &Transaction, receipt: &Receipt<'_>, out: &mut Decoded) -> Re
         });
     }
     if success {
-        logs_of(id, receipt, out)?;
+        logs_of(coin, id, receipt, value, seen, out)?;
         safe::candidates(id, receipt, &mut out.block.safes);
     }
     let fee = fee(tx, receipt)?;
@@ -181,37 +252,96 @@ fn value(
     })
 }
 
-/// ERC-20 transfers, each named by its place inside the receipt.
-fn logs_of(tx: TxId, receipt: &Receipt<'_>, out: &mut Decoded) -> Result<(), Failure> {
+/// What the logs of a successful transaction say, each movement named by its place inside the receipt. `value` is
+/// what the transaction itself moved, which the chain may log as well.
+fn logs_of(
+    coin: &Coin,
+    tx: TxId,
+    receipt: &Receipt<'_>,
+    value: Option<Value>,
+    seen: &mut Seen,
+    out: &mut Decoded,
+) -> Result<(), Failure> {
+    let mut own = value.map(|(from, to, _, wei)| (from, to, wei));
     for (index, log) in receipt.logs.iter().enumerate() {
-        if log.topics.first() != Some(&TRANSFER) || log.address == NATIVE_LOGS {
-            continue;
-        }
-        match transfer(log) {
-            Shape::Erc20 { from, to, wei } => {
-                let index = u32::try_from(index)
-                    .map_err(|_| Failure::Invalid("a receipt has too many logs".to_owned()))?;
-                let kind = match (&from, &to) {
-                    (None, _) => Kind::Mint,
-                    (Some(_), None) => Kind::Burn,
-                    (Some(_), Some(_)) => Kind::Transfer,
+        let place = || {
+            u32::try_from(index)
+                .map(Ordinal::Log)
+                .map_err(|_| Failure::Invalid("a receipt has too many logs".to_owned()))
+        };
+        let (asset, kind, from, to, wei) = match log.topics.first() {
+            Some(topic) if *topic == coin.logs.topic && log.address == coin.logs.address => {
+                let Some((from, to, wei)) = native(&coin.logs, log) else {
+                    out.unknown_transfers += 1;
+                    continue;
                 };
-                out.block.movements.push(Movement {
-                    tx,
-                    ordinal: Ordinal::Log(index),
-                    kind,
-                    asset: AssetKey::Token(address(log.address)),
-                    from,
-                    to,
-                    amount: Amount::new(wei),
-                    memo: None,
-                });
+                seen.native_logs = true;
+                if own == Some((from, to, wei)) {
+                    own = None;
+                    continue;
+                }
+                if wei.is_zero() || from == to {
+                    continue;
+                }
+                (AssetKey::Native, Kind::Internal, from, to, wei)
             }
-            Shape::NotAnAmount => {}
-            Shape::Unknown => out.unknown_transfers += 1,
-        }
+            Some(&TRANSFER) => match transfer(log) {
+                Shape::Erc20 { from, to, wei } => {
+                    let kind = match (&from, &to) {
+                        (None, _) => Kind::Mint,
+                        (Some(_), None) => Kind::Burn,
+                        (Some(_), Some(_)) => Kind::Transfer,
+                    };
+                    (AssetKey::Token(address(log.address)), kind, from, to, wei)
+                }
+                Shape::NotAnAmount => continue,
+                Shape::Unknown => {
+                    out.unknown_transfers += 1;
+                    continue;
+                }
+            },
+            Some(topic @ (&DEPOSIT | &WITHDRAWAL)) if coin.wrapping.contains(&log.address) => {
+                let Some((who, wei)) = wrapped(log) else {
+                    out.unknown_transfers += 1;
+                    continue;
+                };
+                let token = AssetKey::Token(address(log.address));
+                if *topic == DEPOSIT {
+                    (token, Kind::Wrap, None, who, wei)
+                } else {
+                    (token, Kind::Unwrap, who, None, wei)
+                }
+            }
+            _ => continue,
+        };
+        let amount = Amount::new(wei);
+        out.block.movements.push(Movement {
+            tx,
+            ordinal: place()?,
+            kind,
+            asset,
+            from,
+            to,
+            amount,
+            memo: None,
+        });
     }
     Ok(())
+}
+
+/// A movement of the native coin that the chain itself logs.
+fn native(logs: &NativeLogs, log: &Log<'_>) -> Option<(Option<Address>, Option<Address>, U256)> {
+    let side = |place: usize| Some(somebody(EvmAddress::from_word(*log.topics.get(place)?)));
+    let data = log.data.to_vec()?;
+    let word = data.get(32 * logs.word..32 * (logs.word + 1))?;
+    Some((side(logs.sides.0)?, side(logs.sides.1)?, U256::from_be_slice(word)))
+}
+
+/// Who wrapped or unwrapped how much: `Deposit(address indexed,uint256)`, `Withdrawal(address indexed,uint256)`.
+fn wrapped(log: &Log<'_>) -> Option<(Option<Address>, U256)> {
+    let [_, who] = log.topics.as_slice() else { return None };
+    let wei = U256::from_be_bytes(log.data.to_array::<32>()?);
+    Some((somebody(EvmAddress::from_word(*who)), wei))
 }
 
 enum Shape {
@@ -278,6 +408,9 @@ fn operator_fee(receipt: &Receipt<'_>, gas: U256) -> Option<U256> {
 }
 
 fn amount(wei: Option<U256>) -> Result<Amount, Failure> {
-    wei.map(Amount::new)
-        .ok_or_else(|| Failure::untrusted("amount_overflow", "an amount is over 256 bits"))
+    wei.map(Amount::new).ok_or_else(overflow)
+}
+
+fn overflow() -> Failure {
+    Failure::untrusted("amount_overflow", "an amount is over 256 bits")
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, atomic::Ordering};
 use alloy::primitives::B256;
 
 use super::{
+    coin::Coin,
     decode,
     json::{Receipt, Transaction},
     verify::{self, Checker, FullBlock},
@@ -46,6 +47,7 @@ impl Receipts {
 #[derive(Clone)]
 pub(super) struct Reader {
     pub checker: Arc<Checker>,
+    pub coin: Arc<Coin>,
     pub decoder: Arc<Decoder>,
     /// What is read of blocks and receipts.
     pub slim: Arc<Slim>,
@@ -301,7 +303,7 @@ impl Reader {
         let parsed = parsed.ok_or_else(|| {
             Failure::NotThere(format!("the receipts of block {}", block.number.0))
         })?;
-        checked(&self.checker, block, &parsed)
+        checked(&self.checker, &self.coin, block, &parsed)
     }
 }
 
@@ -369,11 +371,12 @@ fn present(answer: Result<Answer, Failure>) -> Result<Receipts, Failure> {
 /// Verifies a block and its receipts, and decodes it.
 pub(super) fn checked(
     checker: &Checker,
+    coin: &Coin,
     block: &FullBlock,
     receipts: &[Receipt<'_>],
 ) -> Result<Block, Failure> {
     let verified = checker.block(block, receipts)?;
-    let decoded = decode::block(&verified).inspect_err(|failure| {
+    let decoded = decode::block(coin, &verified).inspect_err(|failure| {
         if let Failure::Untrusted { check, .. } = failure {
             checker.count(check);
         }

@@ -6,6 +6,8 @@
 //! | `json` | the fields that are read, and nothing else |
 //! | `verify` | does what a node returned fit together? |
 //! | `decode` | a verified block made into movements |
+//! | `coin` | how each chain's native coin shows that it moves |
+//! | `trace` | what moved of it inside transactions, as nodes trace it |
 //! | `fetch` | blocks with their receipts from one endpoint |
 //! | `logs` | blocks found by the index of logs of one endpoint |
 //! | `state` | balances, nonces and transactions at a block |
@@ -19,6 +21,7 @@
 //! A node is believed no further than it can be checked, and a URL never leaves this folder: it may hold a
 //! key, so errors, logs and metrics name an endpoint by its short name.
 
+mod coin;
 mod decode;
 mod errors;
 mod fetch;
@@ -31,6 +34,7 @@ mod safe;
 mod signature;
 mod source;
 mod state;
+mod trace;
 mod verify;
 mod ws;
 

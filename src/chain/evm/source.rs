@@ -7,12 +7,14 @@ use serde::de::IgnoredAny;
 use tokio::sync::watch;
 
 use super::{
+    coin::Coin,
     decode, errors,
     fetch::Reader,
     json::{self, Quantity},
     logs::{self, Spans},
     proof,
     state::{self, Known},
+    trace::Tracer,
     verify::Checker,
     ws::Subscription,
 };
@@ -21,7 +23,7 @@ use crate::{
     chain::{
         Address, Announced, AssetKey, BalanceQuery, Block, BlockRef, Certainty, ChainBalance,
         DailyUse, Family, Header, LogIndex, SafeRejection, SafeSource, SafeState, SettlementTag,
-        Source, SourceError, TxId, TxLookup,
+        Source, SourceError, Traced, TxId, TxLookup, Watching,
         certainty::agreed,
         rpc::{Call, Dialect, Endpoint, Failure, Listener, Pool, SetupError, Slim, fields_of},
     },
@@ -39,6 +41,7 @@ pub(in crate::chain) static DIALECT: Dialect = Dialect {
 pub struct EvmSource {
     pub(super) pool: Pool,
     reader: Reader,
+    pub(super) tracer: Tracer,
     known: Known,
     spans: Spans,
     announced: watch::Sender<Option<Announced>>,
@@ -55,6 +58,7 @@ impl EvmSource {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let pool = Pool::new(config, &DIALECT, &metrics)?;
         let listener = Listener::new(config, Subscription::new(config, &metrics), pool.decoder())?;
+        let tracer = Tracer::new(&config.name, &config.endpoints, pool.decoder(), &metrics);
         let checker =
             Checker { chain: config.name.clone(), verification: config.verification, metrics };
         let read = [
@@ -72,11 +76,13 @@ impl EvmSource {
         let slim = Slim::new(pool.decoder(), &read, &inside);
         let reader = Reader {
             checker: Arc::new(checker),
+            coin: Arc::new(Coin::new(config)),
             decoder: Arc::clone(pool.decoder()),
             slim: Arc::new(slim),
         };
         Ok(Self {
             reader,
+            tracer,
             pool,
             listener,
             known: Known::new(config.name.clone()),
@@ -144,13 +150,36 @@ impl Source for EvmSource {
     }
 
     async fn blocks(&self, from: u64, to: u64) -> Result<Vec<Block>, SourceError> {
-        self.pool.ask(|endpoint| async move { self.reader.blocks(&endpoint, from, to).await }).await
+        let read =
+            |endpoint: Arc<Endpoint>| async move { self.reader.blocks(&endpoint, from, to).await };
+        let mut blocks = self.pool.ask(read).await?;
+        self.tracer.trace(&self.pool, &mut blocks).await;
+        Ok(blocks)
     }
 
     async fn block(&self, at: BlockRef) -> Result<Option<Block>, SourceError> {
-        let block =
-            self.pool.ask(|endpoint| async move { self.reader.block(&endpoint, at).await }).await;
-        if_there(block)
+        let read = |endpoint: Arc<Endpoint>| async move { self.reader.block(&endpoint, at).await };
+        // Both at once: nobody waits for a trace longer than for the block itself, where a node is as quick.
+        let block = async { if_there(self.pool.ask(read).await) };
+        let told = async { Ok(self.tracer.told(&self.pool, at).await) };
+        let (block, told) = futures::try_join!(block, told)?;
+        let Some(mut block) = block else { return Ok(None) };
+        if block.traced == Traced::Not {
+            match told {
+                Some(told) => self.tracer.note(&mut block, &told),
+                None => self.tracer.trace(&self.pool, std::slice::from_mut(&mut block)).await,
+            }
+        }
+        Ok(Some(block))
+    }
+
+    async fn complete(
+        &self,
+        mut block: Block,
+        watched: Watching<'_>,
+    ) -> Result<Block, SourceError> {
+        self.resolve(&mut block, watched).await;
+        Ok(block)
     }
 
     async fn balances_at(

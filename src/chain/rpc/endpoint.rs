@@ -16,7 +16,7 @@ use super::{
     Answer, Answers, Call, Dialect, Failure, budget::Budget, http::Http, slim, slim::Slim, split,
 };
 use crate::{
-    chain::{ChainName, DailyUse},
+    chain::{ChainName, DailyUse, Priority},
     clock::Clock,
     config::{ChainConfig, EndpointConfig},
     metrics::Metrics,
@@ -31,6 +31,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(5);
 /// What a node that limits batches usually allows; tried before a batch is halved further.
 const USUAL_BATCH: usize = 100;
+/// For so long an endpoint is taken to serve the chain that it said it serves.
+const CHECKED_FOR: Duration = Duration::from_mins(1);
 /// How often one call halves its batch because an answer took too long: every attempt costs the whole timeout.
 const MAX_TIMEOUT_HALVINGS: u32 = 2;
 
@@ -82,8 +84,8 @@ pub(in crate::chain) struct Endpoint {
     /// Learnt: made smaller when the node calls a batch too large.
     max_batch: AtomicUsize,
     state: Mutex<State>,
-    /// Whether the chain id was right since the last connection failure.
-    chain_checked: AtomicBool,
+    /// When the chain id was right; `None` after a failure.
+    chain_checked: Mutex<Option<Instant>>,
     checking: tokio::sync::Mutex<()>,
     /// Learnt: what this node can do less than others of its family, as the family's source understands it.
     /// Forgotten when it fails: behind the same URL another node may answer next.
@@ -117,7 +119,7 @@ impl Endpoint {
                 backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
                 cooling: None,
             }),
-            chain_checked: AtomicBool::new(false),
+            chain_checked: Mutex::new(None),
             checking: tokio::sync::Mutex::new(()),
             limited: AtomicBool::new(false),
             metrics,
@@ -195,7 +197,7 @@ impl Endpoint {
         }
         state.cooling = Some((now + pause, failure.clone()));
         self.healthy(0);
-        self.chain_checked.store(false, Ordering::Release);
+        *self.chain_checked.lock() = None;
         self.limited.store(false, Ordering::Relaxed);
     }
 
@@ -314,13 +316,17 @@ impl Endpoint {
         self.request(calls, slim).await
     }
 
-    /// Asks which chain it is once per connection's life: behind a URL the node can change.
+    /// Asks which chain it is, after each failure and once a minute: behind a URL the node can change.
     async fn check_chain(&self) -> Result<(), Failure> {
-        if self.chain_checked.load(Ordering::Acquire) {
+        let is_fresh = || {
+            let checked = self.chain_checked.lock();
+            checked.is_some_and(|at| still_holds(at.elapsed(), Priority::current()))
+        };
+        if is_fresh() {
             return Ok(());
         }
         let _one_at_a_time = self.checking.lock().await;
-        if self.chain_checked.load(Ordering::Acquire) {
+        if is_fresh() {
             return Ok(());
         }
         let answer = self
@@ -332,7 +338,7 @@ impl Endpoint {
         if found != self.caip2 {
             return Err(Failure::WrongChain(wrong_chain(&self.name, &found, &self.caip2)));
         }
-        self.chain_checked.store(true, Ordering::Release);
+        *self.chain_checked.lock() = Some(Instant::now());
         Ok(())
     }
 
@@ -367,6 +373,13 @@ impl Endpoint {
     }
 }
 
+/// Whether a chain id that was right so long ago counts still. What can wait looks again a bit sooner, so that the
+/// head seldom waits for it.
+fn still_holds(ago: Duration, priority: Priority) -> bool {
+    let longest = if priority == Priority::Head { CHECKED_FOR } else { CHECKED_FOR * 3 / 4 };
+    ago < longest
+}
+
 /// What is said of an endpoint with another chain behind it.
 pub(in crate::chain) fn wrong_chain(endpoint: &str, found: &str, expected: &str) -> String {
     format!("endpoint {endpoint} serves the chain {found}, the configuration says {expected}")
@@ -386,5 +399,19 @@ impl DailyUse for Endpoint {
 
     fn told(&self, day: i64, calls: u64) {
         self.budget.told(day, calls);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_chain_id_is_asked_again_within_a_minute_first_by_what_can_wait() {
+        let after = |seconds| Duration::from_secs(seconds);
+        assert!(still_holds(after(44), Priority::Background));
+        assert!(!still_holds(after(45), Priority::Settlement));
+        assert!(still_holds(after(59), Priority::Head));
+        assert!(!still_holds(after(60), Priority::Head));
     }
 }

@@ -156,7 +156,23 @@ impl Pool {
         if answers.is_empty() { Err(self.verdict(&failures)) } else { Ok(answers) }
     }
 
-    async fn put<T>(
+    /// The endpoints that answer, in the order in which they are asked: for questions that only some of them can
+    /// answer, where a failure is none of theirs.
+    pub fn well(&self) -> Vec<Arc<Endpoint>> {
+        let (mut good, mut later) = (Vec::new(), Vec::new());
+        for endpoint in &self.endpoints {
+            match endpoint.health() {
+                Health::Good if endpoint.is_spent() => later.push(Arc::clone(endpoint)),
+                Health::Good => good.push(Arc::clone(endpoint)),
+                Health::Doubtful | Health::Cooling { .. } => {}
+            }
+        }
+        good.append(&mut later);
+        good
+    }
+
+    /// Runs a question that an endpoint answers. A panic of ours in it is told, and no fault of the endpoint.
+    pub async fn put<T>(
         &self,
         question: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {

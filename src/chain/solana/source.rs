@@ -22,7 +22,7 @@ use crate::{
     chain::{
         Address, AddressIndex, Announced, BalanceQuery, Block, BlockRef, Certainty, ChainBalance,
         ChainName, DailyUse, Family, Header, HistoryBlock, SettlementTag, Source, SourceError,
-        TokenFacts, TokenSource,
+        TokenFacts, TokenSource, Watching,
         certainty::agreed,
         rpc::{Decoder, Dialect, Endpoint, Failure, Listener, Pool, SetupError},
     },
@@ -166,7 +166,11 @@ impl Source for SolanaSource {
         Ok(agreed(&self.pool.ask_several(asked).await?))
     }
 
-    async fn complete(&self, mut block: Block) -> Result<Block, SourceError> {
+    async fn complete(
+        &self,
+        mut block: Block,
+        _watched: Watching<'_>,
+    ) -> Result<Block, SourceError> {
         let txs = std::mem::take(&mut block.unread_memos);
         if txs.is_empty() {
             return Ok(block);

@@ -13,7 +13,7 @@ use super::client::Customer;
 use crate::{
     chain::{Address, ChainName, Family, Settlement, SettlementTag},
     config::{
-        ChainConfig, DifferenceLimits, EndpointConfig, NativeCoin, Secret, TokenConfig,
+        ChainConfig, DifferenceLimits, EndpointConfig, NativeCoin, Secret, TokenConfig, Tracing,
         Verification,
     },
 };
@@ -103,6 +103,7 @@ impl Identity {
             request_timeout: Duration::from_secs(30),
             max_response_bytes: 64 * 1024 * 1024,
             max_batch: 100,
+            tracing: Tracing::Auto,
         };
         ChainConfig {
             name: ChainName::new(self.name),
@@ -117,6 +118,7 @@ impl Identity {
                 symbol: super::contracts::DEMO_SYMBOL.to_owned(),
                 name: super::contracts::DEMO_NAME.to_owned(),
                 decimals: super::contracts::DEMO_DECIMALS,
+                wraps_native: false,
             }],
             verification: Verification::Full,
             history: self.family.history_methods()[0],

@@ -216,7 +216,8 @@ async fn wanted_of(
         let wanted = wanted.read();
         block.retain_watched(|who| wanted.contains(who));
     }
-    let Block { header, mut movements, .. } = source.complete(block).await?;
+    let watched = |who: &Address| wanted.read().contains(who);
+    let Block { header, mut movements, .. } = source.complete(block, &watched).await?;
     // Most blocks keep little of what they had.
     movements.shrink_to_fit();
     Ok(HistoryBlock { header, movements })

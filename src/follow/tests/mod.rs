@@ -56,6 +56,7 @@ fn hostile_tokens() -> [TokenConfig; 2] {
         symbol: format!("EVIL{byte}"),
         name: "Evil".into(),
         decimals: 18,
+        wraps_native: false,
     })
 }
 
@@ -71,6 +72,7 @@ fn config(settlement: Settlement) -> ChainConfig {
             symbol: "USD".into(),
             name: "Dollar".into(),
             decimals: 6,
+            wraps_native: false,
         }],
         ..chain("scripted")
     }

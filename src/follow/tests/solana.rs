@@ -49,6 +49,7 @@ fn follower(store: &TestStore, node: &Node) -> Follower {
         symbol: "USD".into(),
         name: "Dollar".into(),
         decimals: 6,
+        wraps_native: false,
     });
     let metrics = Metrics::new();
     let source = SolanaSource::new(&config, metrics.clone()).unwrap();

@@ -44,11 +44,18 @@ pub struct Token {
     pub contract: String,
     pub symbol: &'static str,
     pub decimals: u8,
+    /// Whether it wraps the native coin as WETH9 does.
+    pub wraps: bool,
 }
 
 impl Settings {
     pub fn new(node: &Node, store: &Store) -> Self {
-        let token = Token { contract: node.token.to_checksum(None), symbol: "DUSD", decimals: 6 };
+        let token = Token {
+            contract: node.token.to_checksum(None),
+            symbol: "DUSD",
+            decimals: 6,
+            wraps: false,
+        };
         let identity = "family = \"evm\"\nchain_id = 31337".to_owned();
         Self::of_chain(identity, node.url().to_owned(), node.ws_url(), vec![token], store)
     }
@@ -113,7 +120,7 @@ retry_schedule_seconds = [1, 1, 1, 1, 2, 2, 2, 5, 5, 5, 10, 10, 10]
 
 /// A chain's tables: it is settled where its node says so, and asked for its head often.
 pub fn chain(name: &str, identity: &str, endpoints: &str, tokens: &[Token]) -> String {
-    let token = |Token { contract, symbol, decimals }: &Token| {
+    let token = |Token { contract, symbol, decimals, wraps }: &Token| {
         format!(
             r#"
 [[chains.{name}.tokens]]
@@ -121,6 +128,7 @@ contract = "{contract}"
 symbol = "{symbol}"
 name = "Demo Dollar"
 decimals = {decimals}
+wraps_native = {wraps}
 "#
         )
     };

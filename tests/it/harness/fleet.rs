@@ -85,7 +85,7 @@ impl Fleet {
             for (chain, number) in chains.iter().zip(31337..).skip(1) {
                 let (url, ws) = (chain.node.url(), chain.node.ws_url());
                 let contract = chain.node.token.to_checksum(None);
-                let token = Token { contract, symbol: "DUSD", decimals: 6 };
+                let token = Token { contract, symbol: "DUSD", decimals: 6, wraps: false };
                 let identity = format!("family = \"evm\"\nchain_id = {number}");
                 settings.more += &super::daemon::chain(
                     chain.name,

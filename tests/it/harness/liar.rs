@@ -13,6 +13,8 @@ use tokio_util::task::AbortOnDropHandle;
 pub enum Lie {
     Result(Value),
     Error(i64, &'static str),
+    /// The truth with the first text in it replaced by the second.
+    Instead(String, String),
 }
 
 type Lies = Arc<Mutex<HashMap<&'static str, Lie>>>;
@@ -72,6 +74,9 @@ async fn answer(
             Some(Lie::Error(code, message)) => {
                 let error = json!({ "code": code, "message": message });
                 *answer = json!({ "jsonrpc": "2.0", "id": id, "error": error });
+            }
+            Some(Lie::Instead(truth, told)) => {
+                *answer = serde_json::from_str(&answer.to_string().replace(truth, told)).unwrap();
             }
             None => {}
         }

@@ -65,6 +65,7 @@ impl Chain {
             contract: mint.address.to_string(),
             symbol,
             decimals: mint.decimals,
+            wraps: false,
         });
         let identity = format!("family = \"solana\"\ngenesis = \"{}\"", self.genesis);
         let (url, ws) = (self.validator.url(), self.validator.ws_url());

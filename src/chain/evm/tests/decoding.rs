@@ -1,10 +1,10 @@
 use alloy::primitives::U256;
 use serde_json::{Value, json};
 
-use super::{checker, mixed_block, mixed_receipts, read};
+use super::{checker, coin, mixed_block, mixed_receipts, read, read_as};
 use crate::{
     amount::Amount,
-    chain::{Address, AssetKey, Block, Family, Kind, Movement, Ordinal, TxId},
+    chain::{Address, AssetKey, Block, Family, Kind, Movement, Ordinal, Traced, TxId},
     config::Verification,
 };
 
@@ -109,13 +109,96 @@ fn an_erc_721_token_is_not_an_amount_and_unknown_shapes_are_counted_not_guessed(
     assert_eq!(counted.get(), 3);
 }
 
+/// A log by which a chain tells that its coin moved, from one word to another.
+fn coin_log(from: &str, to: &str, wei: u64) -> Value {
+    json!({
+        "address": "0xfffffffffffffffffffffffffffffffffffffffe",
+        "topics": [
+            "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef",
+            format!("0x{:0>64}", &from[2..]),
+            format!("0x{:0>64}", &to[2..]),
+        ],
+        "data": format!("{:#066x}", wei),
+    })
+}
+
+const SENDER: &str = "0xf39fd6e51aad88f6f4ce6ab8827279cfffb92266";
+const PAYEE: &str = "0x70997970c51812dc3a010c7d01b50e0d17dc79c8";
+const OTHER: &str = "0x00000000000000000000000000000000000070c3";
+
 #[test]
-fn native_transfers_that_are_logged_are_not_counted_twice() {
+fn movements_of_the_coin_that_a_chain_logs_count_once() {
+    let ether = 1_000_000_000_000_000_000;
     let block = changed(|_, receipt| {
-        receipt["logs"] = json!([transfer(3, 32)]);
-        receipt["logs"][0]["address"] = json!("0xfffffffffffffffffffffffffffffffffffffffe");
+        receipt["logs"] = json!([
+            coin_log(SENDER, PAYEE, ether),
+            coin_log(PAYEE, OTHER, 7),
+            coin_log(SENDER, PAYEE, ether),
+            coin_log(PAYEE, PAYEE, 5),
+            coin_log(PAYEE, OTHER, 0),
+        ]);
     });
-    assert_eq!(of(&block, 0).len(), 2);
+    let [value, inner, again, _fee] = of(&block, 0)[..] else { panic!("four movements") };
+    assert_eq!((value.kind, &value.ordinal), (Kind::Transfer, &Ordinal::Tx));
+    assert_eq!((inner.kind, &inner.ordinal), (Kind::Internal, &Ordinal::Log(1)));
+    assert_eq!((inner.asset, inner.amount), (AssetKey::Native, Amount::new(U256::from(7))));
+    assert_eq!((inner.from, inner.to), (Some(who(PAYEE)), Some(who(OTHER))));
+    // The same once more, from inside, is another movement.
+    assert_eq!((again.kind, &again.ordinal), (Kind::Internal, &Ordinal::Log(2)));
+    assert_eq!(block.traced, Traced::Whole, "nothing is left to be traced");
+}
+
+#[test]
+fn a_block_in_which_no_code_ran_needs_no_trace() {
+    let mut plain = mixed_block();
+    let mut receipts = mixed_receipts();
+    let only = |value: &mut Value| value.as_array_mut().expect("a list").truncate(1);
+    only(&mut plain["transactions"]);
+    only(&mut receipts);
+    let checker = checker(Verification::Links);
+    assert_eq!(read(&checker, &plain, &receipts).expect("a block").traced, Traced::Whole);
+    receipts[0]["gasUsed"] = json!("0x5209");
+    assert_eq!(read(&checker, &plain, &receipts).expect("a block").traced, Traced::Not);
+}
+
+#[test]
+fn the_fee_recipient_earns_what_is_paid_above_the_base_fee() {
+    let mut block = mixed_block();
+    block["miner"] = json!(OTHER);
+    block["baseFeePerGas"] = json!("0x0");
+    let read = read(&checker(Verification::Links), &block, &mixed_receipts()).expect("a block");
+    let fees = read.movements.iter().filter(|one| one.kind == Kind::Fee);
+    let paid = fees.fold(U256::ZERO, |sum, fee| sum + fee.amount.get());
+    let rewards: Vec<_> = read.movements.iter().filter(|one| one.kind == Kind::Reward).collect();
+    let [reward] = rewards[..] else { panic!("one reward of the block") };
+    assert_eq!((reward.from, reward.to), (None, Some(who(OTHER))));
+    assert_eq!((&reward.ordinal, reward.amount.get()), (&Ordinal::Reward(0), paid));
+}
+
+#[test]
+fn wrapping_and_unwrapping_move_the_wrapped_token_of_the_configured_contract_only() {
+    let log = |topic: &str, address: &str| {
+        json!({
+            "address": address,
+            "topics": [topic, format!("0x{:0>64}", &SENDER[2..])],
+            "data": format!("{:#066x}", 9),
+        })
+    };
+    let deposit = "0xe1fffcc4923d04b559f4d29a8bfc6cda04eb5b0d3c460751c2402c5c5cc9109c";
+    let withdrawal = "0x7fcf532c15f0a6db0bd6d0e038bea71d30d808c7d98cb3bf7268a95bf5081b65";
+    let (mut block, mut receipts) = (mixed_block(), mixed_receipts());
+    receipts[0]["logs"] = json!([log(deposit, OTHER), log(withdrawal, OTHER), log(deposit, PAYEE)]);
+    block["transactions"][0]["value"] = json!("0x0");
+    let mut coin = coin();
+    coin.wrapping.insert(OTHER.parse().expect("an address"));
+    let block = read_as(&coin, &checker(Verification::Links), &block, &receipts).expect("a block");
+    let [wrap, unwrap, _fee] = of(&block, 0)[..] else { panic!("three movements") };
+    assert_eq!((wrap.kind, wrap.from, wrap.to), (Kind::Wrap, None, Some(who(SENDER))));
+    assert_eq!((unwrap.kind, unwrap.from, unwrap.to), (Kind::Unwrap, Some(who(SENDER)), None));
+    for one in [wrap, unwrap] {
+        assert_eq!(one.amount.get(), U256::from(9));
+        assert_eq!(one.asset, AssetKey::Token(who(OTHER)));
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use alloy_trie::{HashBuilder, Nibbles, TrieAccount, proof::ProofRetainer};
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
-use super::{checker, empty_block, mixed_block, mixed_receipts};
+use super::{checker, coin, empty_block, mixed_block, mixed_receipts};
 use crate::{
     chain::{
         Address, Block, Header, Ordinal, Rules as _, TxId,
@@ -87,12 +87,13 @@ fn a_block_and_its_receipts_are_decoded_as_they_are_or_not_at_all() {
             return format!("{} {}", outcome(&block), outcome(&receipts));
         };
         ALL.map(|verification| {
-            let read = fetch::checked(&checker(verification), block, receipts);
+            let read = fetch::checked(&checker(verification), &coin(), block, receipts);
             if let Ok(read) = &read {
                 assert_storable(read);
                 let logs: usize = receipts.iter().map(|receipt| receipt.logs.len()).sum();
                 let withdrawals = block.withdrawals.as_ref().map_or(0, Vec::len);
-                let most = 2 * block.transactions.len() + logs + withdrawals;
+                // And what its beneficiary earns.
+                let most = 2 * block.transactions.len() + logs + withdrawals + 1;
                 assert!(read.movements.len() <= most && read.safes.len() <= logs);
                 let owners: usize = read.safes.iter().map(|safe| safe.owners.len()).sum();
                 assert!(owners * 64 <= input.len(), "more owners than were written");

@@ -13,6 +13,7 @@ mod node;
 mod panics;
 mod safes;
 mod sizes;
+mod traces;
 mod verification;
 mod websocket;
 
@@ -21,6 +22,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{
+    coin::Coin,
     json::Receipt,
     verify::{Checker, FullBlock},
 };
@@ -49,12 +51,25 @@ fn checker(verification: Verification) -> Checker {
     Checker { chain: ChainName::new("anvil"), verification, metrics: Metrics::new() }
 }
 
+fn coin() -> Coin {
+    Coin::new(&config(Vec::new()))
+}
+
 /// What the source makes of a block and its receipts.
 fn read(checker: &Checker, block: &Value, receipts: &Value) -> Result<Block, Failure> {
+    read_as(&coin(), checker, block, receipts)
+}
+
+fn read_as(
+    coin: &Coin,
+    checker: &Checker,
+    block: &Value,
+    receipts: &Value,
+) -> Result<Block, Failure> {
     let block: FullBlock = serde_json::from_str(&block.to_string()).expect("a block");
     let text = receipts.to_string();
     let receipts: Vec<Receipt<'_>> = serde_json::from_str(&text).expect("receipts");
-    super::fetch::checked(checker, &block, &receipts)
+    super::fetch::checked(checker, coin, &block, &receipts)
 }
 
 fn config(endpoints: Vec<EndpointConfig>) -> ChainConfig {

@@ -311,7 +311,7 @@ async fn memos(source: &SolanaSource, block: &Block, watched: u8) -> Vec<Option<
     let watched = Address::from(key(watched));
     let mut block = block.clone();
     block.retain_watched(|address| *address == watched);
-    let block = source.complete(block).await.expect("a block");
+    let block = source.complete(block, &|_| true).await.expect("a block");
     assert!(block.unread_memos.is_empty(), "a complete block has nothing unread");
     assert!(
         block.movements.iter().all(|m| m.from == Some(watched) || m.to == Some(watched)),
@@ -361,7 +361,7 @@ async fn a_memo_that_no_node_has_is_an_error_and_not_left_out() {
     .await;
     let source = only(&node);
     let block = source.block(at).await.expect("an answer").expect("a block");
-    let error = source.complete(block).await.expect_err("no such transaction");
+    let error = source.complete(block, &|_| true).await.expect_err("no such transaction");
     assert!(matches!(error, SourceError::NotThere(_)), "{error}");
 }
 

@@ -1,0 +1,67 @@
+//! How a chain's native coin, and the token that wraps it, move without a `Transfer` log or a transaction's value:
+//! each chain's own ways.
+
+use std::collections::HashSet;
+
+use alloy::primitives::{Address as EvmAddress, B256, address, b256};
+
+use super::state::evm;
+use crate::config::ChainConfig;
+
+/// What a chain's blocks say of its native coin and of tokens that wrap it.
+#[derive(Debug)]
+pub(super) struct Coin {
+    /// Where each movement of it is logged.
+    pub logs: NativeLogs,
+    /// Whether the block's beneficiary earns what transactions pay above the base fee.
+    pub pays_beneficiary: bool,
+    /// The tokens that are made and destroyed by `Deposit` and `Withdrawal`, without a `Transfer`.
+    pub wrapping: HashSet<EvmAddress>,
+    /// The system's own call in each block of an OP-stack chain, which moves nothing.
+    pub l1_attributes: EvmAddress,
+}
+
+/// The logs in which a chain tells each movement of its native coin: those of a transaction's value, of calls and
+/// of creations. Fees and rewards are not among them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NativeLogs {
+    pub address: EvmAddress,
+    pub topic: B256,
+    /// The places of sender and recipient among the topics.
+    pub sides: (usize, usize),
+    /// The word of the data that says how much.
+    pub word: usize,
+}
+
+/// EIP-7708: a log in the shape of a token's, where the chain has them.
+const EIP_7708: NativeLogs = NativeLogs {
+    address: address!("fffffffffffffffffffffffffffffffffffffffe"),
+    topic: super::decode::TRANSFER,
+    sides: (1, 2),
+    word: 0,
+};
+
+/// Polygon: `LogTransfer(token, from, to, amount, ...)` of its native contract.
+const POLYGON: NativeLogs = NativeLogs {
+    address: address!("0000000000000000000000000000000000001010"),
+    topic: b256!("e6497e3ee548a3372136af2fcb0696db31fc6cf20260707645068bd3fe97f3c4"),
+    sides: (2, 3),
+    word: 0,
+};
+
+/// Chains whose fees go elsewhere than to the block's beneficiary: to a contract of the validators (BNB), to nobody
+/// (Avalanche burns them), to accounts of the network (Arbitrum, Sei, Polygon's Heimdall).
+const UNPAID_BENEFICIARIES: [u64; 10] =
+    [56, 97, 137, 80_002, 42_161, 421_614, 43_114, 43_113, 1329, 1328];
+
+impl Coin {
+    pub fn new(config: &ChainConfig) -> Self {
+        let wrapping = config.tokens.iter().filter(|token| token.wraps_native);
+        Self {
+            logs: if matches!(config.chain_id, 137 | 80_002) { POLYGON } else { EIP_7708 },
+            pays_beneficiary: !UNPAID_BENEFICIARIES.contains(&config.chain_id),
+            wrapping: wrapping.filter_map(|token| evm(token.contract).ok()).collect(),
+            l1_attributes: address!("4200000000000000000000000000000000000015"),
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Native coin that moves inside transactions, as nodes that trace tell it.
+//!
+//! No receipt shows it. Of each block in which code ran, a node is asked whose balances its transactions changed;
+//! that is little, and what the block's own movements explain is left out of it at once. Only where something is
+//! left over for a watched address are the calls of that transaction asked for. What a trace says no root of the
+//! block commits to: it is booked only if the chain's own balances before and after the block differ by just that.
+//!
+//! An endpoint that does not trace, or not now, is no fault of it: the comparison with the chain's balances finds
+//! what nobody has traced.
+
+mod ability;
+mod beside;
+mod diff;
+mod frames;
+mod resolve;
+
+use std::{sync::Arc, time::Duration};
+
+use ability::Abilities;
+pub(in crate::chain) use ability::Ability;
+use alloy::primitives::B256;
+use diff::{Change, TracedTx};
+use frames::FlatCall;
+pub(super) use frames::Moved;
+use serde_json::value::RawValue;
+
+use crate::{
+    chain::{
+        Block, BlockRef, ChainName, Traced,
+        rpc::{Answer, Call, Decoder, Endpoint, Failure, Pool},
+    },
+    config::EndpointConfig,
+    metrics::Metrics,
+};
+
+/// Blocks that are traced by one request: a node executes each of them anew.
+const AT_ONCE: usize = 8;
+/// How long a block waits for being traced. What is not traced then is found when it settles.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a node tells of a block: for each transaction, whose balances it changed, or what moved inside it.
+pub(super) enum Told {
+    /// With the transaction's hash, where the node tells it.
+    Changes(Vec<(Option<B256>, Vec<Change>)>),
+    Moved(Vec<Vec<Moved>>),
+}
+
+/// Asks the endpoints of one chain that trace.
+pub(super) struct Tracer {
+    abilities: Abilities,
+    decoder: Arc<Decoder>,
+    chain: ChainName,
+    metrics: Metrics,
+}
+
+impl Tracer {
+    pub fn new(
+        chain: &ChainName,
+        endpoints: &[EndpointConfig],
+        decoder: &Arc<Decoder>,
+        metrics: &Metrics,
+    ) -> Self {
+        // That every trace fits is to be seen as well: an alert needs the first step.
+        metrics.trace_mismatches_total.with_label_values(&[chain.as_str()]).inc_by(0);
+        let pinned = endpoints.iter().map(|endpoint| (endpoint.name.clone(), endpoint.tracing));
+        Self {
+            abilities: Abilities::new(chain, pinned, metrics),
+            decoder: Arc::clone(decoder),
+            chain: chain.clone(),
+            metrics: metrics.clone(),
+        }
+    }
+
+    /// What a node tells of the block `at`; `None` if none does, or not in time.
+    pub async fn told(&self, pool: &Pool, at: BlockRef) -> Option<Told> {
+        self.told_of(pool, &[at]).await?.pop()
+    }
+
+    /// Notes in each of the blocks that nobody has traced what a node tells of it.
+    pub async fn trace(&self, pool: &Pool, blocks: &mut [Block]) {
+        let mut open: Vec<&mut Block> =
+            blocks.iter_mut().filter(|block| block.traced == Traced::Not).collect();
+        for some in open.chunks_mut(AT_ONCE) {
+            let places: Vec<BlockRef> = some.iter().map(|block| block.header.at).collect();
+            let Some(told) = self.told_of(pool, &places).await else { return };
+            for (block, told) in some.iter_mut().zip(told) {
+                self.note(block, &told);
+            }
+        }
+    }
+
+    /// Notes in a block what a node tells of it.
+    pub fn note(&self, block: &mut Block, told: &Told) {
+        match beside::of(block, told) {
+            Some(beside) if beside.is_empty() => block.traced = Traced::Whole,
+            Some(beside) => block.traced = Traced::Beside(beside),
+            None => self.mismatch(block.header.at, "other transactions, or impossible amounts"),
+        }
+    }
+
+    /// What the calls of those transactions moved, one answer each; `None` if no node tells, or not in time.
+    pub async fn calls_of(&self, pool: &Pool, txs: &[B256]) -> Option<Vec<Vec<Moved>>> {
+        self.ask(pool, |endpoint, ability| async move {
+            let method = match ability {
+                Ability::Debug => "debug_traceTransaction",
+                Ability::Trace => "trace_transaction",
+            };
+            let calls: Vec<Call> = txs
+                .iter()
+                .map(|tx| match ability {
+                    Ability::Debug => {
+                        Call::new(method, format!(r#"["{tx}",{{"tracer":"callTracer"}}]"#))
+                    }
+                    Ability::Trace => Call::new(method, format!(r#"["{tx}"]"#)),
+                })
+                .collect();
+            let answers = all(endpoint.batch(&calls).await?, calls.len())?;
+            let read = move |given: &[Answer]| {
+                given.iter().map(|answer| moved_in(ability, answer)).collect()
+            };
+            self.decoder.run(method.to_owned(), answers, read).await
+        })
+        .await
+    }
+
+    /// A trace does not fit to the block that it is of: it counts for nothing.
+    pub fn mismatch(&self, at: BlockRef, detail: &str) {
+        self.metrics.trace_mismatches_total.with_label_values(&[self.chain.as_str()]).inc();
+        tracing::warn!(
+            chain = %self.chain,
+            block.number = at.number,
+            detail,
+            "what a node has traced of a block does not fit to it: it is left out until the block settles"
+        );
+    }
+
+    /// How the block was taken in, for the metrics.
+    pub fn count(&self, block: &Block) {
+        let outcome = match block.traced {
+            Traced::Whole | Traced::Beside(_) => "traced",
+            Traced::Not => "untraced",
+        };
+        self.metrics.traced_blocks_total.with_label_values(&[self.chain.as_str(), outcome]).inc();
+    }
+
+    async fn told_of(&self, pool: &Pool, blocks: &[BlockRef]) -> Option<Vec<Told>> {
+        self.ask(pool, |endpoint, ability| async move {
+            let method = match ability {
+                Ability::Debug => "debug_traceBlockByHash",
+                Ability::Trace => "trace_block",
+            };
+            let calls: Vec<Call> = blocks
+                .iter()
+                .map(|at| match ability {
+                    Ability::Debug => {
+                        let hash = B256::from(at.hash.0);
+                        Call::new(
+                            method,
+                            format!(
+                                r#"["{hash}",{{"tracer":"prestateTracer","tracerConfig":{{"diffMode":true,"disableCode":true,"disableStorage":true}}}}]"#
+                            ),
+                        )
+                    }
+                    Ability::Trace => Call::new(method, format!(r#"["{:#x}"]"#, at.number)),
+                })
+                .collect();
+            let answers = all(endpoint.batch(&calls).await?, calls.len())?;
+            let places = blocks.to_vec();
+            let read = move |given: &[Answer]| {
+                given.iter().zip(places).map(|(answer, at)| told(ability, at, answer)).collect()
+            };
+            self.decoder.run(method.to_owned(), answers, read).await
+        })
+        .await
+    }
+
+    /// Puts a question to one endpoint that traces after the other.
+    async fn ask<'a, T, F, Fut>(&'a self, pool: &Pool, question: F) -> Option<T>
+    where
+        F: Fn(Arc<Endpoint>, Ability) -> Fut,
+        Fut: Future<Output = Result<T, Failure>> + 'a,
+    {
+        for endpoint in pool.well() {
+            // What it can is learnt by asking: first what says most with least.
+            while let Some(ability) = self.abilities.of(&endpoint.name) {
+                let asked = pool.put(question(Arc::clone(&endpoint), ability));
+                let answer = tokio::time::timeout(PATIENCE, asked).await;
+                match answer.unwrap_or(Err(Failure::Timeout)) {
+                    Ok(answer) => {
+                        self.abilities.has(&endpoint.name, ability);
+                        return Some(answer);
+                    }
+                    Err(failure) => self.abilities.failed(&endpoint.name, ability, &failure),
+                }
+            }
+        }
+        None
+    }
+}
+
+/// The answers, if there is one for each call.
+fn all(answers: Vec<Result<Answer, Failure>>, calls: usize) -> Result<Vec<Answer>, Failure> {
+    let answers: Vec<Answer> = answers.into_iter().collect::<Result<_, _>>()?;
+    if answers.len() == calls {
+        return Ok(answers);
+    }
+    Err(Failure::TooLarge("what a node traces of some blocks takes too much memory".to_owned()))
+}
+
+fn told(ability: Ability, at: BlockRef, answer: &Answer) -> Result<Told, Failure> {
+    let missing = || Failure::NotThere(format!("the trace of block {}", at.number));
+    match ability {
+        Ability::Debug => {
+            let txs: Vec<TracedTx> = answer.parse::<Option<_>>()?.ok_or_else(missing)?;
+            let of = |tx: TracedTx| Some((tx.tx_hash, tx.result?.changes().collect()));
+            let txs: Option<Vec<(Option<B256>, Vec<Change>)>> = txs.into_iter().map(of).collect();
+            txs.map(Told::Changes).ok_or_else(missing)
+        }
+        Ability::Trace => {
+            let calls: Vec<FlatCall> = answer.parse::<Option<_>>()?.ok_or_else(missing)?;
+            frames::by_transaction(calls, B256::from(at.hash.0)).map(Told::Moved)
+        }
+    }
+}
+
+fn moved_in(ability: Ability, answer: &Answer) -> Result<Vec<Moved>, Failure> {
+    let missing = || Failure::NotThere("the trace of a transaction".to_owned());
+    match ability {
+        Ability::Debug => frames::nested(answer.parse::<Option<&RawValue>>()?.ok_or_else(missing)?),
+        Ability::Trace => {
+            let calls: Vec<FlatCall> = answer.parse::<Option<_>>()?.ok_or_else(missing)?;
+            Ok(frames::flat(&calls))
+        }
+    }
+}
+
+/// For the tests of what nodes write.
+#[cfg(test)]
+pub(in crate::chain::evm) mod testing {
+    pub(in crate::chain::evm) use super::frames::{Moved, nested};
+    use super::{Failure, FlatCall, frames};
+
+    pub fn flat(text: &str) -> Result<Vec<Moved>, Failure> {
+        let calls: Vec<FlatCall> =
+            serde_json::from_str(text).map_err(|error| Failure::Invalid(error.to_string()))?;
+        Ok(frames::flat(&calls))
+    }
+}

@@ -1,0 +1,213 @@
+//! What moves inside transactions, where no receipt shows it: seen in its block where a node traces, else found when it
+//! settles.
+
+use alloy::{
+    primitives::{Address, U256},
+    sol,
+    sol_types::SolCall as _,
+};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use serde_json::{Value, json};
+use tidemark::dev::{anvil::Request, contracts};
+
+use crate::harness::{
+    Api, Daemon, Liar, Lie, Node, Settings, Store, Token, balance_in, on_both_stores,
+};
+
+const MOVER: &str = include_str!("contracts/Mover.hex");
+const GAS: u64 = 1_000_000;
+const FEW: u64 = 1_000_000_000;
+
+sol! {
+    interface Mover {
+        function pay(address[] to, uint256 amount) external payable;
+        function nest(address to, uint256 amount, uint256 depth) external payable;
+        function pretend(address to, uint256 amount) external payable;
+        function make(uint256 amount) external payable;
+        function destroy(address to) external;
+        function flash(address to, uint256 amount) external payable;
+        function deposit() external payable;
+        function withdraw(uint256 amount) external;
+        function balanceOf(address who) external view returns (uint256);
+    }
+}
+
+/// A node with a contract on it that moves the coin, and has some.
+struct Moving {
+    node: Node,
+    mover: Address,
+}
+
+impl Moving {
+    async fn start() -> Self {
+        let node = Node::start().await;
+        let mover = contracts::deploy(&node, node.accounts[0], MOVER).await.unwrap();
+        node.pay(node.accounts[0], mover, 1_000 * FEW).await;
+        Self { node, mover }
+    }
+
+    fn call(
+        &self,
+        from: Address,
+        value: u64,
+        call: impl Into<alloy::primitives::Bytes>,
+    ) -> Request {
+        Request { value: U256::from(value), ..Request::call(from, self.mover, call).with_gas(GAS) }
+    }
+
+    /// One block with these in it, whether or not they succeed.
+    async fn block(&self, transactions: &[Request]) {
+        for transaction in transactions {
+            self.node.call::<Value>("eth_sendTransaction", json!([transaction])).await.unwrap();
+        }
+        self.node.mine(1).await.unwrap();
+    }
+
+    async fn wrapped(&self, who: Address) -> U256 {
+        let asked = Mover::balanceOfCall { who }.abi_encode();
+        U256::from_be_slice(&self.node.ask(self.mover, asked).await.unwrap())
+    }
+
+    /// A daemon whose node traces in that way; the mover is its wrapped coin.
+    fn settings(&self, store: &Store, tracing: &str) -> Settings {
+        let mut settings = Settings::new(&self.node, store);
+        settings.chain.push_str("sweep_per_minute = 0");
+        settings.endpoint = format!(", tracing = \"{tracing}\"");
+        let contract = self.mover.to_checksum(None);
+        settings.tokens.push(Token { contract, symbol: "WETH", decimals: 18, wraps: true });
+        settings
+    }
+
+    /// The daemon's totals at the node's head are the node's own figures there.
+    async fn agrees(&self, api: &Api, addresses: &[Address]) {
+        for &address in addresses {
+            let balances = api.balances_at_head(address, &self.node).await;
+            let told = |symbol| balance_in(&balances, symbol).total;
+            assert_eq!(told("ETH"), self.node.balance(address).await.unwrap(), "ETH of {address}");
+            assert_eq!(told("WETH"), self.wrapped(address).await, "WETH of {address}");
+        }
+    }
+
+    /// A block's worth of whatever moves the coin between those addresses.
+    fn anything(&self, random: &mut StdRng, addresses: &[Address]) -> Vec<Request> {
+        let mut requests = Vec::new();
+        for _ in 0..random.random_range(0..5) {
+            let from = addresses[random.random_range(0..3)];
+            let to = addresses[random.random_range(0..addresses.len())];
+            let other = addresses[random.random_range(0..addresses.len())];
+            let amount = U256::from(random.random_range(0..FEW));
+            let value = random.random_range(0..FEW);
+            requests.push(match random.random_range(0..10) {
+                0 | 1 => {
+                    let to = vec![to, other, to];
+                    self.call(from, value, Mover::payCall { to, amount }.abi_encode())
+                }
+                2 => {
+                    let depth = U256::from(random.random_range(0..4));
+                    self.call(from, value, Mover::nestCall { to, amount, depth }.abi_encode())
+                }
+                3 => self.call(from, value, Mover::pretendCall { to, amount }.abi_encode()),
+                4 => self.call(from, value, Mover::makeCall { amount }.abi_encode()),
+                5 => self.call(from, 0, Mover::destroyCall { to }.abi_encode()),
+                6 => self.call(from, value, Mover::flashCall { to, amount }.abi_encode()),
+                7 => self.call(from, value, Mover::depositCall {}.abi_encode()),
+                // Often more than there is: it fails.
+                8 => self.call(from, 0, Mover::withdrawCall { amount }.abi_encode()),
+                _ => Request::pay(from, to, amount).with_gas(GAS),
+            });
+        }
+        requests
+    }
+}
+
+/// Three that send and pay fees, two that only get, and the contract itself.
+async fn registered(moving: &Moving, api: &Api) -> Vec<Address> {
+    let mut addresses = moving.node.accounts[1..4].to_vec();
+    addresses.extend([Node::stranger(), Node::stranger(), moving.mover]);
+    for &address in &addresses {
+        api.watch(address).await;
+    }
+    addresses
+}
+
+/// A random history on a node that traces in that way: at each block the daemon has what the chain has.
+async fn seen_at_once(store: &Store, tracing: &str) {
+    let moving = Moving::start().await;
+    let daemon = Daemon::start_with(moving.settings(store, tracing)).await;
+    let api = daemon.customer("acme").await;
+    let addresses = registered(&moving, &api).await;
+    let mut random = StdRng::seed_from_u64(10);
+    for block in 0..25 {
+        moving.block(&moving.anything(&mut random, &addresses)).await;
+        moving.agrees(&api, &addresses).await;
+        if block % 8 == 7 {
+            let others = moving.anything(&mut random, &addresses);
+            let others: Vec<_> = others.into_iter().map(|request| (request, 1)).collect();
+            moving.node.reorg(2, &others).await.unwrap();
+            moving.agrees(&api, &addresses).await;
+        }
+    }
+    moving.node.settle().await;
+    for &address in &addresses {
+        api.balances_settled(address, &moving.node).await;
+    }
+    moving.agrees(&api, &addresses).await;
+    let metrics = daemon.metrics().await;
+    assert!(!metrics.contains("tidemark_balance_drift_total{chain=\"local\"}"), "{metrics}");
+    assert!(metrics.contains("tidemark_trace_mismatches_total{chain=\"local\"} 0"), "{metrics}");
+    let (code, said) = daemon.outcome(&["audit"]).await;
+    assert_eq!(code, 0, "{said}");
+}
+
+on_both_stores! {
+    async fn what_moves_inside_transactions_is_in_the_balances_at_each_block_by_debug_traces(store) {
+        seen_at_once(&store, "debug").await;
+    }
+
+    async fn what_moves_inside_transactions_is_in_the_balances_at_each_block_by_flat_traces(store) {
+        seen_at_once(&store, "trace").await;
+    }
+
+    async fn what_nobody_has_traced_is_found_when_it_settles(store) {
+        let moving = Moving::start().await;
+        let daemon = Daemon::start_with(moving.settings(&store, "none")).await;
+        let api = daemon.customer("acme").await;
+        let addresses = registered(&moving, &api).await;
+        let mut random = StdRng::seed_from_u64(10);
+        for _ in 0..10 {
+            moving.block(&moving.anything(&mut random, &addresses)).await;
+        }
+        // Whoever gets the coin from inside only is not touched by anything that is seen.
+        let pays = addresses.iter().map(|&to| Request::pay(moving.node.accounts[5], to, U256::from(1)));
+        moving.block(&pays.collect::<Vec<_>>()).await;
+        moving.node.settle().await;
+        for &address in &addresses {
+            api.balances_settled(address, &moving.node).await;
+        }
+        moving.agrees(&api, &addresses).await;
+        assert!(daemon.metrics().await.contains("tidemark_balance_drift_total{chain=\"local\"}"));
+    }
+
+    async fn a_trace_that_the_chains_balances_do_not_bear_out_is_no_money(store) {
+        let moving = Moving::start().await;
+        let liar = Liar::before(moving.node.url()).await;
+        let mut settings = moving.settings(&store, "debug");
+        settings.node_url = liar.url();
+        let daemon = Daemon::start_with(settings).await;
+        let api = daemon.customer("acme").await;
+        let wallet = Node::stranger();
+        api.watch(wallet).await;
+        // The node makes up that the wallet got a share of what was paid to somebody else, in both of its traces.
+        let victim = format!("{:?}", moving.node.accounts[7]);
+        for method in ["debug_traceBlockByHash", "debug_traceTransaction"] {
+            liar.lie(method, Lie::Instead(victim.clone(), format!("{wallet:?}")));
+        }
+        let pay = Mover::payCall { to: vec![moving.node.accounts[7]], amount: U256::from(FEW) };
+        moving.block(&[moving.call(moving.node.accounts[0], FEW, pay.abi_encode())]).await;
+        assert_eq!(api.balance_at_head(wallet, "ETH", &moving.node).await.total, U256::ZERO);
+        moving.node.settle().await;
+        assert_eq!(api.balance_settled(wallet, "ETH", &moving.node).await.total, U256::ZERO);
+        let mismatch = "tidemark_trace_mismatches_total{chain=\"local\"} 1";
+        assert!(daemon.metrics().await.contains(mismatch));
+    }
+}
