@@ -44,7 +44,7 @@ impl Committer {
         transfer::update(conn, &changes.updates, now).await?;
         transfer::insert_entries(conn, &changes.entries, &changes.transfers, now).await?;
         balance::write(conn, &changes.balances, now).await?;
-        let histories = watch::write(conn, chain, &cursor.head.at, &changes.watches, now).await?;
+        let histories = watch::write(conn, chain, &cursor.head, &changes.watches, now).await?;
         let numbers = registration::insert_wallets(conn, &changes.wallets, now).await?;
         let watch = |new: &NewWallet| NewWatch {
             key: (new.tenant, chain, new.address),

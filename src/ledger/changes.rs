@@ -142,6 +142,7 @@ pub struct AssetOpening {
     pub from: WalletNo,
     pub to: WalletNo,
     pub block: u64,
+    pub time: Millis,
 }
 
 impl AssetOpening {

@@ -453,6 +453,8 @@ fn register_safe(
             from_block: None,
             history: None,
             history_method: None,
+            opened: None,
+            opened_time: None,
             covered_from: None,
             head: Some(posting.head),
             deployment: None,

@@ -130,8 +130,9 @@ pub fn open_assets(
         let on = Listing { opened_to: page.to, ..listing };
         let listing_now = (on.opened_to < on.below).then_some(on);
         let after = Asset { listing: listing_now, ..asset.clone() };
-        let (from, block) = (listing.opened_to, cursor.head.at.number);
-        rows.push(AssetOpening { asset: asset.no, from, to: page.to, block });
+        let (from, head) = (listing.opened_to, cursor.head);
+        let (block, time) = (head.at.number, head.time);
+        rows.push(AssetOpening { asset: asset.no, from, to: page.to, block, time });
         known.assets.insert(after.key, after.clone());
         changes.push(AssetChange::Opened(after));
     }

@@ -47,6 +47,9 @@ pub struct WalletChain {
     pub history: Option<HistoryStatus>,
     /// How the history is found, once somebody has begun.
     pub history_method: Option<HistoryMethod>,
+    /// The block with whose balances the watch began, once it has, and its time where that was kept.
+    pub opened: Option<u64>,
+    pub opened_time: Option<Millis>,
     /// The first block from which on the transfers are all there, once the watch has begun.
     pub covered_from: Option<u64>,
     /// The newest applied block, if the chain has begun.

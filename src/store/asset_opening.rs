@@ -4,6 +4,7 @@ use sqlx::FromRow;
 
 use super::{Conn, StoreError, chain::number, on, rows::Table};
 use crate::{
+    clock::Millis,
     ledger::changes::AssetOpening,
     model::{AssetNo, ChainNo, WalletNo},
 };
@@ -15,6 +16,7 @@ struct Row {
     wallet_to: i64,
     #[sqlx(try_from = "i64")]
     block_number: u64,
+    block_time: Millis,
 }
 
 impl From<Row> for AssetOpening {
@@ -24,6 +26,7 @@ impl From<Row> for AssetOpening {
             from: WalletNo(row.wallet_from),
             to: WalletNo(row.wallet_to),
             block: row.block_number,
+            time: row.block_time,
         }
     }
 }
@@ -38,7 +41,7 @@ pub async fn above(
     block: u64,
 ) -> Result<Vec<AssetOpening>, StoreError> {
     let rows: Vec<Row> = on!(conn, c => sqlx::query_as(
-        "SELECT asset_no, wallet_from, wallet_to, block_number FROM asset_opening
+        "SELECT asset_no, wallet_from, wallet_to, block_number, block_time FROM asset_opening
          WHERE chain_no = $1 AND block_number > $2",
     )
     .bind(chain.0)
@@ -48,9 +51,27 @@ pub async fn above(
     Ok(rows.into_iter().map(AssetOpening::from).collect())
 }
 
+/// Those that opened assets for one wallet, on whichever chains.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn of_wallet(
+    conn: &mut Conn<'_>,
+    wallet: WalletNo,
+) -> Result<Vec<AssetOpening>, StoreError> {
+    let rows: Vec<Row> = on!(conn, c => sqlx::query_as(
+        "SELECT asset_no, wallet_from, wallet_to, block_number, block_time FROM asset_opening
+         WHERE wallet_from < $1 AND wallet_to >= $1",
+    )
+    .bind(wallet.0)
+    .fetch_all(c)
+    .await)?;
+    Ok(rows.into_iter().map(AssetOpening::from).collect())
+}
+
 static ASSET_OPENING: Table = Table::new(
     "asset_opening",
-    &["chain_no", "asset_no", "wallet_from", "wallet_to", "block_number"],
+    &["chain_no", "asset_no", "wallet_from", "wallet_to", "block_number", "block_time"],
 );
 
 /// # Errors
@@ -66,7 +87,8 @@ pub async fn insert(
             row.push(opening.asset.0)?;
             row.push(opening.from.0)?;
             row.push(opening.to.0)?;
-            row.push(opening.block.cast_signed())
+            row.push(opening.block.cast_signed())?;
+            row.push(opening.time)
         })
         .await?;
     Ok(())

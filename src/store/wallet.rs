@@ -47,6 +47,8 @@ struct RawWallet {
     from_block: Option<i64>,
     history: Option<String>,
     history_method: Option<String>,
+    opened_number: Option<i64>,
+    opened_time: Option<Millis>,
     covered_from: Option<i64>,
     head_number: Option<i64>,
     deployment: Option<String>,
@@ -74,6 +76,8 @@ impl RawWallet {
                 .map(HistoryMethod::try_from)
                 .transpose()
                 .map_err(StoreError::corrupt)?,
+            opened: height(self.opened_number)?,
+            opened_time: self.opened_time,
             covered_from: height(self.covered_from)?,
             head: height(self.head_number)?,
             deployment: self.deployment.clone(),
@@ -167,7 +171,8 @@ async fn read(
         "{few} SELECT w.no, w.id, w.tenant_id, w.account_id, w.family, w.address, w.kind, w.client_reference_id,
                 w.nickname, w.is_primary, w.disabled_at, w.rotated_at, w.replaced_by, w.safe_version,
                 w.safe_singleton, w.safe_owners, w.safe_threshold, w.found_by_owner, w.created_at, w.updated_at,
-                n.name AS chain, t.status, t.from_block, t.history, t.history_method,
+                n.name AS chain, t.status, t.from_block, t.history, t.history_method, t.opened_number,
+                t.opened_time,
                 COALESCE(t.covered_from,
                          CASE WHEN t.scan_ahead < s.next_number THEN t.scan_ahead ELSE s.next_number END + 1,
                          t.opened_number + 1) AS covered_from, c.head_number,

@@ -17,7 +17,9 @@ use crate::{
     clock::Millis,
     id::{AccountId, TenantId, WalletId},
     ledger::{changes::WatchChanges, known::Watches},
-    model::{Asset, BalanceRef, ChainNo, TenantNo, WalletNo, WalletRef, Watch, WatchStatus},
+    model::{
+        Asset, BalanceRef, BlockPoint, ChainNo, TenantNo, WalletNo, WalletRef, Watch, WatchStatus,
+    },
 };
 
 /// The columns of a watch `w` and its wallet `v` that make a [`Watch`].
@@ -214,15 +216,16 @@ pub async fn still_open(
 pub async fn write(
     conn: &mut Conn<'_>,
     chain: ChainNo,
-    at: &BlockRef,
+    head: &BlockPoint,
     changes: &WatchChanges,
     now: Millis,
 ) -> Result<Moved, StoreError> {
     for run in runs(&changes.opened) {
         let written = on!(conn, c => {
             let mut query = places("UPDATE watch SET status = 1, opened_number = ", run);
-            query.push_bind(at.number.cast_signed());
-            query.push(", opened_hash = ").push_bind(&at.hash.0[..]);
+            query.push_bind(head.at.number.cast_signed());
+            query.push(", opened_hash = ").push_bind(&head.at.hash.0[..]);
+            query.push(", opened_time = ").push_bind(head.time);
             query.push(", activated = ").push_bind(true);
             query.push(", updated_at = ").push_bind(now);
             query.push(" FROM place WHERE watch.status + 0 = 0 AND watch.chain_no = ").push_bind(chain.0);
@@ -243,7 +246,7 @@ pub async fn write(
     }
     if let Some((fork, reopened)) = &changes.reopened {
         let written = on!(conn, c => sqlx::query(
-            "UPDATE watch SET status = 0, opened_number = NULL, opened_hash = NULL,
+            "UPDATE watch SET status = 0, opened_number = NULL, opened_hash = NULL, opened_time = NULL,
                               history_method = NULL, scan_no = NULL, covered_from = NULL,
                               history = CASE WHEN from_block IS NULL THEN NULL ELSE 'wanted' END,
                               updated_at = $3

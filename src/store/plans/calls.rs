@@ -22,9 +22,9 @@ use crate::{
         SafeProof, ScanChange, TransferUpdate, WatchChanges,
     },
     model::{
-        AdoptSafes, Asset, AssetNo, Balance, ChainNo, DeploymentStatus, Direction, Entry,
-        EntryKind, HistoryStatus, LocatorKind, NewWallet, NewWatch, Registrations, ScanNo, Status,
-        TenantNo, TransferNo, WaitingSafe, WalletKind, WalletNo, WalletStatus,
+        AdoptSafes, Asset, AssetNo, Balance, BlockPoint, ChainNo, DeploymentStatus, Direction,
+        Entry, EntryKind, HistoryStatus, LocatorKind, NewWallet, NewWatch, Registrations, ScanNo,
+        Status, TenantNo, TransferNo, WaitingSafe, WalletKind, WalletNo, WalletStatus,
     },
     store::{
         Conn, StoreError, account, asset, asset_opening, audit, balance, chain, daemon, delivery,
@@ -207,16 +207,17 @@ async fn watches(conn: &mut Conn<'_>) {
         ..WatchChanges::default()
     };
     let last = watch::watched(conn, CHAIN, &[WALLET], 5000).await.unwrap()[&WALLET];
+    let head = BlockPoint { at: block(10), time: NOW };
     run!(conn:
         watch::to_do(conn, CHAIN, Family::Evm, crate::model::WatchStatus::Requested, WALLET, PAGE),
         watch::open_by_address(conn, CHAIN, &[address(10)]),
         watch::open_between(conn, CHAIN, Family::Evm, WALLET, WALLET, PAGE),
         watch::still_open(conn, CHAIN, &[address(10)]),
-        watch::write(conn, CHAIN, &block(10), &changes, NOW),
+        watch::write(conn, CHAIN, &head, &changes, NOW),
         async {
             let reopened = Some((3990, watch::opened_above(conn, CHAIN, 3990).await?));
             let changes = WatchChanges { reopened, ..WatchChanges::default() };
-            watch::write(conn, CHAIN, &block(10), &changes, NOW).await
+            watch::write(conn, CHAIN, &head, &changes, NOW).await
         },
         watch::newest_opening(conn, CHAIN, 5000),
         watch::watched_after(conn, CHAIN, Some(&last), 5000, PAGE),
@@ -268,7 +269,8 @@ async fn scans(conn: &mut Conn<'_>) {
 async fn chains(conn: &mut Conn<'_>) {
     let name = ChainName::new("a");
     let cursor = chain::cursor(conn, &name).await.unwrap().unwrap();
-    let opening = AssetOpening { asset: ASSET, from: WalletNo(0), to: WALLET, block: 5001 };
+    let opening =
+        AssetOpening { asset: ASSET, from: WalletNo(0), to: WALLET, block: 5001, time: NOW };
     let header = Header { at: block(2), parent: block(1), time: 0 };
     let of = |n: u8| Asset {
         no: AssetNo(CHAIN.0 << 32 | i64::from(n)),
@@ -304,6 +306,7 @@ async fn chains(conn: &mut Conn<'_>) {
         lease::give_back(conn, CHAIN, 1),
         wal::position(conn),
         asset_opening::above(conn, CHAIN, 5000),
+        asset_opening::of_wallet(conn, WALLET),
         balance::holders(conn, CHAIN, (WALLET, ASSET), PAGE),
         asset_opening::insert(conn, CHAIN, &[opening]),
         asset_opening::delete_above(conn, CHAIN, 5000),

@@ -60,7 +60,8 @@ async fn a_page_of_requests_costs_the_same_however_many_were_opened_before_it() 
             after = places.last().unwrap().0.0;
             let changes = WatchChanges { opened: places, ..WatchChanges::default() };
             let at = BlockRef { number: 1, hash: BlockHash([1; 32]) };
-            write(conn, ChainNo(1), &at, &changes, Millis(0)).await.unwrap();
+            let head = BlockPoint { at, time: Millis(0) };
+            write(conn, ChainNo(1), &head, &changes, Millis(0)).await.unwrap();
         }
         tx.commit().await.unwrap();
         let mut session = store.db.read().await.unwrap();

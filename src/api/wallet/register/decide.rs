@@ -124,6 +124,8 @@ impl<'a> Deciding<'a> {
             from_block: chain.from_block,
             history: chain.from_block.map(|_| HistoryStatus::Wanted),
             history_method: None,
+            opened: None,
+            opened_time: None,
             covered_from: None,
             head: None,
             deployment: None,
