@@ -113,6 +113,12 @@ impl TransferId {
 }
 
 impl TransferId {
+    /// The time in front of the id.
+    #[must_use]
+    pub fn time(self) -> Millis {
+        Millis(i64::try_from(self.0.as_u128() >> 80).unwrap_or(0))
+    }
+
     /// The lowest and the highest id with this time in front.
     #[must_use]
     pub fn range(time: Millis) -> (Self, Self) {

@@ -120,6 +120,18 @@ pub struct BlockView {
     pub time: Millis,
 }
 
+/// A block, or a time, as far as it is known.
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+#[schema(as = Point)]
+pub struct PointView {
+    /// Null for a time.
+    pub number: Option<u64>,
+    /// Null for blocks that are not remembered.
+    pub hash: Option<String>,
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub time: Option<Millis>,
+}
+
 /// One movement as one wallet sees it.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

@@ -14,6 +14,7 @@ use super::{
     error::{Failures, Problem},
     key::Scope,
     locator::Locator,
+    past::{self, At},
     request::{Named, Params},
 };
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
     clock::Millis,
     model::{Asset, BlockPoint, Position},
     store::balance::{self, ChainHoldings},
-    view::{AssetView, BlockView, BucketsView},
+    view::{AssetView, BlockView, BucketsView, PointView},
 };
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -36,6 +37,19 @@ pub(super) struct ReadParams {
     /// Names of chains, separated by commas.
     #[param(example = "base")]
     chains: Option<String>,
+    /// A block of one chain, by its number, or a time: what was held then, as the chain is known now.
+    ///
+    /// Up to a block, transfers count that are in it or below it; up to a time, those in blocks that are not younger.
+    /// `total` is their sum. Of it, `available` is what has settled by now and `pending` what could still vanish;
+    /// `frozen` is 0, for holds and freezes are of now. An adjustment counts from the block whose state proved it, which
+    /// can be later than what it makes good. Only assets of which something was held then are shown, and those that
+    /// `tokens` names.
+    ///
+    /// 409 `not_covered` with `covered` before the balances are known, above the newest block, and for a time before a
+    /// younger block is there. 422 `history_too_long` where more than 50,000 transfers lie between the block and each
+    /// end of the wallet's history.
+    #[param(example = "2026-01-15T09:30:00Z")]
+    at: Option<String>,
 }
 
 /// What a wallet holds. A chain whose watch has not begun is not in it.
@@ -49,6 +63,20 @@ pub struct BalancesView {
     /// Null where a price is missing.
     pub total_usd: Option<String>,
     pub as_of: Vec<AsOfView>,
+    /// Only with `at`, and where there are some: assets that began to count later, so that nobody knows what was held
+    /// of them then.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_covered: Vec<NotCoveredView>,
+}
+
+/// An asset whose balance at a past block is not known.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = NotCovered)]
+pub struct NotCoveredView {
+    pub chain: String,
+    pub asset: AssetView,
+    /// From where on it is known; null while it is not.
+    pub from: Option<PointView>,
 }
 
 /// What a wallet holds of one asset.
@@ -59,7 +87,7 @@ pub struct BalanceView {
     pub asset: AssetView,
     #[serde(flatten)]
     pub buckets: BucketsView,
-    /// When it last changed; null if nothing was ever held.
+    /// When it last changed; null if nothing was ever held, and with `at`.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub updated_at: Option<Millis>,
 }
@@ -73,6 +101,9 @@ pub struct AsOfView {
     pub settled: BlockView,
     /// How old the head is, by its own time.
     pub lag_seconds: f64,
+    /// Only with `at`: the past block or time at which the balances hold, instead of the head.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<PointView>,
 }
 
 pub(super) fn block_view(family: Family, point: &BlockPoint) -> BlockView {
@@ -84,9 +115,9 @@ pub(super) fn block_view(family: Family, point: &BlockPoint) -> BlockView {
 }
 
 /// Which assets and chains are asked for.
-struct Choice<'a> {
+pub(super) struct Choice<'a> {
     chains: Option<BTreeSet<&'a str>>,
-    assets: Option<BTreeSet<(&'a ChainName, AssetKey)>>,
+    pub assets: Option<BTreeSet<(&'a ChainName, AssetKey)>>,
 }
 
 impl<'a> Choice<'a> {
@@ -112,12 +143,12 @@ impl<'a> Choice<'a> {
         Ok(Self { chains, assets })
     }
 
-    fn has_chain(&self, chain: &ChainName) -> bool {
+    pub fn has_chain(&self, chain: &ChainName) -> bool {
         self.chains.as_ref().is_none_or(|chains| chains.contains(chain.as_str()))
     }
 }
 
-fn view(
+pub(super) fn view(
     asset: &Asset,
     position: Position,
     held: Amount,
@@ -178,6 +209,11 @@ pub(super) async fn read(
     let locator = Locator::parse(locator)?;
     let index = app.asset_index().await?;
     let choice = Choice::new(&app, &index, &params)?;
+    if let Some(at) = &params.at {
+        let at = At::read(at)?;
+        let query = past::Query { app: &app, locator, index: &index, choice, at };
+        return Ok(Json(query.answer(tenant).await?));
+    }
     let locator = &locator;
     let read = app.reads.read(|mut session| async move {
         locator.choose(balance::holdings(&mut session.conn(), tenant, &locator.filter).await?)
@@ -192,6 +228,7 @@ pub(super) async fn read(
             head: block_view(wallet.family, &held.head),
             settled: block_view(wallet.family, &held.settled),
             lag_seconds: app.lag_seconds(held.head.time),
+            at: None,
         });
     }
     Ok(Json(BalancesView {
@@ -200,5 +237,6 @@ pub(super) async fn read(
         balances,
         total_usd: None,
         as_of,
+        not_covered: Vec::new(),
     }))
 }

@@ -13,6 +13,7 @@ use crate::{
     ledger::LedgerError,
     store::{ReadError, StoreError, TxError, outage::Cause},
     string_enum::string_enum,
+    view::PointView,
 };
 
 string_enum! {
@@ -36,6 +37,8 @@ string_enum! {
         ContractWalletUnsupported = "contract_wallet_unsupported",
         FeedRestarted = "feed_restarted",
         LimitReached = "limit_reached",
+        NotCovered = "not_covered",
+        HistoryTooLong = "history_too_long",
         IdempotencyKeyRequired = "idempotency_key_required",
         IdempotencyKeyReused = "idempotency_key_reused",
         IdempotencyInProgress = "idempotency_in_progress",
@@ -74,6 +77,7 @@ impl Code {
             | Self::ExternalIdExists
             | Self::IdempotencyInProgress
             | Self::ChallengeUsed
+            | Self::NotCovered
             | Self::PrimaryWallet => StatusCode::CONFLICT,
             Self::ChallengeExpired | Self::FeedRestarted => StatusCode::GONE,
             Self::LimitReached => StatusCode::TOO_MANY_REQUESTS,
@@ -81,6 +85,7 @@ impl Code {
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::IdempotencyKeyReused
             | Self::SignatureInvalid
+            | Self::HistoryTooLong
             | Self::ContractWalletUnsupported => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Timeout | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -93,6 +98,8 @@ impl Code {
             Self::InvalidAddress => "The address is not valid",
             Self::FeedRestarted => "The feed does not have this event any more",
             Self::LimitReached => "There are too many of these already",
+            Self::NotCovered => "The balance there is not known",
+            Self::HistoryTooLong => "The history is too long for one request",
             Self::UnknownChain => "Unknown chain",
             Self::UnknownToken => "Unknown token",
             Self::WalletExists => "The address is registered already",
@@ -138,6 +145,18 @@ impl FieldError {
     }
 }
 
+/// The blocks at which balances are known.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Covered)]
+pub struct CoveredView {
+    pub chain: String,
+    /// CAIP-19; null where it is said of all that is held on the chain.
+    pub asset: Option<String>,
+    /// Null while nothing is known yet.
+    pub from: Option<PointView>,
+    pub to: PointView,
+}
+
 /// A request's failure. The outermost layer writes it, since only that knows path and request id.
 #[derive(Clone, Debug)]
 pub struct Problem {
@@ -147,6 +166,8 @@ pub struct Problem {
     pub errors: Vec<FieldError>,
     /// The wallet that stands in the way of another one.
     pub existing: Option<WalletId>,
+    /// From where to where balances are known.
+    pub covered: Vec<CoveredView>,
     /// For the log only: the client is not told.
     pub cause: Option<String>,
     /// The store found a collision: doing the whole transaction again may help.
@@ -163,6 +184,7 @@ impl Problem {
             detail: detail.into(),
             errors: Vec::new(),
             existing: None,
+            covered: Vec::new(),
             cause: None,
             again: false,
             outage: None,
@@ -210,6 +232,7 @@ impl Problem {
             request_id: request_id.to_owned(),
             errors: self.errors.clone(),
             existing_id: self.existing,
+            covered: self.covered.clone(),
         }
     }
 }
@@ -290,6 +313,9 @@ pub struct ProblemBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub existing_id: Option<WalletId>,
+    /// With `not_covered`: from where to where the balances are known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub covered: Vec<CoveredView>,
 }
 
 /// The failures that every operation can answer with.

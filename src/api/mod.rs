@@ -14,6 +14,7 @@ mod delivery;
 mod endpoint;
 mod error;
 mod event;
+mod explain;
 mod health;
 pub mod key;
 mod layer;
@@ -21,11 +22,12 @@ mod locator;
 mod openapi;
 mod ownership;
 mod page;
+mod past;
 mod request;
 pub mod safe_deployment;
 mod setting;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod transfer;
 pub mod waiting;
 pub mod wallet;
@@ -142,6 +144,7 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(wallet::list, wallet::create))
         .routes(routes!(wallet::read, wallet::update, wallet::delete))
         .routes(routes!(balance::read))
+        .routes(routes!(explain::read))
         .routes(routes!(transfer::list))
         .routes(routes!(safe_deployment::list, safe_deployment::create))
         .routes(routes!(safe_deployment::read))

@@ -21,10 +21,10 @@ use crate::clock::Millis;
 /// How much of a body that is too large is read all the same.
 const MOST_DISCARDED: usize = 16 * 1024 * 1024;
 
-/// A path's one parameter.
-pub(super) struct Named(pub String);
+/// A path's one parameter, or several.
+pub(super) struct Named<T = String>(pub T);
 
-impl FromRequestParts<Arc<App>> for Named {
+impl<T: DeserializeOwned + Send> FromRequestParts<Arc<App>> for Named<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {

@@ -6,6 +6,8 @@ mod fuzz;
 mod isolation;
 mod operation;
 mod ownership;
+mod past;
+pub(crate) mod reading;
 mod registration;
 mod repeating;
 mod safes;

@@ -15,6 +15,8 @@
 //! | [`worthless`] | movements came that are no money |
 //! | [`quarantine`] | a token chose figures that cannot be booked |
 //!
+//! [`past`] and [`explain`] only read: balances of past blocks, and the entries that make up one.
+//!
 //! They share `posting`, which keeps balances, entries and events together. This file is the arithmetic: a
 //! [`Position`] is changed by entries, and replaying them in any order that keeps each transfer's own order
 //! gives the same position. Nothing can wrap: what does not fit in 256 bits, or would fall below zero, is a
@@ -24,8 +26,10 @@ pub mod backfill;
 pub mod changes;
 pub mod connect;
 pub mod deployments;
+pub mod explain;
 pub mod known;
 pub mod opening;
+pub mod past;
 mod posting;
 pub mod quarantine;
 pub mod reconcile;

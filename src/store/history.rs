@@ -1,5 +1,6 @@
 //! A wallet's history: pages of its transfers, by block time, however deep they lie.
 
+pub mod past;
 mod row;
 
 use sqlx::AssertSqlSafe;

@@ -370,3 +370,13 @@ impl TestStore {
             .collect()
     }
 }
+
+/// Changes all watches behind the followers' back.
+pub(crate) async fn change_watches(db: &Db, set: &'static str) {
+    let mut tx = db.begin().await.unwrap();
+    on!(&mut tx.conn(), c => {
+        sqlx::query(AssertSqlSafe(format!("UPDATE watch SET {set}"))).execute(c).await.map(|_| ())
+    })
+    .unwrap();
+    tx.commit().await.unwrap();
+}

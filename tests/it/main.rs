@@ -20,6 +20,7 @@ mod listing;
 mod multicall;
 mod outage;
 mod oversized;
+mod past;
 mod proof;
 mod quarantine;
 mod refusals;

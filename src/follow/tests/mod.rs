@@ -8,6 +8,7 @@ mod history;
 mod interrupted;
 mod lease;
 mod listing;
+mod past;
 mod priority;
 mod proof;
 mod quarantine;

@@ -8,8 +8,11 @@ use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 
-use super::*;
-use crate::{clock::Millis, follow::backfill::budget::Budget, seeds};
+use super::{
+    past::{Account, reading},
+    *,
+};
+use crate::{api::tests::reading::Reading, clock::Millis, follow::backfill::budget::Budget, seeds};
 
 /// In which the chain shows every movement.
 const SEEDS: u64 = 60;
@@ -35,6 +38,7 @@ struct Simulation {
     wallets: BTreeMap<Address, WalletId>,
     blocks: Blocks,
     clock: Clock,
+    reading: Reading,
 }
 
 impl Simulation {
@@ -95,10 +99,11 @@ impl Simulation {
 
     /// What was booked explains the balances; that they are the chain's own is certain in between only where
     /// every movement is shown.
-    async fn check(&self, store: &TestStore, rig: &Rig) {
+    async fn check(&mut self, store: &TestStore, rig: &Rig) {
         if self.blocks != Blocks::Untraced {
             assert_exact(store, rig, &self.wallets).await;
         }
+        self.look_back(rig).await;
         for &wallet in self.wallets.values() {
             let replayed = store.replayed(wallet, &chain_name()).await;
             for asset in [AssetKey::Native, token()].into_iter().chain(hostile()) {
@@ -107,6 +112,20 @@ impl Simulation {
                 assert_eq!(replayed.get(&asset).copied().unwrap_or_default(), position);
             }
         }
+    }
+
+    /// What a tenant reads of the past of one wallet, and why it has what it has.
+    async fn look_back(&mut self, rig: &Rig) {
+        let all: Vec<(Address, WalletId)> = self.wallets.iter().map(|(a, w)| (*a, *w)).collect();
+        let Some(&(address, wallet)) = all.choose(&mut self.random) else { return };
+        let head = rig.chain.head().at.number;
+        let (at, limit) = (self.random.random_range(0..=head), self.random.random_range(2..12));
+        let account = Account { reading: &self.reading, rig, wallet, address };
+        if self.blocks == Blocks::Honest {
+            account.assert_past(at).await;
+        }
+        let asset = if self.random.random() { "eth" } else { "usd" };
+        account.assert_explained(asset, limit).await;
     }
 
     /// Another branch from above the settled block: some payments come again, most do not.
@@ -201,7 +220,8 @@ async fn simulate(seed: u64, blocks: Blocks, store: &TestStore) {
     let random = StdRng::seed_from_u64(seed);
     let clock = Clock::manual(Millis(1_768_469_400_000));
     let wallets = BTreeMap::new();
-    let mut simulation = Simulation { random, next_tx: 0, wallets, blocks, clock };
+    let reading = reading(store, &rig, tenant).await;
+    let mut simulation = Simulation { random, next_tx: 0, wallets, blocks, clock, reading };
     simulation.take(&mut rig);
     for _ in 0..STEPS {
         simulation.step(store, &mut rig, tenant).await;
@@ -221,6 +241,9 @@ async fn simulate(seed: u64, blocks: Blocks, store: &TestStore) {
     simulation.take(&mut rig);
     history::until_decided(store, &mut rig).await;
     assert_exact(store, &rig, &simulation.wallets).await;
+    for _ in 0..20 {
+        simulation.look_back(&rig).await;
+    }
     for (&address, &wallet) in &simulation.wallets {
         if blocks == Blocks::Honest {
             history::assert_complete(store, &rig, tenant, wallet, address).await;

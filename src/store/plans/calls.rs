@@ -21,6 +21,7 @@ use crate::{
         AssetChange, AssetOpening, BalanceChange, DeploymentChange, HistoryEnd, LookChanges,
         SafeProof, ScanChange, TransferUpdate, WatchChanges,
     },
+    ledger::past::Way,
     model::{
         AdoptSafes, Asset, AssetNo, Balance, BlockPoint, ChainNo, DeploymentStatus, Direction,
         Entry, EntryKind, HistoryStatus, LocatorKind, NewWallet, NewWatch, Registrations, ScanNo,
@@ -29,7 +30,7 @@ use crate::{
     store::{
         Conn, StoreError, account, asset, asset_opening, audit, balance, chain, daemon, delivery,
         endpoint, event, feed,
-        history::{self, TransferFilter},
+        history::{self, TransferFilter, past},
         idempotency, key, lease, on, ownership, participant, registration,
         retention::{self, Expiring},
         safe, safe_look, scan, setting, settling, transfer, wal,
@@ -384,6 +385,21 @@ async fn transfers(conn: &mut Conn<'_>) {
     for filter in filters {
         run!(conn: history::page(conn, WALLET, &filter, PAGE));
     }
+    let span = past::span(conn, WALLET, Way::Up, None, PAGE).await.unwrap();
+    let listed = past::transfers(conn, WALLET, ASSET, span).await.unwrap();
+    // One that came back in another block.
+    let replaced = listed.first().unwrap().clone();
+    let again =
+        crate::model::Transfer { no: transfer_no(30_001), connection: 2, ..replaced.clone() };
+    transfer::update(conn, &[TransferUpdate::Replaced(replaced.no)], NOW).await.unwrap();
+    transfer::insert(conn, CHAIN, &[again]).await.unwrap();
+    assert_eq!(past::moved(conn, WALLET, PAGE).await.unwrap().unwrap().len(), 1);
+    run!(conn:
+        past::span(conn, WALLET, Way::Down, Some(NOW), PAGE),
+        past::weights(conn, WALLET, span),
+        past::moved(conn, WALLET, PAGE),
+        past::entries(conn, &listed),
+    );
 }
 
 async fn events(conn: &mut Conn<'_>) {
