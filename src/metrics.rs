@@ -104,6 +104,9 @@ metrics! {
     settlement_delay_seconds: HistogramVec ["chain"] in SLOW;
     /// Answers of nodes that contradicted themselves, by check.
     verification_failures_total: IntCounterVec ["chain", "check"];
+    /// Transactions of types that cannot be hashed here, in blocks that were verified all the same, by type: the
+    /// transactions of these blocks are a node's word.
+    unhashed_transactions_total: IntCounterVec ["chain", "type"];
     /// Times that our own code panicked on what a node said.
     decoder_panics_total: IntCounterVec ["chain"];
     /// Balances that differed from the chain's own figure.

@@ -31,6 +31,6 @@ pub use signature::SignatureError;
 pub use source::{
     AddressIndex, Announced, BalanceQuery, Beside, Block, BlockRef, ChainBalance, DailyUse, Excess,
     Header, HistoryBlock, HistoryMethod, Kind, LogIndex, Movement, Ordinal, SafeCandidate,
-    SafeRejection, SafeSource, SafeState, Settlement, SettlementTag, Source, SourceError,
-    TokenFacts, TokenSource, Traced, TxFact, TxLookup, Watching,
+    SafeRejection, SafeSource, SafeState, Senders, Settlement, SettlementTag, Signature, Source,
+    SourceError, TokenFacts, TokenSource, Traced, TxFact, TxLookup, Watching,
 };

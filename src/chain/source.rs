@@ -46,6 +46,28 @@ pub struct Block {
     /// Transactions with a memo that the block itself does not show; [`Source::complete`] reads it.
     pub unread_memos: Vec<TxId>,
     pub traced: Traced,
+    /// What [`Source::complete`] has to prove of senders.
+    pub senders: Senders,
+}
+
+/// Senders of transactions that are a node's word so far, and what proves them.
+#[derive(Clone, Debug, Default)]
+pub struct Senders {
+    /// The endpoint whose word it is.
+    pub told_by: Arc<str>,
+    pub signed: Vec<Signature>,
+}
+
+/// A sender's signature of a transaction.
+#[derive(Clone, Copy, Debug)]
+pub struct Signature {
+    /// Of the transaction among those of its block.
+    pub place: usize,
+    /// The hash of what was signed.
+    pub digest: [u8; 32],
+    pub r: [u8; 32],
+    pub s: [u8; 32],
+    pub odd: bool,
 }
 
 impl Block {
@@ -60,10 +82,11 @@ impl Block {
             touched: Vec::new(),
             unread_memos: Vec::new(),
             traced: Traced::Whole,
+            senders: Senders::default(),
         }
     }
 
-    /// Drops the movements, touched holdings, memos and traces that concern no watched address. Transactions and
+    /// Drops the movements, touched holdings, memos, traces and signatures that concern no watched address. Transactions and
     /// Safes stay: those that matter are known by other means.
     pub fn retain_watched(&mut self, watched: impl Fn(&Address) -> bool) {
         self.movements.retain(|movement| movement.concerns(&watched));
@@ -83,6 +106,17 @@ impl Block {
                 .collect();
             self.unread_memos.retain(|tx| kept.contains(tx));
         }
+        if self.senders.signed.is_empty() {
+            return;
+        }
+        // A log does not depend on who has sent its transaction.
+        let depend = |movement: &&Movement| matches!(movement.ordinal, Ordinal::Tx | Ordinal::Fee);
+        let kept: HashSet<TxId> =
+            self.movements.iter().filter(depend).map(|movement| movement.tx).collect();
+        let Self { transactions, senders, .. } = self;
+        senders.signed.retain(|signature| {
+            transactions.get(signature.place).is_some_and(|fact| kept.contains(&fact.tx))
+        });
     }
 }
 
@@ -412,6 +446,9 @@ pub enum SourceError {
     /// Every endpoint returned data that contradicts itself ({0} says which check failed).
     #[error("verification failed: {0}")]
     Untrusted(String),
+    /// What an endpoint has said of a block is not true. Others are asked before it from now on: read the block again.
+    #[error("what was said of a block is not true: {0}")]
+    Refuted(String),
     /// Every endpoint's blocks leave out their parents, so that nothing shows that one continues the other. A
     /// person must act: name an endpoint that tells them, or do without the chain.
     #[error("the blocks of this chain cannot be linked to each other: {0}")]
@@ -484,10 +521,24 @@ pub trait Source: Send + Sync + 'static {
     ) -> Result<Vec<(ChainBalance, Certainty)>, SourceError>;
 
     /// Reads what a block does not show of what is left in it, after [`Block::retain_watched`] with the same
-    /// addresses. Both are done when the block is connected, not when it is fetched: blocks are fetched ahead while
-    /// registrations come and go.
+    /// addresses, and proves who sent it. Both are done when the block is connected, not when it is fetched: blocks are
+    /// fetched ahead while registrations come and go.
     async fn complete(&self, block: Block, _watched: Watching<'_>) -> Result<Block, SourceError> {
         Ok(block)
+    }
+
+    /// As [`Source::complete`]. Of a block that was refuted, another endpoint says what is in it: it is read again, by
+    /// itself.
+    async fn completed(&self, block: Block, watched: Watching<'_>) -> Result<Block, SourceError> {
+        let at = block.header.at;
+        match self.complete(block, watched).await {
+            Err(SourceError::Refuted(_)) => {}
+            done => return done,
+        }
+        let missing = || SourceError::NotThere(format!("block {}", at.number));
+        let mut block = self.block(at).await?.ok_or_else(missing)?;
+        block.retain_watched(watched);
+        self.complete(block, watched).await
     }
 
     /// Blocks announced by the node, where it can announce: wake-ups only, some may be missing.

@@ -555,7 +555,7 @@ impl Follower {
             block.retain_watched(|address| watched.contains(address));
         }
         let watched = |address: &Address| self.watchlist.read().contains(address);
-        let block = self.source.complete(block, &watched).await?;
+        let block = self.source.completed(block, &watched).await?;
         let Block { header, mut movements, transactions, safes, touched, .. } = block;
         let worthless = {
             let watched = self.watchlist.read();

@@ -9,15 +9,16 @@ use alloy::primitives::{Address as EvmAddress, B256, U256, b256};
 
 use super::{
     coin::{Coin, NativeLogs},
-    json::{self, Log, Quantity, Receipt, Transaction},
+    envelope::{ARBITRUM_DEPOSIT, BLOB, OP_DEPOSIT, Signed, Transaction},
+    json::{self, Log, Quantity, Receipt},
     safe,
     verify::{BlockAndReceipts, Verified},
 };
 use crate::{
     amount::Amount,
     chain::{
-        Address, AssetKey, Block, BlockHash, BlockRef, Header, Kind, Movement, Ordinal, Traced,
-        TxFact, TxId, rpc::Failure,
+        Address, AssetKey, Block, BlockHash, BlockRef, Header, Kind, Movement, Ordinal, Signature,
+        Traced, TxFact, TxId, rpc::Failure,
     },
 };
 
@@ -33,12 +34,6 @@ const WITHDRAWAL: B256 = b256!("7fcf532c15f0a6db0bd6d0e038bea71d30d808c7d98cb3bf
 const PLAIN_GAS: u64 = 21_000;
 /// The last EIP-2718 type of Ethereum (EIP-7702).
 const LAST_COMMON_TYPE: u64 = 4;
-/// EIP-4844.
-const BLOB: u64 = 3;
-/// Arbitrum's deposit from L1: its sender pays on the other chain.
-const ARBITRUM_DEPOSIT: u64 = 0x64;
-/// The OP stack's deposit from L1: it pays no fee here.
-const OP_DEPOSIT: u64 = 0x7e;
 const WEI_PER_GWEI: u64 = 1_000_000_000;
 
 /// A decoded block, and how many `Transfer` logs in it have a shape that nobody knows.
@@ -94,7 +89,7 @@ pub(super) fn block(
     for (tx, receipt) in block.transactions.iter().zip(receipts) {
         transaction(coin, tx, receipt, &mut seen, &mut out)?;
         if coin.pays_beneficiary {
-            seen.earned = earned(receipt, block.base_fee_per_gas)
+            seen.earned = earned(tx, receipt, block.base_fee_per_gas)
                 .and_then(|wei| seen.earned.checked_add(wei))
                 .ok_or_else(overflow)?;
         }
@@ -151,16 +146,16 @@ struct Seen {
 
 /// Whether code can have run in a transaction that can have moved the native coin.
 fn runs_code(coin: &Coin, tx: &Transaction, receipt: &Receipt<'_>) -> bool {
-    let is_system = tx.kind() == OP_DEPOSIT && tx.to == Some(coin.l1_attributes);
+    let is_system = tx.kind == OP_DEPOSIT && tx.to == Some(coin.l1_attributes);
     // Rollups have deposits that move more than their value for no gas.
-    let is_own = tx.kind() > LAST_COMMON_TYPE && tx.kind() != OP_DEPOSIT;
+    let is_own = tx.kind > LAST_COMMON_TYPE && tx.kind != OP_DEPOSIT;
     !is_system && (is_own || receipt.gas_used.0 > PLAIN_GAS)
 }
 
 /// What a transaction pays to the block's beneficiary: all above the base fee.
-fn earned(receipt: &Receipt<'_>, base_fee: Option<Quantity>) -> Option<U256> {
+fn earned(tx: &Transaction, receipt: &Receipt<'_>, base_fee: Option<Quantity>) -> Option<U256> {
     let base = U256::from(base_fee.unwrap_or_default().0);
-    let above = receipt.effective_gas_price.unwrap_or_default().saturating_sub(base);
+    let above = gas_price(tx, receipt).saturating_sub(base);
     above.checked_mul(U256::from(receipt.gas_used.0))
 }
 
@@ -176,6 +171,10 @@ fn transaction(
     let success = receipt.success().ok_or_else(|| {
         Failure::Invalid("a receipt does not say whether it succeeded".to_owned())
     })?;
+    if let Some(Signed { digest, r, s, odd }) = tx.signed {
+        let place = out.block.transactions.len();
+        out.block.senders.signed.push(Signature { place, digest: digest.0, r, s, odd });
+    }
     out.block.transactions.push(TxFact {
         tx: id,
         sender: address(sender),
@@ -229,18 +228,18 @@ fn value(
     let mint = tx.mint.unwrap_or_default();
     if !success {
         // An OP-stack deposit is credited to its sender even if its call fails.
-        return (tx.kind() == OP_DEPOSIT && !mint.is_zero())
+        return (tx.kind == OP_DEPOSIT && !mint.is_zero())
             .then(|| (None, Some(address(sender)), Kind::Mint, mint));
     }
     if wei.is_zero() {
         // A deposit that only credits its sender.
-        return (tx.kind() == OP_DEPOSIT && !mint.is_zero())
+        return (tx.kind == OP_DEPOSIT && !mint.is_zero())
             .then(|| (None, Some(address(sender)), Kind::Mint, mint));
     }
     let to = tx.to.or(receipt.contract_address).map(address);
     // The sender of a deposit spends what was minted to it for just that. Where the two differ, the rest is
     // found by the comparison with the chain's own balances.
-    let minted = match tx.kind() {
+    let minted = match tx.kind {
         OP_DEPOSIT => mint >= wei,
         ARBITRUM_DEPOSIT => true,
         _ => false,
@@ -371,19 +370,23 @@ fn transfer(log: &Log<'_>) -> Shape {
     }
 }
 
+/// What the sender paid for each unit of gas.
+pub(super) fn gas_price(tx: &Transaction, receipt: &Receipt<'_>) -> U256 {
+    receipt.effective_gas_price.or(tx.gas_price).unwrap_or_default()
+}
+
 /// What the sender paid: execution, blobs, and on the OP stack the data on L1 and the operator.
 fn fee(tx: &Transaction, receipt: &Receipt<'_>) -> Result<Amount, Failure> {
-    if tx.kind() == OP_DEPOSIT {
+    if tx.kind == OP_DEPOSIT || tx.pays_in_token {
         return Ok(Amount::ZERO);
     }
-    let price = receipt.effective_gas_price.or(tx.gas_price).unwrap_or_default();
     let gas = U256::from(receipt.gas_used.0);
-    let mut total = gas.checked_mul(price);
+    let mut total = gas.checked_mul(gas_price(tx, receipt));
     let mut add = |part: Option<U256>| {
         total = total.zip(part).and_then(|(total, part)| total.checked_add(part));
     };
     // Elsewhere the OP stack's `blobGasUsed` is a footprint, not something to pay for.
-    if tx.kind() == BLOB {
+    if tx.kind == BLOB {
         let blobs = U256::from(receipt.blob_gas_used.unwrap_or_default().0);
         add(blobs.checked_mul(receipt.blob_gas_price.unwrap_or_default()));
     }

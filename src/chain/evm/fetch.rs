@@ -11,13 +11,17 @@ use alloy::primitives::B256;
 use super::{
     coin::Coin,
     decode,
-    json::{Receipt, Transaction},
+    envelope::Transaction,
+    json::{self, Receipt},
     verify::{self, Checker, FullBlock},
 };
 use crate::chain::{
-    Block, BlockRef,
+    Block, BlockRef, Senders,
     rpc::{Answer, Answers, Call, Decoder, Endpoint, Failure, Keep, Slim},
 };
+
+/// So many blocks are as good as one: every sender in them is proven at once.
+const FEW: usize = 8;
 
 /// Where the receipts of one block are.
 enum Receipts {
@@ -67,12 +71,10 @@ impl Reader {
         let answers = endpoint.batch_keeping(&calls, Keep::AllOrRead(&self.slim)).await?;
         let given = answers.iter().filter_map(|answer| answer.as_ref().ok().cloned()).collect();
         let what = format!("blocks {from} to {to}");
-        let blocks =
-            self.decoder.run(what.clone(), given, move |_| chain_of(answers, from)).await?;
-        let receipts = self.receipts_of(endpoint, &blocks).await?;
         let reader = self.clone();
-        let read = self.decoder.run(what, Vec::new(), move |_| reader.assemble(&blocks, receipts));
-        match read.await? {
+        let blocks =
+            self.decoder.run(what.clone(), given, move |_| reader.chain_of(answers, from)).await?;
+        match self.assembled(endpoint, what, blocks).await? {
             Assembled { unreadable: Some(at), blocks } if blocks.is_empty() => {
                 // Read by itself, so that what the node says of this block is kept.
                 self.block(endpoint, at).await.map(|block| vec![block])
@@ -97,15 +99,19 @@ impl Reader {
             Some(Ok(receipts)) => {
                 let read = move |given: &[Answer]| {
                     let [block, receipts] = given else { return Err(missing(hash)) };
-                    reader.one(&block_of(block, at)?, &Receipts::Block(receipts.clone()))
+                    let receipts = Receipts::Block(receipts.clone());
+                    reader.one(&reader.block_of(block, at)?, &receipts, true)
                 };
                 return self.decoder.run(what, vec![answer, receipts], read).await;
             }
             other => other,
         };
         let given = vec![answer.clone()];
-        let parsed = self.decoder.run(what.clone(), given, move |given| block_of(&given[0], at));
-        let blocks = [parsed.await?];
+        let parse = {
+            let reader = reader.clone();
+            move |given: &[Answer]| reader.block_of(&given[0], at)
+        };
+        let blocks = [self.decoder.run(what.clone(), given, parse).await?];
         let receipts = match receipts {
             _ if blocks[0].transactions.is_empty() => Receipts::None,
             Some(Err(Failure::Unsupported(_))) | None => {
@@ -120,7 +126,7 @@ impl Reader {
         };
         let [block] = blocks;
         let given = std::iter::once(answer).chain(receipts.answers().cloned()).collect();
-        self.decoder.run(what, given, move |_| reader.one(&block, &receipts)).await
+        self.decoder.run(what, given, move |_| reader.one(&block, &receipts, true)).await
     }
 
     /// The blocks of those hashes with everything in them, in order.
@@ -148,19 +154,35 @@ impl Reader {
         let answers = endpoint.batch_keeping(&calls, Keep::AllOrRead(&self.slim)).await?;
         let given: Vec<Answer> = answers.into_iter().map_while(Result::ok).collect();
         let (what, expected) = (format!("{} blocks", at.len()), at.to_vec());
+        let reader = self.clone();
         let parse = move |given: &[Answer]| {
-            given.iter().zip(expected).map(|(answer, at)| block_of(answer, at)).collect()
+            given.iter().zip(expected).map(|(answer, at)| reader.block_of(answer, at)).collect()
         };
         let blocks: Vec<FullBlock> = self.decoder.run(what.clone(), given, parse).await?;
-        let receipts = self.receipts_of(endpoint, &blocks).await?;
-        let reader = self.clone();
-        let read = self.decoder.run(what, Vec::new(), move |_| reader.assemble(&blocks, receipts));
-        let Assembled { blocks, .. } = read.await?;
+        let Assembled { blocks, .. } = self.assembled(endpoint, what, blocks).await?;
         match at.first() {
             // By itself it says what is missing, or is kept if our own code fails on it.
             Some(first) if blocks.is_empty() => Ok(vec![self.block(endpoint, *first).await?]),
             _ => Ok(blocks),
         }
+    }
+
+    /// Blocks with their receipts, verified and decoded as far as they come together.
+    async fn assembled(
+        &self,
+        endpoint: &Endpoint,
+        what: String,
+        blocks: Vec<FullBlock>,
+    ) -> Result<Assembled, Failure> {
+        let receipts = self.receipts_of(endpoint, &blocks).await?;
+        let reader = self.clone();
+        let read = move |_: &[Answer]| reader.assemble(&blocks, receipts);
+        let mut read = self.decoder.run(what, Vec::new(), read).await?;
+        let told_by: Arc<str> = Arc::from(endpoint.name.as_str());
+        for block in read.blocks.iter_mut().filter(|block| !block.senders.signed.is_empty()) {
+            block.senders.told_by = Arc::clone(&told_by);
+        }
+        Ok(read)
     }
 
     /// The receipts of every block that has transactions, up to where they take much memory.
@@ -219,8 +241,11 @@ impl Reader {
         endpoint: &Endpoint,
         blocks: &[&FullBlock],
     ) -> Result<Vec<Receipts>, Failure> {
-        let calls: Vec<Call> =
-            blocks.iter().flat_map(|block| &block.transactions).map(transaction_receipt).collect();
+        let calls: Vec<Call> = blocks
+            .iter()
+            .flat_map(|block| block.transactions.iter())
+            .map(transaction_receipt)
+            .collect();
         let answers = endpoint.batch_keeping(&calls, Keep::AllOrRead(&self.slim)).await?;
         let mut answers = answers.into_iter();
         let mut receipts = Vec::with_capacity(blocks.len());
@@ -268,9 +293,10 @@ impl Reader {
         receipts: Vec<Receipts>,
     ) -> Result<Assembled, Failure> {
         let mut out = Assembled { blocks: Vec::with_capacity(blocks.len()), unreadable: None };
+        let few = blocks.len() <= FEW;
         for (block, receipts) in blocks.iter().zip(receipts) {
             let what = format!("block {}", block.number.0);
-            match self.decoder.attempt(&what, || self.one(block, &receipts)) {
+            match self.decoder.attempt(&what, || self.one(block, &receipts, few)) {
                 Ok(Ok(block)) => out.blocks.push(block),
                 Ok(Err(failure))
                     if !out.blocks.is_empty()
@@ -288,8 +314,13 @@ impl Reader {
         Ok(out)
     }
 
-    /// One block, verified and decoded.
-    fn one(&self, block: &FullBlock, receipts: &Receipts) -> Result<Block, Failure> {
+    /// One block, verified and decoded; with every sender proven or with what it takes to prove them.
+    fn one(
+        &self,
+        block: &FullBlock,
+        receipts: &Receipts,
+        every_sender: bool,
+    ) -> Result<Block, Failure> {
         let parsed: Option<Vec<Receipt<'_>>> = match receipts {
             _ if block.transactions.is_empty() => Some(Vec::new()),
             Receipts::None => Some(Vec::new()),
@@ -303,9 +334,52 @@ impl Reader {
         let parsed = parsed.ok_or_else(|| {
             Failure::NotThere(format!("the receipts of block {}", block.number.0))
         })?;
-        checked(&self.checker, &self.coin, block, &parsed)
+        let mut block = checked(&self.checker, &self.coin, block, &parsed)?;
+        if every_sender {
+            self.checker.senders(&block)?;
+            block.senders = Senders::default();
+        }
+        Ok(block)
+    }
+
+    /// The block that was asked for by its hash.
+    fn block_of(&self, answer: &Answer, at: BlockRef) -> Result<FullBlock, Failure> {
+        let hash = B256::from(at.hash.0);
+        let block = answer.parse::<Option<Told<'_>>>()?.ok_or_else(|| missing(hash))?;
+        if block.hash != hash || block.number.0 != at.number {
+            return Err(Failure::Invalid("another block was returned".to_owned()));
+        }
+        Ok(self.checker.told(block))
+    }
+
+    /// The blocks of a run, up to the first that is not there or too large, each the parent of the next.
+    fn chain_of(&self, answers: Answers, from: u64) -> Result<Vec<FullBlock>, Failure> {
+        let mut blocks: Vec<FullBlock> = Vec::with_capacity(answers.len());
+        for (number, answer) in (from..).zip(answers) {
+            let answer = match answer {
+                Ok(answer) => answer,
+                Err(Failure::NotThere(_)) => break,
+                Err(failure) if failure.is_size() && !blocks.is_empty() => break,
+                Err(failure) => return Err(failure),
+            };
+            let Some(block) = answer.parse::<Option<Told<'_>>>()? else { break };
+            if block.number.0 != number {
+                return Err(Failure::Invalid(format!("asked for block {number}, got another")));
+            }
+            verify::linked(&block)?;
+            if blocks.last().is_some_and(|parent| parent.hash != block.parent_hash) {
+                return Err(Failure::Moved(format!(
+                    "block {number} is not the child of the one before"
+                )));
+            }
+            blocks.push(self.checker.told(block));
+        }
+        Ok(blocks)
     }
 }
+
+/// A block as a node tells it.
+type Told<'a> = json::Block<Vec<json::Transaction<'a>>>;
 
 /// Blocks that were read, and the one after them if our own code fails on it.
 struct Assembled {
@@ -317,47 +391,12 @@ fn missing(hash: B256) -> Failure {
     Failure::NotThere(format!("block {hash}"))
 }
 
-/// The block that was asked for by its hash.
-fn block_of(answer: &Answer, at: BlockRef) -> Result<FullBlock, Failure> {
-    let hash = B256::from(at.hash.0);
-    let block: FullBlock = answer.parse::<Option<_>>()?.ok_or_else(|| missing(hash))?;
-    if block.hash != hash || block.number.0 != at.number {
-        return Err(Failure::Invalid("another block was returned".to_owned()));
-    }
-    Ok(block)
-}
-
 fn block_receipts(hash: B256) -> Call {
     Call::new("eth_getBlockReceipts", format!(r#"["{hash}"]"#))
 }
 
 fn transaction_receipt(tx: &Transaction) -> Call {
     Call::new("eth_getTransactionReceipt", format!(r#"["{}"]"#, tx.hash))
-}
-
-/// The blocks of a run, up to the first that is not there or too large, each the parent of the next.
-fn chain_of(answers: Answers, from: u64) -> Result<Vec<FullBlock>, Failure> {
-    let mut blocks: Vec<FullBlock> = Vec::with_capacity(answers.len());
-    for (number, answer) in (from..).zip(answers) {
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(Failure::NotThere(_)) => break,
-            Err(failure) if failure.is_size() && !blocks.is_empty() => break,
-            Err(failure) => return Err(failure),
-        };
-        let Some(block) = answer.parse::<Option<FullBlock>>()? else { break };
-        if block.number.0 != number {
-            return Err(Failure::Invalid(format!("asked for block {number}, got another")));
-        }
-        verify::linked(&block)?;
-        if blocks.last().is_some_and(|parent| parent.hash != block.parent_hash) {
-            return Err(Failure::Moved(format!(
-                "block {number} is not the child of the one before"
-            )));
-        }
-        blocks.push(block);
-    }
-    Ok(blocks)
 }
 
 fn present(answer: Result<Answer, Failure>) -> Result<Receipts, Failure> {

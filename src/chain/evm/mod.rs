@@ -4,7 +4,10 @@
 //! |---|---|
 //! | `errors` | what an error of a node means |
 //! | `json` | the fields that are read, and nothing else |
+//! | `envelope` | transactions as they are hashed |
 //! | `verify` | does what a node returned fit together? |
+//! | `derived` | what is under no root, and follows from what is |
+//! | `senders` | who has sent a transaction |
 //! | `decode` | a verified block made into movements |
 //! | `coin` | how each chain's native coin shows that it moves |
 //! | `trace` | what moved of it inside transactions, as nodes trace it |
@@ -15,7 +18,7 @@
 //! | `safe` | Safes in receipts, and the proof from the chain's state |
 //! | `ws` | announcements of new blocks |
 //! | `source` | [`EvmSource`]: the above behind [`crate::chain::Source`] |
-//! | `signature` | proofs that somebody controls an address |
+//! | `signature` | whose key signed something |
 //! | `rules` | [`Evm`]: text forms, names and defaults, behind [`crate::chain::Rules`] |
 //!
 //! A node is believed no further than it can be checked, and a URL never leaves this folder: it may hold a
@@ -23,6 +26,8 @@
 
 mod coin;
 mod decode;
+mod derived;
+mod envelope;
 mod errors;
 mod fetch;
 mod json;
@@ -31,6 +36,7 @@ mod multicall;
 mod proof;
 mod rules;
 mod safe;
+mod senders;
 mod signature;
 mod source;
 mod state;

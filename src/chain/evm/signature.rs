@@ -1,7 +1,16 @@
-//! Signatures by EIP-191 `personal_sign`.
+//! Who signed: a message by EIP-191 `personal_sign`, or whatever else has a hash.
 
 use alloy::primitives::{Address as EvmAddress, eip191_hash_message};
-use k256::ecdsa::{RecoveryId, VerifyingKey};
+use k256::{
+    AffinePoint, ProjectivePoint, Scalar, U256,
+    ecdsa::Signature,
+    elliptic_curve::{
+        ops::{Invert as _, LinearCombination as _, Reduce},
+        point::DecompressPoint as _,
+        sec1::ToEncodedPoint as _,
+        subtle::Choice,
+    },
+};
 
 use crate::chain::{Address, SignatureError};
 
@@ -22,21 +31,45 @@ pub(super) fn verify(address: &Address, message: &str, text: &str) -> Result<(),
         Some((1 | 28, rest)) if bytes.len() == LENGTH => (rest, true),
         _ => return Err(malformed),
     };
-    let wrong = |_| SignatureError::Wrong;
-    let signature = k256::ecdsa::Signature::from_slice(scalars).map_err(wrong)?;
+    let signature = Signature::from_slice(scalars).map_err(|_| SignatureError::Wrong)?;
     if signature.normalize_s().is_some() {
         return Err(SignatureError::Malleable);
     }
     let hash = eip191_hash_message(message);
-    let id = RecoveryId::new(odd, false);
-    let key = VerifyingKey::recover_from_prehash(hash.as_slice(), &signature, id).map_err(wrong)?;
-    if address_of(&key) == *address { Ok(()) } else { Err(SignatureError::Wrong) }
+    if signed(&hash.0, &signature, odd) == Some(*address) {
+        Ok(())
+    } else {
+        Err(SignatureError::Wrong)
+    }
 }
 
-fn address_of(key: &VerifyingKey) -> Address {
-    // A byte that says "not compressed" goes before the two coordinates.
+/// The address whose key signed what has this hash; `None` if none did.
+pub(super) fn signer(hash: &[u8; 32], r: &[u8; 32], s: &[u8; 32], odd: bool) -> Option<Address> {
+    signed(hash, &Signature::from_scalars(*r, *s).ok()?, odd)
+}
+
+/// "Public Key Recovery Operation" of SEC 1, 4.1.6. That the key verifies the signature follows from how it was made:
+/// to look at it again, as the library does, would take the same time once more.
+fn signed(hash: &[u8; 32], signature: &Signature, odd: bool) -> Option<Address> {
+    let (r, s) = signature.split_scalars();
+    let point = AffinePoint::decompress(&r.to_bytes(), Choice::from(u8::from(odd)));
+    let point = Option::<AffinePoint>::from(point)?;
+    let hash = <Scalar as Reduce<U256>>::reduce_bytes(&(*hash).into());
+    let inverse = *r.invert();
+    let key = ProjectivePoint::lincomb(
+        &ProjectivePoint::GENERATOR,
+        &-(inverse * hash),
+        &point.into(),
+        &(inverse * *s),
+    );
+    address_of(&key.to_affine())
+}
+
+fn address_of(key: &AffinePoint) -> Option<Address> {
+    // A byte that says "not compressed" goes before the two coordinates; the point at infinity has none.
     let point = key.to_encoded_point(false);
-    EvmAddress::from_raw_public_key(&point.as_bytes()[1..]).into_array().into()
+    let coordinates = point.as_bytes().get(1..).filter(|bytes| bytes.len() == 64)?;
+    Some(EvmAddress::from_raw_public_key(coordinates).into_array().into())
 }
 
 #[cfg(test)]
@@ -56,7 +89,7 @@ mod tests {
         let hash = eip191_hash_message(message);
         let (signature, id) = key.sign_prehash_recoverable(hash.as_slice()).expect("a signature");
         (
-            address_of(key.verifying_key()),
+            address_of(key.verifying_key().as_affine()).expect("an address"),
             [&signature.to_bytes()[..], &[27 + id.to_byte()]].concat(),
         )
     }

@@ -22,8 +22,8 @@ use crate::{
     amount::Amount,
     chain::{
         Address, Announced, AssetKey, BalanceQuery, Block, BlockRef, Certainty, ChainBalance,
-        DailyUse, Family, Header, LogIndex, SafeRejection, SafeSource, SafeState, SettlementTag,
-        Source, SourceError, Traced, TxId, TxLookup, Watching,
+        DailyUse, Family, Header, LogIndex, SafeRejection, SafeSource, SafeState, Senders,
+        SettlementTag, Source, SourceError, Traced, TxId, TxLookup, Watching,
         certainty::agreed,
         rpc::{Call, Dialect, Endpoint, Failure, Listener, Pool, SetupError, Slim, fields_of},
     },
@@ -59,17 +59,23 @@ impl EvmSource {
         let pool = Pool::new(config, &DIALECT, &metrics)?;
         let listener = Listener::new(config, Subscription::new(config, &metrics), pool.decoder())?;
         let tracer = Tracer::new(&config.name, &config.endpoints, pool.decoder(), &metrics);
-        let checker =
-            Checker { chain: config.name.clone(), verification: config.verification, metrics };
+        let checker = Checker {
+            chain: config.name.clone(),
+            chain_id: config.chain_id,
+            verification: config.verification,
+            metrics,
+        };
         let read = [
             fields_of::<json::Block<IgnoredAny>>(),
-            fields_of::<json::Transaction>(),
+            fields_of::<json::Transaction<'_>>(),
             fields_of::<json::Receipt<'_>>(),
             fields_of::<state::Place>(),
         ];
         // Their fields are few, and what else is in them has the names of those above.
         let inside = [
-            ("transactions", fields_of::<json::Transaction>()),
+            ("transactions", fields_of::<json::Transaction<'_>>()),
+            ("accessList", json::ACCESS),
+            ("authorizationList", json::AUTHORIZATION),
             ("withdrawals", fields_of::<json::Withdrawal>()),
             ("logs", fields_of::<json::Log<'_>>()),
         ];
@@ -94,6 +100,26 @@ impl EvmSource {
     /// Keeps, below the data folder, what our own code fails to read, and what is used of the endpoints' budgets.
     pub fn keep_in(&self, data: &Path) {
         self.pool.keep_in(data);
+    }
+
+    /// The block, if the signatures that are left in it are those of the senders.
+    async fn proven(&self, block: Block) -> Result<Block, SourceError> {
+        if block.senders.signed.is_empty() {
+            return Ok(block);
+        }
+        let told_by = Arc::clone(&block.senders.told_by);
+        let (what, checker) = (block.header.at.number, Arc::clone(&self.reader.checker));
+        let proven = self.reader.decoder.run(format!("block {what}"), Vec::new(), move |_| {
+            checker.senders(&block)?;
+            Ok(Block { senders: Senders::default(), ..block })
+        });
+        proven.await.map_err(|failure| match failure {
+            Failure::Bug(detail) => SourceError::Bug(detail),
+            failure => {
+                self.pool.refute(&told_by, &failure);
+                SourceError::Refuted(failure.detail())
+            }
+        })
     }
 
     /// A header by number or tag, verified.
@@ -178,6 +204,7 @@ impl Source for EvmSource {
         mut block: Block,
         watched: Watching<'_>,
     ) -> Result<Block, SourceError> {
+        block = self.proven(block).await?;
         self.resolve(&mut block, watched).await;
         Ok(block)
     }
@@ -279,12 +306,13 @@ impl LogIndex for EvmSource {
 #[async_trait]
 impl SafeSource for EvmSource {
     async fn transaction(&self, tx: TxId) -> Result<Option<TxLookup>, SourceError> {
-        let found =
-            self.pool
-                .ask(|endpoint| async move {
-                    state::transaction(&endpoint, &self.reader.slim, tx).await
-                })
-                .await;
+        let found = self
+            .pool
+            .ask(|endpoint| async move {
+                let Reader { checker, slim, .. } = &self.reader;
+                state::transaction(&endpoint, checker, slim, tx).await
+            })
+            .await;
         if_there(found)
     }
 

@@ -9,7 +9,8 @@ use super::{
     decode::address,
     json::{Hex, Quantity, Receipt, Transaction},
     multicall::{Figure, Multicall, Told},
-    safe, verify,
+    safe,
+    verify::{self, Checker},
 };
 use crate::{
     amount::Amount,
@@ -171,6 +172,7 @@ pub(super) struct Place {
 
 pub(super) async fn transaction(
     endpoint: &Endpoint,
+    checker: &Checker,
     slim: &Arc<Slim>,
     tx: TxId,
 ) -> Result<TxLookup, Failure> {
@@ -181,23 +183,25 @@ pub(super) async fn transaction(
         Call::new("eth_getTransactionByHash", params.clone()),
         Call::new("eth_getTransactionReceipt", params),
     ];
-    mined(tx, endpoint.batch_keeping(&calls, Keep::AllOrRead(slim)).await?)
+    mined(checker, tx, endpoint.batch_keeping(&calls, Keep::AllOrRead(slim)).await?)
 }
 
 /// What the answers about a transaction, its own and its receipt's, say together.
-pub(super) fn mined(tx: TxId, answers: Answers) -> Result<TxLookup, Failure> {
+pub(super) fn mined(checker: &Checker, tx: TxId, answers: Answers) -> Result<TxLookup, Failure> {
     let hash = B256::try_from(tx.as_slice())
         .map_err(|_| Failure::Refused("a transaction of another family".to_owned()))?;
     let Ok([found, receipt]) = <[_; 2]>::try_from(answers) else {
         return Err(Failure::Invalid("an answer is missing".to_owned()));
     };
-    let found: Option<Transaction> = found?.parse()?;
+    let found = found?;
+    let found: Option<Transaction<'_>> = found.parse()?;
     // One endpoint may not have heard of it while another has.
     let found = found.ok_or_else(|| Failure::NotThere(format!("transaction {hash}")))?;
     let wrong = |detail: &str| Failure::untrusted("receipt_links", detail);
     if found.hash != hash {
         return Err(wrong("another transaction was returned"));
     }
+    checker.transaction(&found)?;
     let receipt = match receipt {
         Ok(receipt) => receipt,
         Err(Failure::NotThere(_)) => return lookup(&found, None),
@@ -225,9 +229,9 @@ pub(super) fn mined(tx: TxId, answers: Answers) -> Result<TxLookup, Failure> {
 }
 
 fn lookup(
-    tx: &Transaction,
+    tx: &Transaction<'_>,
     mined: Option<(BlockRef, bool, Vec<crate::chain::SafeCandidate>)>,
 ) -> Result<TxLookup, Failure> {
     let sender = address(tx.from.unwrap_or_default());
-    Ok(TxLookup { sender, nonce: verify::nonce(tx)?, mined })
+    Ok(TxLookup { sender, nonce: verify::nonce(tx.nonce)?, mined })
 }

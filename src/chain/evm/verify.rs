@@ -1,7 +1,7 @@
 //! Does what a node returned fit together?
 //!
 //! Providers leave out logs, mix blocks and answer from behind. The header's hash covers everything else:
-//! if it is the hash of the header's own fields, then the receipts' root in it says exactly which receipts,
+//! if it is the hash of the header's own fields, then the roots in it say exactly which transactions and receipts,
 //! with which logs, the block has. Where a chain hashes its headers or receipts in a way of its own, the
 //! logs' bloom still shows a log that is missing.
 
@@ -10,15 +10,20 @@ use std::{collections::HashSet, ops::Deref};
 use alloy::{
     consensus::{EMPTY_ROOT_HASH, Header},
     eips::eip4895,
-    primitives::{B256, Bloom, keccak256},
+    primitives::{B256, Bloom, U256, keccak256},
     rlp::{self, BufMut as _, Encodable as _},
 };
 use alloy_trie::root::{ordered_trie_root, ordered_trie_root_encoded};
 
-use super::json::{Block, Log, Quantity, Receipt, Transaction};
+use super::{
+    derived,
+    envelope::{self, Form, Root, Transaction, Transactions, is_type},
+    json::{self, Block, Log, Quantity, Receipt},
+    senders,
+};
 use crate::{
     chain::{
-        BlockRef, ChainName,
+        self, BlockRef, ChainName,
         rpc::{Failure, UNLINKED},
     },
     config::Verification,
@@ -31,16 +36,21 @@ const LAST_COMMON_TYPE: u64 = 4;
 /// EIP-2681 ends nonces at 2^64 − 1, and the store here: no account comes near either.
 const MAX_NONCE: u64 = u64::MAX >> 1;
 
+/// The chain ids of development networks: the one that Anvil and Hardhat have unless they are told another, and
+/// some after it for those who start several. No real chain has one of them.
+const DEVELOPMENT: std::ops::RangeInclusive<u64> = 31_337..=31_399;
+
 /// Checks what one chain's endpoints return, and counts what does not fit.
 #[derive(Clone)]
 pub(super) struct Checker {
     pub chain: ChainName,
+    pub chain_id: u64,
     pub verification: Verification,
     pub metrics: Metrics,
 }
 
 /// A block with its transactions.
-pub(super) type FullBlock = Block<Vec<Transaction>>;
+pub(super) type FullBlock = Block<Transactions>;
 
 /// What passed the checks that the chain's configuration asks for. Few they may be (`links`), but nothing is
 /// decoded that went through none: only a [`Checker`] makes one of these.
@@ -75,6 +85,14 @@ impl Checker {
         Ok(Verified(block))
     }
 
+    /// A block as it was told; its transactions are hashed where their root is checked.
+    pub fn told(&self, block: Block<Vec<json::Transaction<'_>>>) -> FullBlock {
+        block.map(|transactions| match self.verification {
+            Verification::Full => self.hashed(&transactions),
+            Verification::Bloom | Verification::Links => Transactions::told(&transactions),
+        })
+    }
+
     /// Whether a block, its transactions and their receipts belong together.
     pub fn block<'a>(
         &self,
@@ -83,7 +101,27 @@ impl Checker {
     ) -> Result<Verified<BlockAndReceipts<'a>>, Failure> {
         let (receipts, state_sync) = without_state_sync(block, receipts);
         self.counted(self.check(block, receipts))?;
+        if block.transactions.root == Some(Root::Unknown) {
+            self.count_unhashed(&block.transactions);
+        }
         Ok(Verified(BlockAndReceipts { block, receipts, state_sync }))
+    }
+
+    /// Whether a transaction by itself is what its hash says, and its sender who has signed it.
+    pub fn transaction(&self, told: &json::Transaction<'_>) -> Result<(), Failure> {
+        if self.verification != Verification::Full {
+            return Ok(());
+        }
+        self.counted(by_itself(&self.hashed(std::slice::from_ref(told))))
+    }
+
+    fn hashed(&self, told: &[json::Transaction<'_>]) -> Transactions {
+        Transactions::hashed(told, DEVELOPMENT.contains(&self.chain_id))
+    }
+
+    /// Whether the senders that are still a node's word are those who signed.
+    pub fn senders(&self, block: &chain::Block) -> Result<(), Failure> {
+        self.counted(senders::prove(block))
     }
 
     /// One more answer that did not pass a check.
@@ -92,6 +130,18 @@ impl Checker {
             .verification_failures_total
             .with_label_values(&[self.chain.as_str(), check])
             .inc();
+    }
+
+    /// The receipts' root has shown these types to be the chain's own, so that they are few.
+    fn count_unhashed(&self, transactions: &[Transaction]) {
+        let unknown = |tx: &&Transaction| matches!(envelope::form(tx.kind), Form::Unknown);
+        for tx in transactions.iter().filter(unknown) {
+            let kind = format!("{:#04x}", tx.kind);
+            self.metrics
+                .unhashed_transactions_total
+                .with_label_values(&[self.chain.as_str(), &kind])
+                .inc();
+        }
     }
 
     fn counted(&self, result: Result<(), Failure>) -> Result<(), Failure> {
@@ -113,7 +163,9 @@ impl Checker {
                 bodies(block)?;
                 // Whatever types the node names: else a name would spare it the root.
                 receipts_root(block, receipts)?;
-                types(block, receipts)
+                types(block, receipts)?;
+                transactions_root(block)?;
+                derived::check(block, receipts)
             }
         }
     }
@@ -147,8 +199,8 @@ pub(super) fn height(number: u64) -> Result<(), Failure> {
 }
 
 /// The nonce of a transaction is one that an account can have, and the store.
-pub(super) fn nonce(tx: &Transaction) -> Result<Option<u64>, Failure> {
-    match tx.nonce {
+pub(super) fn nonce(told: Option<Quantity>) -> Result<Option<u64>, Failure> {
+    match told {
         Some(Quantity(nonce)) if nonce > MAX_NONCE => {
             Err(Failure::untrusted("nonce", format!("{nonce} is no nonce of a transaction")))
         }
@@ -193,7 +245,7 @@ fn links(block: &FullBlock, receipts: &[Receipt<'_>]) -> Result<(), Failure> {
         if !seen.insert(tx.hash) {
             return wrong(format!("transaction {index} of block {number} stands there twice"));
         }
-        nonce(tx)?;
+        nonce(tx.nonce)?;
         for log in &receipt.logs {
             // The place of a log in its receipt names a movement for ever: it must not be a matter of
             // how a node sorts.
@@ -215,11 +267,16 @@ fn links(block: &FullBlock, receipts: &[Receipt<'_>]) -> Result<(), Failure> {
 
 /// Whether a block's hash is that of its header's fields; chains that hash in a way of their own never pass.
 pub(super) fn is_what_its_hash_says<T>(block: &Block<T>) -> bool {
-    header(block).hash_slow() == block.hash
+    hash_of(block) == block.hash
+}
+
+/// The hash of a header's fields.
+pub(super) fn hash_of<T>(block: &Block<T>) -> B256 {
+    header(block).hash_slow()
 }
 
 fn header_hash<T>(block: &Block<T>) -> Result<(), Failure> {
-    let found = header(block).hash_slow();
+    let found = hash_of(block);
     if found == block.hash {
         return Ok(());
     }
@@ -261,7 +318,7 @@ fn header<T>(block: &Block<T>) -> Header {
     }
 }
 
-/// The parts of the body that can be checked without all of every transaction.
+/// The parts of the body that have nothing to do with receipts.
 fn bodies(block: &FullBlock) -> Result<(), Failure> {
     if block.transactions.is_empty() && block.transactions_root != EMPTY_ROOT_HASH {
         return Err(Failure::untrusted(
@@ -269,33 +326,78 @@ fn bodies(block: &FullBlock) -> Result<(), Failure> {
             format!("the transactions of block {} are missing", block.number.0),
         ));
     }
-    // OP-stack chains keep another root under this name and have no withdrawals.
-    if let (Some(root), Some(withdrawals)) = (block.withdrawals_root, &block.withdrawals)
-        && !withdrawals.is_empty()
-    {
-        let encoded: Vec<_> = withdrawals
-            .iter()
-            .map(|withdrawal| eip4895::Withdrawal {
-                index: withdrawal.index.0,
-                validator_index: withdrawal.validator_index.0,
-                address: withdrawal.address,
-                amount: withdrawal.amount.0,
-            })
-            .collect();
-        if ordered_trie_root(&encoded) != root {
-            return Err(Failure::untrusted(
-                "withdrawals_root",
-                format!("the withdrawals of block {} are not those of its header", block.number.0),
-            ));
-        }
+    let told = block.withdrawals.as_deref().unwrap_or_default();
+    // OP-stack chains keep another root under this name and have no withdrawals. Their blocks begin with a deposit,
+    // but for the first.
+    let first = block.transactions.first().map(|tx| tx.kind);
+    let elsewhere = block.number.0 == 0 || first == Some(envelope::OP_DEPOSIT);
+    if told.is_empty() && elsewhere {
+        return Ok(());
     }
-    Ok(())
+    let encoded: Vec<_> = told
+        .iter()
+        .map(|withdrawal| eip4895::Withdrawal {
+            index: withdrawal.index.0,
+            validator_index: withdrawal.validator_index.0,
+            address: withdrawal.address,
+            amount: withdrawal.amount.0,
+        })
+        .collect();
+    if ordered_trie_root(&encoded) == block.withdrawals_root.unwrap_or(EMPTY_ROOT_HASH) {
+        return Ok(());
+    }
+    Err(Failure::untrusted(
+        "withdrawals_root",
+        format!("the withdrawals of block {} are not those of its header", block.number.0),
+    ))
+}
+
+/// The transactions are those of the header. A type that nobody here can hash leaves them to the node's word: the
+/// receipts' root has shown that it is not the node who made it up.
+fn transactions_root(block: &FullBlock) -> Result<(), Failure> {
+    let number = block.number.0;
+    let untrusted = |check, detail| Err(Failure::untrusted(check, detail));
+    match block.transactions.root {
+        Some(Root::Is(found)) if found != block.transactions_root => {
+            return untrusted(
+                "transactions_root",
+                format!(
+                    "the transactions of block {number} hash to {found}, its header says {}",
+                    block.transactions_root
+                ),
+            );
+        }
+        Some(Root::Bad(index, field)) => {
+            let detail = format!("transaction {index} of block {number} has a bad {field:?}");
+            return Err(Failure::Invalid(detail));
+        }
+        Some(Root::Is(_) | Root::Unknown) | None => {}
+    }
+    match block.transactions.other {
+        Some(index) => untrusted(
+            "transaction_hash",
+            format!("transaction {index} of block {number} is not what its hash says"),
+        ),
+        None => Ok(()),
+    }
+}
+
+/// The same for a transaction of no block: what its hash was asked for is all that there is of it.
+fn by_itself(transactions: &Transactions) -> Result<(), Failure> {
+    if let Some(Root::Bad(_, field)) = transactions.root {
+        return Err(Failure::Invalid(format!("a transaction has a bad {field:?}")));
+    }
+    if transactions.other.is_some() {
+        let detail = "a transaction is not what its hash says".to_owned();
+        return Err(Failure::untrusted("transaction_hash", detail));
+    }
+    transactions.iter().try_for_each(senders::prove_one)
 }
 
 /// A type says what a transaction's value means. That of the receipt is under the receipts' root.
 fn types(block: &FullBlock, receipts: &[Receipt<'_>]) -> Result<(), Failure> {
     let mut pairs = block.transactions.iter().zip(receipts);
-    if pairs.all(|(tx, receipt)| tx.kind() == receipt.kind()) {
+    if pairs.all(|(tx, receipt)| tx.kind == receipt.kind()) {
         return Ok(());
     }
     let detail = format!("a transaction of block {} has two types", block.number.0);
@@ -331,17 +433,20 @@ fn receipts_root(block: &FullBlock, receipts: &[Receipt<'_>]) -> Result<(), Fail
 }
 
 /// A receipt as it is hashed (EIP-2718, EIP-658): the type, then the status, the gas used so far, the bloom
-/// and the logs. A receipt from before Byzantium has a state root for its status and does not pass.
+/// and the logs; after them, what the OP stack and Celo add to types of theirs. A receipt from before Byzantium has
+/// a state root for its status and does not pass.
 pub(super) fn encode(receipt: &Receipt<'_>) -> Option<Vec<u8>> {
     let status = receipt.success()?;
     let gas = receipt.cumulative_gas_used.0;
     // Covered by the root, so that the node's word is enough.
     let bloom = Bloom::from(receipt.logs_bloom?.to_array::<256>()?);
     let logs: usize = receipt.logs.iter().map(|log| list_length(log_length(log))).sum();
-    let payload_length = status.length() + gas.length() + bloom.length() + list_length(logs);
+    let added = added(receipt);
+    let payload_length =
+        status.length() + gas.length() + bloom.length() + list_length(logs) + added.len();
     let mut out = Vec::with_capacity(1 + list_length(payload_length));
     if receipt.kind() > 0 {
-        out.put_u8(u8::try_from(receipt.kind()).ok()?);
+        out.put_u8(u8::try_from(receipt.kind()).ok().filter(|_| is_type(receipt.kind()))?);
     }
     rlp::Header { list: true, payload_length }.encode(&mut out);
     status.encode(&mut out);
@@ -357,7 +462,25 @@ pub(super) fn encode(receipt: &Receipt<'_>) -> Option<Vec<u8>> {
         log.data.append_to(&mut data)?;
         data.as_slice().encode(&mut out);
     }
+    out.extend(added);
     Some(out)
+}
+
+/// What some types have after the logs, encoded.
+fn added(receipt: &Receipt<'_>) -> Vec<u8> {
+    let mut out = Vec::new();
+    match (receipt.kind(), receipt.deposit_receipt_version, receipt.base_fee) {
+        // Since Canyon.
+        (envelope::OP_DEPOSIT, Some(version), _) => {
+            receipt.deposit_nonce.unwrap_or_default().0.encode(&mut out);
+            version.0.encode(&mut out);
+        }
+        (envelope::CELO, _, Some(base_fee)) => {
+            base_fee.word().map(U256::from_be_bytes::<32>).unwrap_or_default().encode(&mut out);
+        }
+        _ => {}
+    }
+    out
 }
 
 fn list_length(payload: usize) -> usize {

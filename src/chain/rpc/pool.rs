@@ -115,6 +115,13 @@ impl Pool {
         Err(self.verdict(&failures))
     }
 
+    /// What an endpoint has said was believed, and is not true.
+    pub fn refute(&self, endpoint: &str, failure: &Failure) {
+        for endpoint in self.endpoints.iter().filter(|one| one.name == endpoint) {
+            endpoint.failed(failure);
+        }
+    }
+
     /// Puts one question to several endpoints at once, those that are well first; gives every answer.
     ///
     /// # Errors

@@ -217,7 +217,7 @@ async fn wanted_of(
         block.retain_watched(|who| wanted.contains(who));
     }
     let watched = |who: &Address| wanted.read().contains(who);
-    let Block { header, mut movements, .. } = source.complete(block, &watched).await?;
+    let Block { header, mut movements, .. } = source.completed(block, &watched).await?;
     // Most blocks keep little of what they had.
     movements.shrink_to_fit();
     Ok(HistoryBlock { header, movements })

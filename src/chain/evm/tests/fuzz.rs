@@ -3,24 +3,29 @@
 use std::{collections::BTreeSet, sync::LazyLock};
 
 use alloy::{
-    consensus::ReceiptEnvelope,
-    eips::Decodable2718 as _,
+    consensus::{
+        ReceiptEnvelope, TxEip4844, TxEip7702, TxEnvelope, proofs::calculate_transaction_root,
+    },
+    eips::{
+        Decodable2718 as _,
+        eip2930::{AccessList, AccessListItem},
+    },
     primitives::{Address as EvmAddress, B256, U256, keccak256},
 };
 use alloy_trie::{HashBuilder, Nibbles, TrieAccount, proof::ProofRetainer};
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
-use super::{checker, coin, empty_block, mixed_block, mixed_receipts};
+use super::{checker, coin, empty_block, mixed_block, mixed_receipts, signing};
 use crate::{
     chain::{
-        Address, Block, Header, Ordinal, Rules as _, TxId,
+        Address, Block, Header, Rules as _, TxId,
         evm::{
-            Evm, decode, fetch,
+            Evm, decode,
+            envelope::{Root, Transactions},
+            fetch,
             json::{self, Hex, Quantity, Receipt},
-            logs, multicall, proof, safe, state,
-            verify::{self, FullBlock},
-            ws,
+            logs, multicall, proof, safe, senders, state, verify, ws,
         },
         rpc::{Answer, Answers, Failure, testing::answer_of},
         testing::{assert_storable, outcome},
@@ -66,13 +71,6 @@ struct Document<'a> {
     receipts: &'a RawValue,
 }
 
-/// What receipts prove: the transfers of tokens, and which transactions succeeded. The values of transactions
-/// and what they paid for gas are not under the receipts' root.
-fn proven(block: &Block) -> (Vec<&crate::chain::Movement>, Vec<bool>) {
-    let logs = block.movements.iter().filter(|m| matches!(m.ordinal, Ordinal::Log(_)));
-    (logs.collect(), block.transactions.iter().map(|fact| fact.success).collect())
-}
-
 #[test]
 fn a_block_and_its_receipts_are_decoded_as_they_are_or_not_at_all() {
     run("evm_receipts", Vec::new(), |input| {
@@ -81,13 +79,18 @@ fn a_block_and_its_receipts_are_decoded_as_they_are_or_not_at_all() {
         };
         let (block, receipts) =
             (answer_of(block.get().as_bytes()), answer_of(receipts.get().as_bytes()));
-        let block = block.parse::<FullBlock>();
+        let parsed = || block.parse::<json::Block<Vec<json::Transaction<'_>>>>();
         let receipts = receipts.parse::<Vec<Receipt<'_>>>();
-        let (Ok(block), Ok(receipts)) = (&block, &receipts) else {
-            return format!("{} {}", outcome(&block), outcome(&receipts));
+        let Ok(receipts) = &receipts else {
+            return format!("{} {}", outcome(&parsed()), outcome(&receipts));
         };
         ALL.map(|verification| {
-            let read = fetch::checked(&checker(verification), &coin(), block, receipts);
+            let checker = checker(verification);
+            let block = match parsed() {
+                Ok(block) => checker.told(block),
+                Err(failure) => return failure.detail(),
+            };
+            let read = fetch::checked(&checker, &coin(), &block, receipts);
             if let Ok(read) = &read {
                 assert_storable(read);
                 let logs: usize = receipts.iter().map(|receipt| receipt.logs.len()).sum();
@@ -97,8 +100,10 @@ fn a_block_and_its_receipts_are_decoded_as_they_are_or_not_at_all() {
                 assert!(read.movements.len() <= most && read.safes.len() <= logs);
                 let owners: usize = read.safes.iter().map(|safe| safe.owners.len()).sum();
                 assert!(owners * 64 <= input.len(), "more owners than were written");
-                if verification == Verification::Full && read.header.at == MIXED.header.at {
-                    assert_eq!(proven(read), proven(&MIXED), "other receipts under the same root");
+                let is_proven = verification == Verification::Full && checker.senders(read).is_ok();
+                if is_proven && read.header.at == MIXED.header.at {
+                    assert_eq!(read.movements, MIXED.movements, "others under the same header");
+                    assert_eq!(read.transactions, MIXED.transactions, "others under the same root");
                 }
             }
             format!("{} {}", outcome(&read), read.map_or("", |read| about(read.safes.len())))
@@ -128,6 +133,37 @@ fn a_receipt_is_hashed_as_the_consensus_encodes_it() {
             assert_eq!(Some(read.data.data.to_vec()), log.data.to_vec());
         }
         format!("encoded {}", about(receipt.logs.len()))
+    });
+}
+
+#[test]
+fn a_transaction_is_hashed_as_another_implementation_hashes_it() {
+    let blobs =
+        TxEip4844 { blob_versioned_hashes: vec![B256::repeat_byte(1)], ..TxEip4844::default() };
+    let lists = TxEip7702 {
+        access_list: AccessList(vec![AccessListItem {
+            address: signing::address(2),
+            storage_keys: vec![B256::repeat_byte(2)],
+        }]),
+        ..TxEip7702::default()
+    };
+    let more = [signing::sign(blobs, 1), signing::sign(lists, 1)];
+    let more = more.iter().map(|tx| signing::shown(tx, signing::address(1)));
+    let known = mixed_block()["transactions"].as_array().expect("a list").clone().into_iter();
+    let known = known.chain(more).map(|tx| tx.to_string().into_bytes()).collect();
+    run("evm_transaction", known, |input| {
+        let answer = answer_of(input);
+        let told = answer.parse::<json::Transaction<'_>>();
+        let Ok(told) = &told else { return outcome(&told) };
+        let hashed = Transactions::hashed(std::slice::from_ref(told), false);
+        let Some(Root::Is(root)) = hashed.root else { return format!("{:?}", hashed.root) };
+        // A legacy transaction's chain is told twice.
+        if told.kind() > 0
+            && let Ok(other) = serde_json::from_slice::<TxEnvelope>(input)
+        {
+            assert_eq!(calculate_transaction_root(&[other]), root);
+        }
+        format!("{:?} {}", hashed.other, outcome(&senders::prove_one(&hashed[0])))
     });
 }
 
@@ -257,7 +293,7 @@ fn a_transaction_that_is_looked_up_is_the_one_that_was_asked_for() {
     let tx = TxId::from(hash.parse::<B256>().expect("a hash").0);
     run("evm_lookup", Vec::new(), |input| {
         let Some(answers) = answers(input) else { return "no list".to_owned() };
-        let found = state::mined(tx, answers);
+        let found = state::mined(&checker(Verification::Full), tx, answers);
         if let Ok(found) = &found {
             assert!(found.nonce.is_none_or(|nonce| i64::try_from(nonce).is_ok()), "{found:?}");
             if let Some((at, _, safes)) = &found.mined {

@@ -6,12 +6,16 @@
 mod balances;
 mod budgets;
 mod decoding;
+mod derived;
 mod endpoints;
+mod envelope;
 mod fuzz;
+mod liars;
 mod logs;
 mod node;
 mod panics;
 mod safes;
+mod signing;
 mod sizes;
 mod traces;
 mod verification;
@@ -23,7 +27,7 @@ use serde_json::Value;
 
 use super::{
     coin::Coin,
-    json::Receipt,
+    json::{self, Receipt},
     verify::{Checker, FullBlock},
 };
 use crate::{
@@ -48,14 +52,27 @@ fn empty_block() -> Value {
 }
 
 fn checker(verification: Verification) -> Checker {
-    Checker { chain: ChainName::new("anvil"), verification, metrics: Metrics::new() }
+    Checker {
+        chain: ChainName::new("anvil"),
+        chain_id: 31_337,
+        verification,
+        metrics: Metrics::new(),
+    }
 }
 
 fn coin() -> Coin {
     Coin::new(&config(Vec::new()))
 }
 
-/// What the source makes of a block and its receipts.
+/// A block as the source takes it in.
+fn told(checker: &Checker, block: &Value) -> FullBlock {
+    let text = block.to_string();
+    let block: json::Block<Vec<json::Transaction<'_>>> =
+        serde_json::from_str(&text).expect("a block");
+    checker.told(block)
+}
+
+/// What the source makes of a block that is read by itself, and its receipts.
 fn read(checker: &Checker, block: &Value, receipts: &Value) -> Result<Block, Failure> {
     read_as(&coin(), checker, block, receipts)
 }
@@ -66,10 +83,11 @@ fn read_as(
     block: &Value,
     receipts: &Value,
 ) -> Result<Block, Failure> {
-    let block: FullBlock = serde_json::from_str(&block.to_string()).expect("a block");
     let text = receipts.to_string();
     let receipts: Vec<Receipt<'_>> = serde_json::from_str(&text).expect("receipts");
-    super::fetch::checked(checker, coin, &block, &receipts)
+    let block = super::fetch::checked(checker, coin, &told(checker, block), &receipts)?;
+    checker.senders(&block)?;
+    Ok(block)
 }
 
 fn config(endpoints: Vec<EndpointConfig>) -> ChainConfig {
