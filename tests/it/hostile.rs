@@ -4,14 +4,16 @@ use alloy::{
     primitives::{Address, B256, U256, b256, keccak256},
     sol_types::SolValue as _,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tidemark::dev::{
     anvil::{Options, Request},
     contracts::SafeSetup,
 };
 
-use crate::harness::{Api, CHAIN, Daemon, Gate, Node, Settings, eventually, on_both_stores};
+use crate::harness::{
+    Api, CHAIN, Daemon, Gate, Liar, Lie, Node, Settings, Store, eventually, on_both_stores,
+};
 
 /// `SafeSetup(address indexed,address[],uint256,address,address)`.
 const SAFE_SETUP: B256 = b256!("141df868a6331af528e38c83b7aa03edc19be66e37ae67f9285bf4f8e3c6a1a8");
@@ -95,7 +97,132 @@ pub async fn an_honest_deposit_is_available(api: &Api, node: &Node) {
     .await;
 }
 
+/// A daemon whose first endpoint lies when it is told to; the second is the node itself.
+async fn behind_a_liar(node: &Node, store: &Store) -> (Daemon, Liar) {
+    let liar = Liar::before(node.url()).await;
+    let mut settings = Settings::new(node, store);
+    settings.node_url = liar.url();
+    settings.more_nodes.push(node.url().to_owned());
+    // What the sweep would find is to be right before it looks.
+    settings.chain.push_str("sweep_per_minute = 0");
+    (Daemon::start_with(settings).await, liar)
+}
+
+/// The methods that give whole blocks.
+const BLOCKS: [&str; 2] = ["eth_getBlockByHash", "eth_getBlockByNumber"];
+/// The second of the rich accounts that Anvil always has.
+const SECOND: &str = "0x70997970c51812dc3a010c7d01b50e0d17dc79c8";
+
+fn transactions(block: &mut Value) -> impl Iterator<Item = &mut Value> {
+    block["transactions"].as_array_mut().into_iter().flatten().filter(|tx| tx.is_object())
+}
+
+fn doubled(block: &mut Value) {
+    for tx in transactions(block) {
+        let value: U256 = tx["value"].as_str().unwrap().parse().unwrap();
+        tx["value"] = json!(value + value);
+    }
+}
+
+fn sent_by_the_second(block: &mut Value) {
+    transactions(block).for_each(|tx| tx["from"] = json!(SECOND));
+}
+
+/// How many answers did not pass a check.
+async fn failed(daemon: &Daemon, check: &str) -> u64 {
+    let metrics = daemon.metrics().await;
+    let series =
+        format!("tidemark_verification_failures_total{{chain=\"{CHAIN}\",check=\"{check}\"}} ");
+    let value = metrics.lines().find_map(|line| line.strip_prefix(&series));
+    value.map_or(0, |value| value.parse().unwrap())
+}
+
 on_both_stores! {
+    async fn a_doubled_value_in_an_honest_looking_block_is_caught_and_the_next_endpoint_is_asked(store) {
+        let node = Node::start().await;
+        let (daemon, liar) = behind_a_liar(&node, &store).await;
+        let api = daemon.customer("acme").await;
+        let wallet = Node::stranger();
+        api.watch(wallet).await;
+        for method in BLOCKS {
+            liar.lie(method, Lie::Change(doubled));
+        }
+        node.pay(node.accounts[0], wallet, 33).await;
+        node.settle().await;
+        eventually("the deposit", || async {
+            let available = api.balance(wallet, "ETH").await.available;
+            assert!([U256::ZERO, U256::from(33)].contains(&available), "{available}");
+            (available == U256::from(33)).then_some(())
+        })
+        .await;
+        assert!(failed(&daemon, "transactions_root").await > 0);
+        assert_eq!(api.event("deposit.available").await["data"]["transfer"]["amount"]["raw"], "33");
+    }
+
+    async fn a_wrong_sender_among_blocks_that_were_missed_is_refuted_and_charged_nothing(store) {
+        let node = Node::start().await;
+        let (mut daemon, liar) = behind_a_liar(&node, &store).await;
+        let api = daemon.customer("acme").await;
+        let (wallet, second): (Address, Address) = (Node::stranger(), SECOND.parse().unwrap());
+        api.watch(wallet).await;
+        api.watch(second).await;
+        let before = api.balance(second, "ETH").await.total;
+        daemon.terminate().await;
+        for _ in 0..20 {
+            node.pay(node.accounts[0], wallet, 1).await;
+        }
+        node.settle().await;
+        for method in BLOCKS {
+            liar.lie(method, Lie::Change(sent_by_the_second));
+        }
+        daemon.begin().await;
+        daemon.ready().await;
+        let balance = api.balance_settled(wallet, "ETH", &node).await;
+        assert_eq!(balance.available, U256::from(20));
+        assert_eq!(api.balance(second, "ETH").await.total, before, "it has paid for nothing");
+        assert!(failed(&daemon, "sender").await > 0);
+        assert_eq!(failed(&daemon, "transactions_root").await, 0);
+    }
+
+    async fn payments_of_every_type_are_proven_by_what_a_real_node_says_of_them(store) {
+        let node = Node::start().await;
+        let daemon = Daemon::start(&node, &store).await;
+        let api = daemon.customer("acme").await;
+        let wallet = Node::stranger();
+        api.watch(wallet).await;
+        // The commitment to a blob of zeros, and its proof, are the point at infinity.
+        let infinity = format!("0xc0{}", "0".repeat(94));
+        let more = [
+            json!({ "type": "0x0", "gasPrice": "0xb2d05e00" }),
+            json!({ "type": "0x1", "gasPrice": "0xb2d05e00", "accessList": [
+                { "address": node.token, "storageKeys": [B256::ZERO, B256::with_last_byte(1)] },
+            ]}),
+            json!({ "type": "0x2", "maxFeePerGas": "0xb2d05e00", "maxPriorityFeePerGas": "0x7" }),
+            json!({ "type": "0x3", "maxFeePerBlobGas": "0x3b9aca00",
+                "blobVersionedHashes":
+                    ["0x010657f37554c781402a22917dee2f75def7ab966d7b770905398eba3c444014"],
+                "blobs": [format!("0x{}", "0".repeat(2 * 131_072))],
+                "commitments": [infinity], "proofs": [infinity] }),
+            json!({ "type": "0x4", "authorizationList": [{ "chainId": "0x7a69", "address": node.token,
+                "nonce": "0x0", "yParity": "0x1", "r": "0x1234", "s": "0x5678" }] }),
+        ];
+        for (from, more) in node.accounts.iter().zip(&more) {
+            let mut request = json!({ "from": from, "to": wallet, "value": "0x21", "gas": "0x30d40" });
+            request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let _: B256 = node.call("eth_sendTransaction", json!([request])).await.unwrap();
+        }
+        node.mine(1).await.unwrap();
+        let block: Value = node.call("eth_getBlockByNumber", json!(["latest", true])).await.unwrap();
+        let mut types: Vec<&str> =
+            block["transactions"].as_array().unwrap().iter().map(|tx| tx["type"].as_str().unwrap()).collect();
+        types.sort_unstable();
+        assert_eq!(types, ["0x0", "0x1", "0x2", "0x3", "0x4"]);
+        let balance = api.balance_at_head(wallet, "ETH", &node).await;
+        assert_eq!(balance.total, U256::from(5 * 33));
+        let metrics = daemon.metrics().await;
+        assert!(!metrics.contains("tidemark_verification_failures_total{"), "{metrics}");
+    }
+
     async fn a_forged_safe_neither_ends_the_daemon_nor_holds_the_chain_nor_becomes_a_wallet(store) {
         let node = Node::start().await;
         let safe = node.deploy_safe_1_4_1().await;

@@ -12,6 +12,8 @@ use tokio_util::task::AbortOnDropHandle;
 #[derive(Clone, Debug)]
 pub enum Lie {
     Result(Value),
+    /// The truth, but for what this makes of it.
+    Change(fn(&mut Value)),
     Error(i64, &'static str),
     /// The truth with the first text in it replaced by the second.
     Instead(String, String),
@@ -71,6 +73,7 @@ async fn answer(
             Some(Lie::Result(result)) => {
                 *answer = json!({ "jsonrpc": "2.0", "id": id, "result": result });
             }
+            Some(Lie::Change(change)) => change(&mut answer["result"]),
             Some(Lie::Error(code, message)) => {
                 let error = json!({ "code": code, "message": message });
                 *answer = json!({ "jsonrpc": "2.0", "id": id, "error": error });
