@@ -21,6 +21,8 @@ const NEAR_EMPTY_BLOCKS: u64 = 20_000;
 const RUNS: usize = 5;
 const LATENCY: Duration = Duration::from_millis(20);
 const MOST_MEMORY: f64 = 150.0;
+/// Ranges so short that every sender in them is proven when they are read.
+const FEW_BLOCKS: u64 = 8;
 
 /// A daemon on a chain of which it has seen block 0, with its wallets registered there.
 pub struct Ready {
@@ -44,12 +46,13 @@ struct Run {
 pub struct Plan {
     pub verification: &'static str,
     pub poll_ms: u64,
+    pub batch_blocks: u64,
     pub manner: Manner,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { verification: "full", poll_ms: 1000, manner: Manner::default() }
+        Self { verification: "full", poll_ms: 1000, batch_blocks: 100, manner: Manner::default() }
     }
 }
 
@@ -60,9 +63,14 @@ pub async fn ready(
     plan: Plan,
     accounts: impl IntoIterator<Item = u64>,
 ) -> anyhow::Result<Ready> {
-    let Plan { verification, poll_ms, manner } = plan;
+    let Plan { verification, poll_ms, batch_blocks, manner } = plan;
     let node = Node::start(chain, manner).await?;
-    let evm = Evm { verification, poll_ms, ..Evm::new(&node.url, token(0).to_checksum(None)) };
+    let evm = Evm {
+        verification,
+        poll_ms,
+        batch_blocks,
+        ..Evm::new(&node.url, token(0).to_checksum(None))
+    };
     let installation = Installation::new(engine, &evm).await?;
     let daemon = installation.start().await?;
     let addresses: Vec<String> = accounts.into_iter().map(|n| account(n).to_string()).collect();
@@ -147,14 +155,7 @@ async fn events(daemon: &Daemon) -> anyhow::Result<u64> {
 }
 
 /// What one catch-up of the dense chain takes if none of it touches the only registered account.
-async fn nothing(
-    dense: &Dense,
-    engine: &Engine,
-    verification: &'static str,
-    latency: Duration,
-) -> anyhow::Result<Fetched> {
-    let manner = Manner { latency, ..Manner::default() };
-    let plan = Plan { verification, manner, ..Plan::default() };
+async fn nothing(dense: &Dense, engine: &Engine, plan: Plan) -> anyhow::Result<Fetched> {
     let ready = ready(&dense.chain, engine, plan, [ACCOUNTS]).await?;
     let took = follow(&ready, &dense.chain).await?;
     let Ready { daemon, .. } = ready;
@@ -195,8 +196,9 @@ pub async fn scan(bench: &mut Bench) -> anyhow::Result<()> {
         let (mut full, mut links, mut client) = (Runs::default(), Runs::default(), Runs::default());
         for _ in 0..RUNS {
             client.0.push(fetched(&dense, Duration::ZERO).await?);
-            full.0.push(nothing(&dense, &engine, "full", Duration::ZERO).await?);
-            links.0.push(nothing(&dense, &engine, "links", Duration::ZERO).await?);
+            full.0.push(nothing(&dense, &engine, Plan::default()).await?);
+            let unverified = Plan { verification: "links", ..Plan::default() };
+            links.0.push(nothing(&dense, &engine, unverified).await?);
         }
         let what = |detail: &str| format!("scan, nothing matches, {}: {detail}", engine.name());
         let ratio = client.took().as_secs_f64() / full.took().as_secs_f64();
@@ -218,7 +220,9 @@ pub async fn scan(bench: &mut Bench) -> anyhow::Result<()> {
     let (mut far, mut client) = (Runs::default(), Runs::default());
     for _ in 0..RUNS {
         client.0.push(fetched(&dense, LATENCY).await?);
-        far.0.push(nothing(&dense, &Engine::Sqlite, "full", LATENCY).await?);
+        let manner = Manner { latency: LATENCY, ..Manner::default() };
+        let plan = Plan { manner, ..Plan::default() };
+        far.0.push(nothing(&dense, &Engine::Sqlite, plan).await?);
     }
     let ratio = client.took().as_secs_f64() / far.took().as_secs_f64();
     let what =
@@ -227,6 +231,16 @@ pub async fn scan(bench: &mut Bench) -> anyhow::Result<()> {
         Figure::new(what("the client"), per_second(TRANSFERS, client.took()), "logs/s"),
         Figure::new(what("the daemon"), per_second(TRANSFERS, far.took()), "logs/s"),
         Figure::new(what("the daemon, of the client"), 100.0 * ratio, "%").at_least(80.0),
+    ]);
+    let few = |verification| Plan { verification, batch_blocks: FEW_BLOCKS, ..Plan::default() };
+    let every = nothing(&dense, &Engine::Sqlite, few("full")).await?;
+    let none = nothing(&dense, &Engine::Sqlite, few("links")).await?;
+    let each = (every.took.as_secs_f64() - none.took.as_secs_f64()) / float(dense.transactions());
+    let what = |detail: &str| format!("scan by {FEW_BLOCKS} blocks, SQLite: {detail}");
+    bench.figures([
+        Figure::new(what("wall"), milliseconds(none.took), "ms"),
+        Figure::new(what("with every sender recovered"), milliseconds(every.took), "ms"),
+        Figure::new(what("for each transaction"), 1e6 * each, "µs"),
     ]);
     Ok(())
 }

@@ -31,15 +31,16 @@ pub struct Evm<'a> {
     pub token: String,
     pub verification: &'a str,
     pub poll_ms: u64,
+    pub batch_blocks: u64,
 }
 
 impl<'a> Evm<'a> {
     pub fn new(url: &'a str, token: String) -> Self {
-        Self { url, ws: None, token, verification: "full", poll_ms: 1000 }
+        Self { url, ws: None, token, verification: "full", poll_ms: 1000, batch_blocks: 100 }
     }
 
     fn toml(&self) -> String {
-        let Self { url, token, verification, poll_ms, .. } = self;
+        let Self { url, token, verification, poll_ms, batch_blocks, .. } = self;
         let ws = self.ws.map_or_else(String::new, |ws| format!(", ws = \"{ws}\""));
         format!(
             r#"
@@ -49,6 +50,7 @@ chain_id = {CHAIN_ID}
 settlement = "finalized"
 verification = "{verification}"
 poll_interval_ms = {poll_ms}
+batch_blocks = {batch_blocks}
 sweep_per_minute = 0
 endpoints = [{{ name = "node", url = "{url}"{ws} }}]
 

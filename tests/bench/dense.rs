@@ -57,6 +57,11 @@ impl Dense {
         Self { chain: Arc::new(chain), transfers }
     }
 
+    /// How many transactions it has.
+    pub fn transactions(&self) -> u64 {
+        self.chain.transactions()
+    }
+
     /// Its transfers, block by block from block 1 on.
     pub fn by_block(&self) -> Vec<Vec<Transfer>> {
         let blocks = self.transfers.chunk_by(|(a, _), (b, _)| a == b);

@@ -3,22 +3,18 @@
 use std::fmt::Write as _;
 
 use alloy::{
-    consensus::{Header, ReceiptEnvelope},
-    primitives::{B256, hex, keccak256},
+    consensus::{Header, ReceiptEnvelope, Signed, TxEip1559},
+    primitives::{B256, hex},
 };
 
-use super::{Transfer, gas_used, sender};
+use super::{Transfer, gas_used, signer};
 use crate::daemon::CHAIN_ID;
-
-pub(super) fn tx_hash(number: u64, index: usize) -> B256 {
-    keccak256([number.to_be_bytes(), (index as u64).to_be_bytes()].concat())
-}
 
 /// With the transactions; and how much of it stands before the first one.
 pub(super) fn block(
     header: &Header,
     hash: B256,
-    transactions: &[Vec<Transfer>],
+    transactions: &[Signed<TxEip1559>],
 ) -> (String, usize) {
     let number = header.number;
     let mut out = String::with_capacity(1600 + 900 * transactions.len());
@@ -41,22 +37,24 @@ pub(super) fn block(
         header.base_fee_per_gas.unwrap_or_default(),
     );
     let length = out.len();
-    for (index, transfers) in transactions.iter().enumerate() {
-        let to = transfers.first().map_or_else(|| sender(index + 1), |transfer| transfer.token);
-        let value = if transfers.is_empty() { "0xde0b6b3a7640000" } else { "0x0" };
-        let input = if transfers.is_empty() {
-            "0x".to_owned()
-        } else {
-            format!("0xa9059cbb{index:0>128x}")
-        };
-        let word = tx_hash(number, index + 1_000_000);
+    for (index, signed) in transactions.iter().enumerate() {
+        let (tx, signature) = (signed.tx(), signed.signature());
+        let parity = u8::from(signature.v());
         let _ = write!(
             out,
-            r#"{}{{"type":"0x2","chainId":"{CHAIN_ID:#x}","nonce":"{number:#x}","gas":"0x30d40","maxFeePerGas":"0xb2d05e00","maxPriorityFeePerGas":"0x1","gasPrice":"0x3b9aca01","to":"{}","value":"{value}","accessList":[],"input":"{input}","r":"{word}","s":"{word}","yParity":"0x0","v":"0x0","hash":"{}","blockHash":"{hash}","blockNumber":"{number:#x}","transactionIndex":"{index:#x}","from":"{}"}}"#,
+            r#"{}{{"type":"0x2","chainId":"{CHAIN_ID:#x}","nonce":"{:#x}","gas":"{:#x}","maxFeePerGas":"{:#x}","maxPriorityFeePerGas":"{:#x}","gasPrice":"0x3b9aca01","to":"{}","value":"{:#x}","accessList":[],"input":"{}","r":"{:#x}","s":"{:#x}","yParity":"{parity:#x}","v":"{parity:#x}","hash":"{}","blockHash":"{hash}","blockNumber":"{number:#x}","transactionIndex":"{index:#x}","from":"{}"}}"#,
             if index > 0 { "," } else { "" },
-            hex::encode_prefixed(to),
-            tx_hash(number, index),
-            hex::encode_prefixed(sender(index)),
+            tx.nonce,
+            tx.gas_limit,
+            tx.max_fee_per_gas,
+            tx.max_priority_fee_per_gas,
+            hex::encode_prefixed(tx.to.to().copied().unwrap_or_default()),
+            tx.value,
+            tx.input,
+            signature.r(),
+            signature.s(),
+            signed.hash(),
+            hex::encode_prefixed(signer(index).address),
         );
     }
     out.push_str("]}");
@@ -67,14 +65,16 @@ pub(super) fn block(
 pub(super) fn receipts(
     number: u64,
     hash: B256,
-    transactions: &[Vec<Transfer>],
+    transactions: &[Signed<TxEip1559>],
+    transfers: &[Vec<Transfer>],
     receipts: &[ReceiptEnvelope],
 ) -> String {
     let mut log_index = 0;
     let mut out = String::from("[");
-    for (index, (transfers, receipt)) in transactions.iter().zip(receipts).enumerate() {
-        let tx = tx_hash(number, index);
-        let to = transfers.first().map_or_else(|| sender(index + 1), |transfer| transfer.token);
+    let all = transactions.iter().zip(transfers).zip(receipts);
+    for (index, ((signed, transfers), receipt)) in all.enumerate() {
+        let tx = signed.hash();
+        let to = signed.tx().to.to().copied().unwrap_or_default();
         let _ = write!(
             out,
             r#"{}{{"type":"0x2","status":"0x1","cumulativeGasUsed":"{:#x}","logs":["#,
@@ -103,7 +103,7 @@ pub(super) fn receipts(
             r#"],"logsBloom":"{}","transactionHash":"{tx}","transactionIndex":"{index:#x}","blockHash":"{hash}","blockNumber":"{number:#x}","gasUsed":"{:#x}","effectiveGasPrice":"0x3b9aca01","from":"{}","to":"{}","contractAddress":null}}"#,
             receipt.logs_bloom(),
             gas_used(transfers),
-            hex::encode_prefixed(sender(index)),
+            hex::encode_prefixed(signer(index).address),
             hex::encode_prefixed(to),
         );
     }

@@ -1,21 +1,30 @@
-//! A chain made up beforehand and a node that only hands it out: valid headers and receipts, so that the
-//! daemon's full verification has to pass, and what each address holds after each block.
+//! A chain made up beforehand and a node that only hands it out: valid headers, signed transactions and receipts, so
+//! that the daemon's full verification has to pass, and what each address holds after each block.
 
 mod json;
 mod node;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::LazyLock};
 
 use alloy::{
-    consensus::{Eip658Value, Header, Receipt, ReceiptEnvelope, proofs::calculate_receipt_root},
-    primitives::{Address, B256, Bloom, Bytes, Log, LogData, U256, b256, keccak256},
+    consensus::{
+        Eip658Value, Header, Receipt, ReceiptEnvelope, SignableTransaction as _, Signed, TxEip1559,
+        TxEnvelope,
+        proofs::{calculate_receipt_root, calculate_transaction_root},
+    },
+    primitives::{Address, B256, Bloom, Bytes, Log, LogData, Signature, U256, b256, keccak256},
 };
 use axum::body::Bytes as Body;
+use k256::ecdsa::SigningKey;
 pub use node::{Manner, Node};
+
+use crate::daemon::CHAIN_ID;
 
 pub const TRANSFER: B256 =
     b256!("ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef");
 const FIRST_TIME: u64 = 1_750_000_000;
+/// Those who send, one after the other, in each block.
+const SIGNERS: u64 = 100;
 /// Of every address before the first block: base units of the token, and wei.
 pub const OPENING: u64 = 1_000_000_000_000;
 pub const OPENING_WEI: u64 = 1_000_000_000_000_000_000;
@@ -54,7 +63,8 @@ struct Block {
     full: Body,
     /// How much of `full` stands before the first transaction.
     header: usize,
-    transactions: usize,
+    /// Their hashes.
+    transactions: Vec<B256>,
     receipts: Body,
 }
 
@@ -81,14 +91,14 @@ impl Chain {
     }
 
     /// One more block: each transaction is the logs that it left.
-    pub fn push(&mut self, transactions: &[Vec<Transfer>]) {
+    pub fn push(&mut self, transfers: &[Vec<Transfer>]) {
         let number = self.blocks.len();
-        for transfer in transactions.iter().flatten().filter(|log| log.token == token(0)) {
+        for transfer in transfers.iter().flatten().filter(|log| log.token == token(0)) {
             self.moved_at(number, transfer.from).sent += transfer.value;
             self.moved_at(number, transfer.to).received += transfer.value;
         }
         let mut gas = 0;
-        let receipts: Vec<ReceiptEnvelope> = transactions
+        let receipts: Vec<ReceiptEnvelope> = transfers
             .iter()
             .map(|transfers| {
                 gas += gas_used(transfers);
@@ -103,16 +113,14 @@ impl Chain {
             logs_bloom |= *receipt.logs_bloom();
         }
         let number = number as u64;
+        let transactions: Vec<Signed<TxEip1559>> =
+            transfers.iter().enumerate().map(|(n, logs)| transaction(number, n, logs)).collect();
+        let envelopes: Vec<TxEnvelope> = transactions.iter().cloned().map(Into::into).collect();
         let header = Header {
             parent_hash: self.blocks.last().map(|parent| parent.hash).unwrap_or_default(),
             number,
             state_root: keccak256(number.to_be_bytes()),
-            transactions_root: if transactions.is_empty() {
-                alloy::consensus::EMPTY_ROOT_HASH
-            } else {
-                // It cannot be checked without the signatures, so nobody does.
-                keccak256(number.to_le_bytes())
-            },
+            transactions_root: calculate_transaction_root(&envelopes),
             receipts_root: calculate_receipt_root(&receipts),
             logs_bloom,
             gas_limit: 60_000_000,
@@ -123,14 +131,14 @@ impl Chain {
             ..Header::default()
         };
         let hash = header.hash_slow();
-        let (full, length) = json::block(&header, hash, transactions);
+        let (full, length) = json::block(&header, hash, &transactions);
         self.by_hash.insert(hash, self.blocks.len());
         self.blocks.push(Block {
             hash,
             full: full.into(),
             header: length,
-            transactions: transactions.len(),
-            receipts: json::receipts(number, hash, transactions, &receipts).into(),
+            receipts: json::receipts(number, hash, &transactions, transfers, &receipts).into(),
+            transactions: transactions.iter().map(|signed| *signed.hash()).collect(),
         });
     }
 
@@ -161,6 +169,11 @@ impl Chain {
         OPENING + received - sent
     }
 
+    /// How many transactions it has.
+    pub fn transactions(&self) -> u64 {
+        self.blocks.iter().map(|block| block.transactions.len() as u64).sum()
+    }
+
     /// The size of what the node hands out, in bytes.
     pub fn bytes(&self) -> u64 {
         self.blocks.iter().map(|block| (block.full.len() + block.receipts.len()) as u64).sum()
@@ -171,7 +184,48 @@ fn gas_used(transfers: &[Transfer]) -> u64 {
     21_000 + 30_000 * transfers.len() as u64
 }
 
-/// Who sends the n-th transaction: nobody who is registered.
-fn sender(index: usize) -> Address {
-    Address::left_padding_from(&(0x5e4d_0000 + index as u64).to_be_bytes())
+/// What leaves these logs in the block, or a payment if there are none.
+fn transaction(number: u64, index: usize, transfers: &[Transfer]) -> Signed<TxEip1559> {
+    let transfer = [0xa9, 0x05, 0x9c, 0xbb];
+    let tx = TxEip1559 {
+        chain_id: CHAIN_ID,
+        nonce: number,
+        gas_limit: 200_000,
+        max_fee_per_gas: 3_000_000_000,
+        max_priority_fee_per_gas: 1,
+        to: transfers.first().map_or(signer(index + 1).address, |logs| logs.token).into(),
+        value: U256::from(if transfers.is_empty() { OPENING_WEI } else { 0 }),
+        input: match transfers {
+            [] => Bytes::new(),
+            _ => [&transfer[..], &[0; 56], &(index as u64).to_be_bytes()].concat().into(),
+        },
+        ..TxEip1559::default()
+    };
+    let hash = tx.signature_hash();
+    let key = &signer(index).key;
+    let signed = key.sign_prehash_recoverable(hash.as_slice());
+    let (signature, id) = signed.unwrap_or_else(|error| unreachable!("no signature: {error}"));
+    let (r, s) = signature.split_bytes();
+    let [r, s] = [r, s].map(|scalar| U256::from_be_slice(&scalar));
+    tx.into_signed(Signature::new(r, s, id.is_y_odd()))
+}
+
+/// Somebody who is not registered.
+struct Signer {
+    key: SigningKey,
+    address: Address,
+}
+
+/// Who sends the n-th transaction of each block.
+fn signer(index: usize) -> &'static Signer {
+    static SIGNERS_OF_ALL: LazyLock<Vec<Signer>> = LazyLock::new(|| {
+        let signer = |n: u64| {
+            let key = SigningKey::from_slice(keccak256(n.to_le_bytes()).as_slice())
+                .unwrap_or_else(|error| unreachable!("no key: {error}"));
+            let point = key.verifying_key().to_encoded_point(false);
+            Signer { address: Address::from_raw_public_key(&point.as_bytes()[1..]), key }
+        };
+        (0..SIGNERS).map(signer).collect()
+    });
+    &SIGNERS_OF_ALL[index % SIGNERS_OF_ALL.len()]
 }

@@ -25,7 +25,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Block, Chain, OPENING_WEI, json::tx_hash, token};
+use super::{Block, Chain, OPENING_WEI, token};
 use crate::{daemon::CHAIN_ID, serve::serve};
 
 /// The selector of `balanceOf(address)`.
@@ -223,11 +223,11 @@ impl Serving {
                         self.begun.lock().get_or_insert_with(Instant::now);
                         out.recorded(block.full.clone());
                     }
-                    Some((number, block)) => {
+                    Some((_, block)) => {
                         out.recorded(block.full.slice(..block.header));
-                        for index in 0..block.transactions {
+                        for (index, hash) in block.transactions.iter().enumerate() {
                             let comma = if index > 0 { "," } else { "" };
-                            let _ = write!(out.text, r#"{comma}"{}""#, tx_hash(number, index));
+                            let _ = write!(out.text, r#"{comma}"{hash}""#);
                         }
                         out.text.push_str("]}");
                     }
