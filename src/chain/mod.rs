@@ -8,6 +8,7 @@
 
 mod address;
 mod base58;
+mod block;
 mod certainty;
 pub mod evm;
 mod family;
@@ -22,6 +23,10 @@ mod source;
 mod testing;
 
 pub use address::{Address, AddressError, BadValue, BlockHash, PackedAddresses, TxId};
+pub use block::{
+    Beside, Block, BlockRef, Excess, Header, Kind, Movement, Ordinal, Senders, Signature, Traced,
+    TxFact,
+};
 pub use certainty::Certainty;
 pub use family::{Defaults, Family, Identity, Rules};
 pub use name::{AssetKey, ChainName};
@@ -29,8 +34,7 @@ pub use priority::Priority;
 pub use rpc::SetupError;
 pub use signature::SignatureError;
 pub use source::{
-    AddressIndex, Announced, BalanceQuery, Beside, Block, BlockRef, ChainBalance, DailyUse, Excess,
-    Header, HistoryBlock, HistoryMethod, Kind, LogIndex, Movement, Ordinal, SafeCandidate,
-    SafeRejection, SafeSource, SafeState, Senders, Settlement, SettlementTag, Signature, Source,
-    SourceError, TokenFacts, TokenSource, Traced, TxFact, TxLookup, Watching,
+    AddressIndex, Announced, BalanceQuery, ChainBalance, DailyUse, HistoryBlock, HistoryMethod,
+    LogIndex, SafeCandidate, SafeRejection, SafeSource, SafeState, Settlement, SettlementTag,
+    Source, SourceError, TokenFacts, TokenSource, TxLookup, Watching,
 };

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     chain::{
-        Block, BlockHash, BlockRef, Family, LogIndex as _, SafeSource as _, Source as _,
+        Address, Block, BlockHash, BlockRef, Family, LogIndex as _, SafeSource as _, Source as _,
         SourceError, evm::EvmSource,
     },
     config::EndpointConfig,
@@ -228,26 +228,26 @@ const RECEIVER: &str = "0x70997970c51812dc3a010c7d01b50e0d17dc79c8";
 async fn among_many_blocks_a_wrong_sender_is_refuted_where_it_matters_and_another_is_asked() {
     let lie: Change = |block, _| block["transactions"][0]["from"] = stranger();
     let good = Node::start(honest).await;
-    let watch = |one: crate::chain::Address| {
-        move |block: &mut Block| block.retain_watched(|address| *address == one)
-    };
+    let is = |one: Address| move |address: &Address| *address == one;
     let honest_one = World::new(vec![endpoint("good", &good.url, 1)]);
     // Who is said to have paid, and who was paid.
     for watched in [who(&stranger().as_str().expect("a text").to_lowercase()), who(RECEIVER)] {
         let liar = telling(changed(lie)).await;
         let world = World::of(&liar, &good);
-        let block = many(&world).await.remove(0);
+        let mut block = many(&world).await.remove(0);
         assert_eq!((world.failed("sender"), world.healthy("liar")), (0, true), "nobody knows yet");
-        let block = world.source.completed(block, &mut watch(watched)).await.expect("the truth");
+        block.retain_watched(is(watched));
+        let block = world.source.completed(block, &is(watched)).await.expect("the truth");
         let mut truth = honest_one.source.block(mixed()).await.expect("it").expect("a block");
-        watch(watched)(&mut truth);
+        truth.retain_watched(is(watched));
         assert_eq!(block.movements, truth.movements);
         assert_eq!(block.transactions[0].sender, who(SENDER));
         assert!(block.senders.signed.is_empty());
         assert_eq!((world.failed("sender"), world.healthy("liar")), (1, false));
         let alone = World::new(vec![endpoint("liar", &liar.url, 1)]);
-        let block = many(&alone).await.remove(0);
-        let error = alone.source.completed(block, &mut watch(watched)).await.map(drop);
+        let mut block = many(&alone).await.remove(0);
+        block.retain_watched(is(watched));
+        let error = alone.source.completed(block, &is(watched)).await.map(drop);
         let error = error.expect_err("nobody else is there");
         assert!(matches!(error, SourceError::Untrusted(_)), "{error}");
     }
@@ -265,7 +265,11 @@ async fn among_many_blocks_only_senders_that_matter_are_proven() {
         assert_eq!((block.senders.signed.len(), &*block.senders.told_by), (5, "good"));
         block.retain_watched(|address| *address == who(watched));
         kept.push(block.senders.signed.iter().map(|one| one.place).collect::<Vec<_>>());
-        world.source.complete(block).await.expect("honest senders");
+        world
+            .source
+            .complete(block, &|address| *address == who(watched))
+            .await
+            .expect("honest senders");
     }
     // The second one's own payment is the fourth.
     assert_eq!(kept, [vec![0], vec![3], vec![]]);
