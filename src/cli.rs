@@ -3,7 +3,10 @@
 pub mod allocator;
 mod assets;
 pub(crate) mod audit;
+pub(crate) mod journal;
 mod keys;
+mod progress;
+pub(crate) mod rewind;
 
 use std::path::PathBuf;
 
@@ -11,10 +14,12 @@ use anyhow::Context as _;
 pub use assets::AssetsCommand;
 pub use audit::AuditArgs;
 use clap::{Args, Parser, Subcommand};
+pub use journal::VerifyArgs;
 pub use keys::KeysCommand;
+pub use rewind::RewindArgs;
 
 use crate::{
-    chain::{ChainName, Family, Source},
+    chain::{ChainName, Family},
     clock::Clock,
     commit::{CommitError, Committer},
     config::{ChainConfig, Config, ConfigError},
@@ -22,7 +27,7 @@ use crate::{
     logging::{self, Format},
     metrics::Metrics,
     model::ChainInfo,
-    store::{self, Db},
+    store::Db,
     wake::Wake,
 };
 
@@ -67,14 +72,10 @@ pub enum Command {
         chain: String,
     },
     /// Take a chain back to a block, as the way out when it has halted.
-    Rewind {
-        /// The chain's name in the configuration.
-        #[arg(long)]
-        chain: String,
-        /// The last block that stays.
-        #[arg(long, value_name = "BLOCK")]
-        to: u64,
-    },
+    Rewind(RewindArgs),
+    /// Compute every hash of the journals anew, and name the first commit that was tampered with: exit code 0 when all
+    /// is sound, 1 when it is not.
+    VerifyJournal(VerifyArgs),
 }
 
 #[derive(Clone, Copy, Debug, Args)]
@@ -125,7 +126,8 @@ pub async fn execute(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Audit(args) => audit::run(&config, &args).await,
         Command::AcceptDifferences { chain } => accept_differences(&config, &chain).await,
-        Command::Rewind { chain, to } => rewind(&config, &chain, to).await,
+        Command::Rewind(args) => rewind::run(&config, args).await,
+        Command::VerifyJournal(args) => journal::run(&config, &args).await,
     }
 }
 
@@ -157,31 +159,6 @@ async fn migrate(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn rewind(config: &Config, chain: &str, to: u64) -> anyhow::Result<()> {
-    let chain = configured(config, chain)?;
-    let db = open(config).await?;
-    let outcome = rewind_in(config, &db, chain, to).await;
-    db.close().await;
-    let name = &chain.name;
-    outcome.with_context(|| format!("{name} was not rewound to block {to}"))?;
-    println!("{name} stands at block {to} and goes on from there.");
-    Ok(())
-}
-
-/// A running daemon need not be stopped: the cursor moves in one transaction, and whoever built upon the
-/// old one reads it again.
-async fn rewind_in(config: &Config, db: &Db, chain: &ChainConfig, to: u64) -> anyhow::Result<()> {
-    let metrics = Metrics::new();
-    let source = crate::daemon::source(config, chain, &metrics)?;
-    let target = source
-        .header_at(to)
-        .await?
-        .with_context(|| format!("the node has no block {to}: choose one that it has"))?;
-    check_branch(db, source.as_ref(), &chain.name, to).await?;
-    committer(db, chain, metrics).rewind(&target).await?;
-    Ok(())
-}
-
 fn committer(db: &Db, chain: &ChainConfig, metrics: Metrics) -> Committer {
     let clock = Clock::System;
     let ids = Ids::new(clock.clone());
@@ -200,32 +177,6 @@ async fn accept_differences(config: &Config, chain: &str) -> anyhow::Result<()> 
         outcome => outcome?,
     }
     println!("What settles next on {} is taken over, however much differs.", chain.name);
-    Ok(())
-}
-
-/// What stays must be on the node's chain: movements of another branch would stay in the balances for ever.
-/// The newest block at or below `to` with a booked movement or the beginning of a watch decides: what lies
-/// below it is linked to it, and between it and `to` nothing is booked.
-async fn check_branch(
-    db: &Db,
-    source: &dyn Source,
-    name: &ChainName,
-    to: u64,
-) -> anyhow::Result<()> {
-    let mut session = db.read().await?;
-    let Some(cursor) = store::chain::cursor(&mut session.conn(), name).await? else {
-        return Ok(());
-    };
-    let booked = store::transfer::newest_block(&mut session.conn(), cursor.no, to).await?;
-    let opened = store::watch::newest_opening(&mut session.conn(), cursor.no, to).await?;
-    drop(session);
-    for block in booked.into_iter().chain(opened) {
-        let number = block.number;
-        anyhow::ensure!(
-            source.header_at(number).await?.is_some_and(|header| header.at == block),
-            "block {number} that was applied is not on the node's chain: rewind to a lower block"
-        );
-    }
     Ok(())
 }
 
@@ -304,7 +255,10 @@ mod tests {
             "tidemark --config my.toml check-config",
             "tidemark --config my.toml audit",
             "tidemark --config my.toml audit --chain base --limit 1000",
-            "tidemark --config my.toml rewind --chain ethereum --to 19000000",
+            "tidemark --config my.toml rewind --chain ethereum --to 19000000 --reason snapshot",
+            "tidemark --config my.toml rewind --chain ethereum --to 19000000 --dry-run",
+            "tidemark --config my.toml verify-journal",
+            "tidemark --config my.toml verify-journal --chain ethereum --from 1000 --expect 0123456789ab",
             "tidemark --config my.toml accept-differences --chain ethereum",
         ] {
             assert!(parse(line).is_ok(), "{line}");
@@ -320,6 +274,15 @@ mod tests {
     }
 
     #[test]
+    fn nobody_rewinds_without_a_reason() {
+        let rewind = "tidemark rewind --chain ethereum --to 19000000";
+        assert!(parse(rewind).is_err());
+        let mut line: Vec<&str> = rewind.split_whitespace().collect();
+        line.extend(["--reason", " "]);
+        assert!(Cli::try_parse_from(line).is_err());
+    }
+
+    #[test]
     fn a_bad_configuration_exits_with_2_and_a_failure_with_1() {
         let config = Config::from_toml("[server]\nport = 1").expect_err("an unknown key");
         assert_eq!(exit_code(&config.into()), 2);
@@ -332,7 +295,8 @@ mod tests {
     #[tokio::test]
     async fn naming_a_chain_that_is_not_configured_is_bad_usage() {
         let config = Config::from_toml("").expect("the defaults");
-        let error = rewind(&config, "ethereum", 1).await.expect_err("no such chain");
+        let args = RewindArgs { chain: "ethereum".to_owned(), to: 1, reason: None, dry_run: true };
+        let error = rewind::run(&config, args).await.expect_err("no such chain");
         assert_eq!(exit_code(&error), 2);
         let args = AuditArgs { chain: Some("ethereum".to_owned()), limit: None };
         let error = audit::run(&config, &args).await.expect_err("no such chain");

@@ -78,6 +78,10 @@ metrics! {
     chain_applied_timestamp_seconds: GaugeVec ["chain"];
     /// When the follower last finished a step without an error, in Unix seconds.
     chain_last_progress_timestamp_seconds: GaugeVec ["chain"];
+    /// Number of the newest commit of the chain's journal.
+    journal_commit: IntGaugeVec ["chain"];
+    /// The first 12 hexadecimal digits of the newest commit's hash, as a number: what is to be kept elsewhere.
+    journal_hash_prefix: IntGaugeVec ["chain"];
     /// 1 where this daemon follows the chain.
     chain_leader: IntGaugeVec ["chain"];
     /// Times that another daemon has won a chain that this one followed.

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     chain::Family,
+    model::JournalHead,
     store::{chain, watch_count},
     view::BlockView,
 };
@@ -27,6 +28,23 @@ pub struct NativeView {
     pub symbol: String,
     pub name: String,
     pub decimals: u8,
+}
+
+/// The newest commit of a chain's journal. Whoever keeps it elsewhere can prove later that nothing up to it was changed:
+/// `tidemark verify-journal --expect`.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct JournalView {
+    /// Counts from 1.
+    pub commit: u64,
+    /// SHA-256, in hexadecimal digits.
+    pub hash: String,
+}
+
+impl JournalView {
+    fn of(head: &JournalHead) -> Option<Self> {
+        let JournalHead { commit, hash } = *head;
+        (commit > 0).then(|| Self { commit, hash: hash.to_string() })
+    }
 }
 
 /// A chain and where it stands.
@@ -50,6 +68,8 @@ pub struct ChainView {
     pub lag_seconds: Option<f64>,
     /// Why the chain stands still until a person acts.
     pub halted: Option<String>,
+    /// Null until something is booked.
+    pub journal: Option<JournalView>,
     /// How many addresses of yours are watched here.
     pub registered_addresses: i64,
 }
@@ -86,6 +106,7 @@ pub(super) async fn list(
             settled: cursor.map(|cursor| block_view(config.family, &cursor.settled)),
             lag_seconds: cursor.map(|cursor| app.lag_seconds(cursor.head.time)),
             halted: cursor.and_then(|cursor| cursor.halted.clone()),
+            journal: cursor.and_then(|cursor| JournalView::of(&cursor.journal)),
             registered_addresses: counts.get(&config.name).copied().unwrap_or(0),
         }
     };

@@ -38,7 +38,7 @@ use crate::{
     id::Ids,
     ledger::changes::AssetChange,
     metrics::Metrics,
-    model::{Asset, AssetNo, BlockPoint, Cursor},
+    model::{Asset, AssetNo, BlockPoint, Cursor, JournalHead},
     random::Random,
     store::{
         Db, Reads, asset,
@@ -273,6 +273,7 @@ impl World {
             epoch: 0,
             transfers: 0,
             assets: 2,
+            journal: JournalHead::default(),
         };
         let new = |n: u64, key: AssetKey, symbol: &str, decimals| Asset {
             no: AssetNo::nth(cursor.no, n).expect("a number"),

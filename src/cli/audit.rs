@@ -5,13 +5,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::Context as _;
-use indicatif::{ProgressBar, ProgressStyle};
 
-use super::Usage;
+use super::{Usage, progress::Progress};
 use crate::{
     amount::Amount,
     chain::{BlockRef, ChainName, Settlement, Source, SourceError},
@@ -34,8 +33,6 @@ use crate::{
 const PAGE: u64 = 100;
 /// How often a node that does not answer is asked for a page.
 const TRIES: u32 = 4;
-/// Between two lines that tell of the progress where there is no terminal.
-const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 /// What is audited.
 #[derive(Clone, Debug, clap::Args)]
@@ -141,31 +138,24 @@ async fn all(
 
 /// Audits with a progress bar on a terminal, and with lines elsewhere.
 async fn shown(audit: &Audit<'_>) -> anyhow::Result<Summary> {
-    let style =
-        ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} wallets, {eta} left")?;
-    let bar = ProgressBar::new(audit.wallets().await?).with_style(style);
-    bar.set_prefix(audit.chain.name.to_string());
-    let mut reported = Instant::now();
-    let result = audit
+    let wallets = audit.wallets().await?;
+    let mut progress = Progress::new(audit.chain.name.as_str(), "wallets", wallets)?;
+    audit
         .run(&mut |summary: &Summary, found: &[Difference]| {
             for difference in found {
-                bar.suspend(|| println!("{}", audit.text(difference)));
+                progress.line(&audit.text(difference));
             }
-            bar.set_position(summary.wallets);
-            if bar.is_hidden() && reported.elapsed() >= REPORT_EVERY {
-                reported = Instant::now();
+            progress.at(summary.wallets, |of| {
                 tracing::info!(
                     chain = %audit.chain.name,
                     wallets = summary.wallets,
-                    of = bar.length(),
+                    of,
                     differences = summary.differences,
                     "auditing"
                 );
-            }
+            });
         })
-        .await;
-    bar.finish_and_clear();
-    result
+        .await
 }
 
 impl Summary {

@@ -10,6 +10,7 @@ mod hot;
 mod load;
 mod quarantine;
 mod report;
+mod rewind;
 mod safes;
 mod write;
 
@@ -36,7 +37,9 @@ use crate::{
         rollback, settle,
     },
     metrics::Metrics,
-    model::{Asset, BlockPoint, ChainInfo, ChainNo, Cursor, HistoryStatus, ScanNo, Watch},
+    model::{
+        Asset, BlockPoint, ChainInfo, ChainNo, Cursor, HistoryStatus, JournalHead, ScanNo, Watch,
+    },
     store::{Db, StoreError, Tx, chain, outage::Cause, scan, tx::TxError},
     wake::Wake,
 };
@@ -218,6 +221,7 @@ impl Committer {
             epoch: 0,
             transfers: 0,
             assets: 0,
+            journal: JournalHead::default(),
         };
         if !chain::insert_cursor(&mut conn, &cursor, self.clock.now()).await? {
             return Err(CommitError::CursorMoved(info.name.clone()));
@@ -312,29 +316,6 @@ impl Committer {
             let changes = rollback::rollback(&self.chain, cursor, &known, gone, fork, now)?;
             if let Some(committed) = self.write(changes, &mut tries).await? {
                 return Ok(committed);
-            }
-        }
-    }
-
-    /// The way out of a halt: rolls back to `target`, a block of the node's chain, even below the settled
-    /// block, and lets the chain go on. Settled money above it is taken back, with events that say so.
-    pub async fn rewind(&self, target: &Header) -> Result<Cursor, CommitError> {
-        let mut tries = Tries::new("rewind", "rollback");
-        loop {
-            let moved = || CommitError::CursorMoved(self.chain.name.clone());
-            let cursor = self.cursor().await?.ok_or_else(moved)?;
-            if target.at.number > cursor.head.at.number {
-                return Err(StoreError::Unusable(format!(
-                    "the chain stands at block {}: name a block at or below it",
-                    cursor.head.at.number
-                ))
-                .into());
-            }
-            let (known, gone) = self.step().for_rollback(&cursor, target.at.number, true).await?;
-            let now = self.clock.now();
-            let changes = rollback::rewind(&self.chain, &cursor, &known, gone, target, now)?;
-            if let Some(committed) = self.write(changes, &mut tries).await? {
-                return Ok(committed.cursor);
             }
         }
     }

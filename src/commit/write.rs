@@ -5,8 +5,8 @@ use crate::{
     ledger::Changes,
     model::{NewWallet, NewWatch},
     store::{
-        StoreError, Tx, asset, asset_opening, balance, chain, event, registration, safe, safe_look,
-        scan::Moved, transfer, watch,
+        StoreError, Tx, asset, asset_opening, balance, chain, event, journal, registration, safe,
+        safe_look, scan::Moved, transfer, watch,
     },
 };
 
@@ -42,7 +42,9 @@ impl Committer {
         asset_opening::insert(conn, chain, &changes.asset_openings).await?;
         transfer::insert(conn, chain, &changes.transfers).await?;
         transfer::update(conn, &changes.updates, now).await?;
-        transfer::insert_entries(conn, &changes.entries, &changes.transfers, now).await?;
+        let commit = cursor.journal.commit;
+        transfer::insert_entries(conn, &changes.entries, &changes.transfers, commit, now).await?;
+        journal::insert(conn, chain, changes.journal.as_slice()).await?;
         balance::write(conn, &changes.balances, now).await?;
         let histories = watch::write(conn, chain, &cursor.head, &changes.watches, now).await?;
         let numbers = registration::insert_wallets(conn, &changes.wallets, now).await?;

@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     chain::{BlockHash, BlockRef, Family},
     clock::Millis,
-    model::{BlockPoint, ChainNo, Cursor},
+    model::{BlockPoint, ChainNo, Cursor, JournalHead},
     store::{chain as chain_store, testing::TestStore},
 };
 
@@ -37,6 +37,7 @@ async fn begun(store: &TestStore) -> BTreeMap<ChainName, ChainNo> {
             epoch: 0,
             transfers: 0,
             assets: 0,
+            journal: JournalHead::default(),
         };
         assert!(chain_store::insert_cursor(&mut tx.conn(), &cursor, Millis(0)).await.unwrap());
         numbers.insert(chain, no);

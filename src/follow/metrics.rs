@@ -1,7 +1,11 @@
 //! The follower's gauges.
 
 use super::Follower;
-use crate::{chain::Header, clock::Millis, model::Cursor};
+use crate::{
+    chain::Header,
+    clock::Millis,
+    model::{Cursor, JournalHead},
+};
 
 impl Follower {
     pub(super) fn gauge_head(&self, head: &Header) {
@@ -20,6 +24,9 @@ impl Follower {
             .chain_applied_timestamp_seconds
             .with_label_values(&[name])
             .set(seconds(cursor.head.time));
+        let JournalHead { commit, hash } = cursor.journal;
+        metrics.journal_commit.with_label_values(&[name]).set(gauge(commit));
+        metrics.journal_hash_prefix.with_label_values(&[name]).set(hash.prefix());
         self.gauge_registered();
     }
 

@@ -301,7 +301,7 @@ impl Follower {
                                 tracing::error!(
                                     chain = %self.config.name,
                                     reason = %text,
-                                    "this chain stands still; the way out is: tidemark rewind --chain {} --to <block below the disputed one>",
+                                    "this chain stands still; the way out is: tidemark rewind --chain {} --to <block below the disputed one> --reason <why>",
                                     self.config.name
                                 );
                                 self.gauge_halted(1);
@@ -329,7 +329,7 @@ impl Follower {
         tracing::error!(
             chain = %self.config.name,
             reason,
-            "halting this chain; the way out is: tidemark rewind --chain {} --to <block below the disputed one>",
+            "halting this chain; the way out is: tidemark rewind --chain {} --to <block below the disputed one> --reason <why>",
             self.config.name
         );
         self.gauge_halted(1);

@@ -18,8 +18,8 @@ use crate::{
     clock::Millis,
     ledger::known::opening,
     model::{
-        AssetNo, BlockPoint, ChainInfo, Cursor, Direction, EntryKind, HistoryStatus, Reason,
-        ScanNo, Status, Transfer, Watch,
+        AssetNo, BlockPoint, ChainInfo, CommitKind, Cursor, Direction, EntryKind, HistoryStatus,
+        Reason, ScanNo, Status, Transfer, Watch,
     },
 };
 
@@ -219,7 +219,8 @@ pub fn backfill(
     now: Millis,
 ) -> Result<Changes, Refused> {
     let book = |participants: &[&Participant]| {
-        let mut posting = Posting::new(chain, known, cursor, cursor.clone(), now);
+        let mut posting =
+            Posting::new(chain, known, cursor, cursor.clone(), now, CommitKind::History);
         for participant in participants {
             let parts = parts(&mut posting, participant, range)?;
             let start = range.start(participant.from_block);

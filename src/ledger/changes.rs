@@ -10,8 +10,8 @@ use crate::{
     id::{SafeDeploymentId, WalletId},
     model::{
         Asset, AssetNo, Balance, Cursor, Deployment, DeploymentStatus, Entry, HistoryStatus,
-        NewWallet, QuarantineReason, Reason, ScanNo, TenantNo, Transfer, TransferNo, WaitingSafe,
-        WalletNo,
+        JournalCommit, NewWallet, QuarantineReason, Reason, ScanNo, TenantNo, Transfer, TransferNo,
+        WaitingSafe, WalletNo,
     },
 };
 
@@ -78,6 +78,8 @@ pub struct Changes {
     /// Transfers known before that stand otherwise now.
     pub updates: Vec<TransferUpdate>,
     pub entries: Vec<Entry>,
+    /// What the entries are in the chain's journal; none without entries.
+    pub journal: Option<JournalCommit>,
     /// Each as it is afterwards, with the version that it was read with.
     pub balances: Vec<BalanceChange>,
     pub blocks: BlockChanges,
@@ -103,6 +105,7 @@ impl Changes {
             transfers: Vec::new(),
             updates: Vec::new(),
             entries: Vec::new(),
+            journal: None,
             balances: Vec::new(),
             blocks: BlockChanges::default(),
             watches: WatchChanges::default(),

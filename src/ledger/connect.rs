@@ -15,8 +15,8 @@ use crate::{
     clock::Millis,
     event::Told,
     model::{
-        BlockPoint, ChainInfo, Cursor, Direction, EntryKind, Position, Reason, Status, Transfer,
-        Watch,
+        BlockPoint, ChainInfo, CommitKind, Cursor, Direction, EntryKind, Position, Reason, Status,
+        Transfer, Watch,
     },
 };
 
@@ -53,7 +53,7 @@ pub fn connect(
     let Blocks { blocks, settled, figures } = input;
     let head = blocks.last().map_or(cursor.head, |block| (&block.header).into());
     let next = Cursor { head, settled, ..cursor.clone() };
-    let mut posting = Posting::new(chain, known, cursor, next, now);
+    let mut posting = Posting::new(chain, known, cursor, next, now, CommitKind::Blocks);
     let moved = settled.at.number > cursor.settled.at.number;
     if moved {
         // A settled block between two batches keeps its row: the next reorg search ends there.

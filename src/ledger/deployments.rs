@@ -19,8 +19,9 @@ use crate::{
     event::{EventType, EventWallet, NewEvent},
     id::{Naming, WalletId},
     model::{
-        AdoptSafes, BlockPoint, ChainInfo, Cursor, Deployment, DeploymentStatus, NewWallet,
-        SafeFacts, ShownSafe, WaitingSafe, WalletChain, WalletKind, WalletRef, WatchStatus,
+        AdoptSafes, BlockPoint, ChainInfo, CommitKind, Cursor, Deployment, DeploymentStatus,
+        NewWallet, SafeFacts, ShownSafe, WaitingSafe, WalletChain, WalletKind, WalletRef,
+        WatchStatus,
     },
     view::{SafeDeploymentView, WalletData, WalletRefView, WalletView},
 };
@@ -143,7 +144,7 @@ pub fn judged(
     judged: Vec<Judged>,
     now: Millis,
 ) -> Result<Changes, Refused> {
-    let mut posting = Posting::new(chain, known, cursor, cursor.clone(), now);
+    let mut posting = Posting::new(chain, known, cursor, cursor.clone(), now, CommitKind::Safes);
     let mut tracking = Tracking::new(deployments);
     for judged in judged {
         let given_up = judged.is_given_up();
@@ -289,7 +290,7 @@ pub fn examined(
     examined: Vec<Examined>,
     now: Millis,
 ) -> Result<Changes, Refused> {
-    let mut posting = Posting::new(chain, known, cursor, cursor.clone(), now);
+    let mut posting = Posting::new(chain, known, cursor, cursor.clone(), now, CommitKind::Safes);
     let mut tracking = Tracking::new(deployments);
     for Examined { seen, now: mut row, proof } in examined {
         let as_read = |known: &Deployment| known.id == row.id && known.revision == seen;

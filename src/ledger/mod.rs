@@ -17,6 +17,8 @@
 //!
 //! [`past`] and [`explain`] only read: balances of past blocks, and the entries that make up one.
 //!
+//! [`journal`] makes the hash of what they decided.
+//!
 //! They share `posting`, which keeps balances, entries and events together. This file is the arithmetic: a
 //! [`Position`] is changed by entries, and replaying them in any order that keeps each transfer's own order
 //! gives the same position. Nothing can wrap: what does not fit in 256 bits, or would fall below zero, is a
@@ -27,6 +29,7 @@ pub mod changes;
 pub mod connect;
 pub mod deployments;
 pub mod explain;
+pub mod journal;
 pub mod known;
 pub mod opening;
 pub mod past;

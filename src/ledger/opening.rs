@@ -13,7 +13,10 @@ use crate::{
     chain::{AssetKey, Header},
     clock::Millis,
     event::{EventType, EventWallet, NewEvent},
-    model::{Asset, AssetNo, ChainInfo, Cursor, Direction, Listing, WalletNo, WalletRef, Watch},
+    model::{
+        Asset, AssetNo, ChainInfo, CommitKind, Cursor, Direction, Listing, WalletNo, WalletRef,
+        Watch,
+    },
     view::{BlockView, WalletRefView},
 };
 
@@ -58,7 +61,7 @@ pub fn open(
     closings: &[Watch],
     now: Millis,
 ) -> Result<Changes, Refused> {
-    let mut posting = Posting::new(chain, known, cursor, cursor.clone(), now);
+    let mut posting = Posting::new(chain, known, cursor, cursor.clone(), now, CommitKind::Openings);
     for opening in openings {
         book_opening(&mut posting, opening, cursor)?;
         if !opening.watch.activated {
@@ -97,7 +100,7 @@ pub fn list_assets(
             AssetChange::New(Asset { no, version: 0, ..asset.clone() })
         });
     }
-    let mut posting = Posting::new(chain, known, cursor, next, now);
+    let mut posting = Posting::new(chain, known, cursor, next, now, CommitKind::Assets);
     posting.changes.assets.extend(changes);
     posting.finish()
 }
@@ -136,7 +139,7 @@ pub fn open_assets(
         known.assets.insert(after.key, after.clone());
         changes.push(AssetChange::Opened(after));
     }
-    let mut posting = Posting::new(chain, &known, cursor, cursor.clone(), now);
+    let mut posting = Posting::new(chain, &known, cursor, cursor.clone(), now, CommitKind::Assets);
     for opening in page.openings {
         book_opening(&mut posting, opening, cursor)?;
     }

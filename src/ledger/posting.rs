@@ -5,6 +5,7 @@ use std::collections::hash_map::Entry;
 use super::{
     Changes, Known, LedgerError, Refused,
     changes::{AssetChange, AssetClass, BalanceChange, TransferUpdate},
+    journal::{self, Connected, Left, Line},
     known::{HashMap, Watches, same_movement, transfer_id},
 };
 use crate::{
@@ -13,8 +14,9 @@ use crate::{
     clock::Millis,
     event::{EventType, EventWallet, NewEvent, Told, TransferTold},
     model::{
-        Asset, AssetNo, Balance, ChainInfo, Cursor, Direction, Entry as LedgerEntry, EntryKind,
-        Owner, Status, Transfer, TransferNo, WalletNo,
+        Asset, AssetNo, Balance, ChainInfo, CommitKind, Cursor, Direction, Entry as LedgerEntry,
+        EntryKind, JournalCommit, JournalHash, JournalHead, Owner, Rewind, Status, Transfer,
+        TransferNo, WalletNo,
     },
 };
 
@@ -25,6 +27,8 @@ struct Working {
     asset: AssetNo,
     balance: Balance,
     changed_at: Option<u64>,
+    /// Whether entries changed it.
+    booked: bool,
 }
 
 /// Where a step has a balance: looked up once for each side of a movement.
@@ -44,6 +48,12 @@ pub(super) struct Posting<'a> {
     /// What this step connected, with its mark: [`Posting::finish`] looks whether a movement is there twice.
     connected: Vec<(WalletNo, i64, TransferNo)>,
     native: Option<AssetNo>,
+    /// Whose sides were made, and of which assets.
+    owners: HashMap<WalletNo, Owner>,
+    assets: HashMap<AssetNo, AssetKey>,
+    kind: CommitKind,
+    /// Where a person has ordered it: then it is a commit of the journal, entries or not.
+    pub rewind: Option<Rewind>,
     /// Of assets whose facts were ever changed.
     versions: HashMap<AssetNo, i64>,
     pub changes: Changes,
@@ -79,6 +89,7 @@ impl<'a> Posting<'a> {
         from: &Cursor,
         next: Cursor,
         now: Millis,
+        kind: CommitKind,
     ) -> Self {
         Self {
             chain,
@@ -90,6 +101,10 @@ impl<'a> Posting<'a> {
             new_assets: HashMap::default(),
             connected: Vec::new(),
             native: known.assets.get(&AssetKey::Native).map(|native| native.no),
+            owners: HashMap::default(),
+            assets: HashMap::default(),
+            kind,
+            rewind: None,
             versions: known
                 .assets
                 .values()
@@ -151,6 +166,8 @@ impl<'a> Posting<'a> {
     ) -> Result<Transfer, Refused> {
         let asset = self.asset(movement.asset)?;
         let (no, counts) = (asset.no, asset.counts_for(owner.wallet));
+        self.owners.insert(owner.wallet, owner);
+        self.assets.insert(no, movement.asset);
         let block_time = Millis::from_seconds(header.time);
         let id = transfer_id(self.chain, owner.wallet_id, movement, direction, block_time);
         let counterparty = match direction {
@@ -269,6 +286,7 @@ impl<'a> Posting<'a> {
                 },
             )?;
         working.changed_at = Some(self.head);
+        working.booked = true;
         Ok(())
     }
 
@@ -277,7 +295,7 @@ impl<'a> Posting<'a> {
         let Self { slots, balances, known, .. } = self;
         *slots.entry((wallet, asset)).or_insert_with(|| {
             let balance = known.balances.get(&(wallet, asset)).copied().unwrap_or_default();
-            balances.push(Working { wallet, asset, balance, changed_at: None });
+            balances.push(Working { wallet, asset, balance, changed_at: None, booked: false });
             Slot(balances.len() - 1)
         })
     }
@@ -352,6 +370,57 @@ impl<'a> Posting<'a> {
         Ok(())
     }
 
+    /// Makes the commit one of the chain's journal, once all is booked.
+    fn journal(&mut self) -> Result<(), Refused> {
+        let Changes { from, cursor, entries, transfers, now, .. } = &self.changes;
+        // They are numbered from where the chain stood, without gaps.
+        let first = TransferNo::nth(from.no, from.transfers).unwrap_or_default();
+        let index = |no: TransferNo| usize::try_from(no.0 - first.0).ok();
+        let mut numbered: Vec<Option<&Transfer>> = vec![None; transfers.len()];
+        for transfer in transfers {
+            if let Some(place) = index(transfer.no).and_then(|index| numbered.get_mut(index)) {
+                *place = Some(transfer);
+            }
+        }
+        let found = |no: TransferNo| {
+            let transfer = numbered.get(index(no)?).copied().flatten()?;
+            let (owner, asset) =
+                (self.owners.get(&transfer.wallet)?, self.assets.get(&transfer.asset)?);
+            Some(Connected { transfer, owner: *owner, asset: *asset })
+        };
+        let mut lines = Vec::with_capacity(entries.len());
+        for &entry in entries {
+            let connected = match entry.kind {
+                EntryKind::Connect | EntryKind::ConnectSettled => Some(found(entry.transfer)),
+                _ => None,
+            };
+            if connected.is_some_and(|found| found.is_none()) {
+                let context = format!("the {} entry of no transfer", entry.kind);
+                return Err(Refused::new(context, LedgerError::Inconsistent));
+            }
+            lines.push(Line { entry, connected: connected.flatten() });
+        }
+        let booked = self.balances.iter().filter(|working| working.booked);
+        let left = |working: &Working| (working.wallet, working.asset, working.balance.position);
+        let mut balances: Vec<Left> = booked.map(left).collect();
+        let mut commit = JournalCommit {
+            number: from.journal.commit + 1,
+            kind: self.kind,
+            head: cursor.head.at,
+            settled: cursor.settled.at,
+            transfers: from.transfers,
+            entries: u64::try_from(lines.len()).unwrap_or(u64::MAX),
+            time: *now,
+            rewind: self.rewind.take(),
+            hash: JournalHash::default(),
+        };
+        commit.hash =
+            journal::hash(&self.chain.caip2, from.journal.hash, &commit, &mut lines, &mut balances);
+        self.changes.cursor.journal = JournalHead { commit: commit.number, hash: commit.hash };
+        self.changes.journal = Some(commit);
+        Ok(())
+    }
+
     /// What is to be written.
     ///
     /// # Errors
@@ -372,8 +441,11 @@ impl<'a> Posting<'a> {
                 }
             }
         }
+        if !self.changes.entries.is_empty() || self.rewind.is_some() {
+            self.journal()?;
+        }
         let changed = self.balances.into_iter().filter_map(|working| {
-            let Working { wallet, asset, balance, changed_at } = working;
+            let Working { wallet, asset, balance, changed_at, .. } = working;
             Some(BalanceChange { wallet, asset, balance, block: changed_at? })
         });
         self.changes.balances = changed.collect();

@@ -9,7 +9,8 @@ use crate::{
     chain::{ChainBalance, Header, Kind, Movement, Ordinal, TxId},
     clock::Millis,
     model::{
-        BalanceRef, BlockPoint, ChainInfo, Cursor, Direction, Position, Reason, Status, Transfer,
+        BalanceRef, BlockPoint, ChainInfo, CommitKind, Cursor, Direction, Position, Reason, Status,
+        Transfer,
     },
 };
 
@@ -101,7 +102,8 @@ pub fn reconcile(
     proofs: &KnownProofs,
     now: Millis,
 ) -> Result<Changes, Refused> {
-    let mut posting = Posting::new(chain, known, cursor, cursor.clone(), now);
+    let mut posting =
+        Posting::new(chain, known, cursor, cursor.clone(), now, CommitKind::Comparison);
     take_over(&mut posting, cursor.settled, figures, proofs)?;
     posting.finish()
 }

@@ -1,19 +1,22 @@
 //! Blocks vanished: the opposite entries, and orphaned transfers that may come back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Changes, Known, Refused,
-    changes::{AssetChange, AssetOpening, TransferUpdate},
+    changes::{AssetChange, AssetOpening, BalanceChange, TransferUpdate},
     deployments,
     posting::{Posting, booked_first},
 };
 use crate::{
+    amount::Amount,
     chain::{Address, Header},
     clock::Millis,
+    event::EventType,
     model::{
-        Asset, AssetNo, BlockPoint, ChainInfo, Cursor, Deployment, EntryKind, Listing, Reason,
-        Status, Transfer, WalletNo,
+        Asset, AssetNo, BlockPoint, ChainInfo, CommitKind, Cursor, Deployment, Direction,
+        EntryKind, Listing, Position, Reason, Rewind, RewindOrder, Status, TenantNo, Transfer,
+        WalletNo,
     },
 };
 
@@ -43,7 +46,7 @@ pub fn rollback(
     now: Millis,
 ) -> Result<Changes, Refused> {
     let next = Cursor { head: fork, ..cursor.clone() };
-    let mut posting = Posting::new(chain, known, cursor, next, now);
+    let mut posting = Posting::new(chain, known, cursor, next, now, CommitKind::Reorg);
     undo(&mut posting, gone, fork)?;
     posting.finish()
 }
@@ -59,17 +62,91 @@ pub fn rewind(
     known: &Known,
     gone: Gone,
     target: &Header,
+    order: RewindOrder,
     now: Millis,
-) -> Result<Changes, Refused> {
+) -> Result<(Changes, TakenBack), Refused> {
     let point = BlockPoint::from(target);
     let settled = if cursor.settled.at.number > point.at.number { point } else { cursor.settled };
     let next = Cursor { head: point, settled, halted: None, ..cursor.clone() };
-    let mut posting = Posting::new(chain, known, cursor, next, now);
+    let mut posting = Posting::new(chain, known, cursor, next, now, CommitKind::Rewind);
+    posting.rewind = Some(Rewind { from: cursor.head.at.number, order });
+    let mut taken = TakenBack::of(&gone, known);
     undo(&mut posting, gone, point)?;
     let blocks = &mut posting.changes.blocks;
     blocks.below = Some(point.at.number + 1);
     blocks.connected.push(*target);
-    posting.finish()
+    let changes = posting.finish()?;
+    taken.see(&changes);
+    Ok((changes, taken))
+}
+
+/// What a rewind takes back, and from whom.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TakenBack {
+    pub balances: BTreeMap<(WalletNo, AssetNo), TakenBalance>,
+    /// Whose watches begin anew.
+    pub anew: BTreeSet<WalletNo>,
+    /// Transfers that are no money.
+    pub worthless: u64,
+    /// What is told of it.
+    pub events: BTreeMap<(TenantNo, EventType), u64>,
+}
+
+/// What a rewind takes back of one balance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TakenBalance {
+    pub deposits: TakenSum,
+    pub withdrawals: TakenSum,
+    pub before: Position,
+    pub after: Position,
+}
+
+/// Transfers in one direction, and what they moved; past 256 bits the highest number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TakenSum {
+    pub transfers: u64,
+    pub amount: Amount,
+}
+
+impl TakenBack {
+    fn of(gone: &Gone, known: &Known) -> Self {
+        let mut taken = Self::default();
+        taken.anew.extend(gone.reopened.iter().map(|(wallet, _)| *wallet));
+        for transfer in &gone.transfers {
+            if !transfer.counted {
+                taken.worthless += 1;
+                continue;
+            }
+            let key = (transfer.wallet, transfer.asset);
+            let before = known.balances.get(&key).copied().unwrap_or_default().position;
+            let balance = taken.balances.entry(key).or_insert(TakenBalance {
+                before,
+                after: before,
+                ..TakenBalance::default()
+            });
+            let sum = match transfer.direction {
+                Direction::In => &mut balance.deposits,
+                Direction::Out => &mut balance.withdrawals,
+            };
+            sum.transfers += 1;
+            sum.amount = sum.amount.saturating_add(transfer.amount);
+        }
+        taken
+    }
+
+    /// Takes over how balances stand afterwards, and what is told.
+    fn see(&mut self, changes: &Changes) {
+        for BalanceChange { wallet, asset, balance, .. } in &changes.balances {
+            if let Some(taken) = self.balances.get_mut(&(*wallet, *asset)) {
+                taken.after = balance.position;
+            }
+        }
+        for event in &changes.events {
+            for kind in event.kinds() {
+                *self.events.entry((event.tenant, kind)).or_default() += 1;
+            }
+        }
+    }
 }
 
 fn undo(posting: &mut Posting<'_>, gone: Gone, fork: BlockPoint) -> Result<(), Refused> {

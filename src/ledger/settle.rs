@@ -11,7 +11,7 @@ use super::{
 use crate::{
     chain::Kind,
     clock::Millis,
-    model::{BlockPoint, ChainInfo, Cursor, EntryKind, Status, Transfer},
+    model::{BlockPoint, ChainInfo, CommitKind, Cursor, EntryKind, Status, Transfer},
 };
 
 /// The chain's own figures, and what is known beside them.
@@ -38,7 +38,7 @@ pub fn settle(
     now: Millis,
 ) -> Result<Changes, Refused> {
     let next = Cursor { settled, ..cursor.clone() };
-    let mut posting = Posting::new(chain, known, cursor, next, now);
+    let mut posting = Posting::new(chain, known, cursor, next, now, CommitKind::Settlement);
     settle_pending(&mut posting, pending)?;
     posting.changes.blocks.below = Some(settled.at.number.saturating_sub(REMEMBERED_BELOW_SETTLED));
     reconcile::take_over(&mut posting, settled, compared.figures, compared.proofs)?;

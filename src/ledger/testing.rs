@@ -5,7 +5,10 @@ use uuid::Uuid;
 use crate::{
     chain::{Address, AssetKey, ChainName, Family},
     id::{TenantId, WalletId},
-    model::{Asset, AssetNo, BlockPoint, ChainInfo, ChainNo, Cursor, TenantNo, WalletNo, Watch},
+    model::{
+        Asset, AssetNo, BlockPoint, ChainInfo, ChainNo, Cursor, JournalHead, TenantNo, WalletNo,
+        Watch,
+    },
 };
 
 pub(super) fn chain() -> ChainInfo {
@@ -31,6 +34,7 @@ pub(super) fn cursor(chain: &ChainInfo, at: BlockPoint, assets: u64) -> Cursor {
         epoch: 0,
         transfers: 0,
         assets,
+        journal: JournalHead::default(),
     }
 }
 

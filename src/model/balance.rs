@@ -21,7 +21,12 @@ pub struct BalanceRef {
 impl BalanceRef {
     #[must_use]
     pub const fn owner(&self) -> Owner {
-        Owner { wallet: self.wallet, tenant: self.tenant, wallet_id: self.wallet_id }
+        Owner {
+            wallet: self.wallet,
+            tenant: self.tenant,
+            wallet_id: self.wallet_id,
+            address: self.address,
+        }
     }
 
     /// What the chain is asked for it; wallets of one address share it.

@@ -1,6 +1,6 @@
 //! How far a chain is applied and settled.
 
-use super::ChainNo;
+use super::{ChainNo, JournalHead};
 use crate::{
     chain::{BlockRef, ChainName, Family, Header},
     clock::Millis,
@@ -35,4 +35,6 @@ pub struct Cursor {
     /// How many transfers and assets were booked on this chain: what the next one's number is made of.
     pub transfers: u64,
     pub assets: u64,
+    /// The newest commit that had entries: the next one's hash is made upon it.
+    pub journal: JournalHead,
 }

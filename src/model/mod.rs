@@ -9,6 +9,7 @@ mod balance;
 mod chain;
 mod cursor;
 mod deployment;
+mod journal;
 mod number;
 mod ordinal;
 mod registration;
@@ -23,6 +24,9 @@ pub use balance::{Balance, BalanceRef, Buckets, Position};
 pub use chain::ChainInfo;
 pub use cursor::{BlockPoint, Cursor};
 pub use deployment::{Deployment, DeploymentStatus};
+pub use journal::{
+    BookedEntry, CommitKind, JournalCommit, JournalHash, JournalHead, Rewind, RewindOrder,
+};
 pub use number::{AssetNo, ChainNo, ScanNo, TenantNo, TransferNo, WalletNo};
 pub use ordinal::{ordinal_bytes, read_ordinal};
 pub use registration::{AccountKey, LocatorKey, NewWatch, Registrations, WatchKey};

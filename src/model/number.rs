@@ -57,6 +57,12 @@ impl TransferNo {
         nth(chain, TRANSFER_BITS, n).map(Self)
     }
 
+    /// The numbers that a chain's transfers can have: the first, and the first that is too high.
+    #[must_use]
+    pub const fn of_chain(chain: ChainNo) -> (Self, Self) {
+        (Self(chain.0 << TRANSFER_BITS), Self((chain.0 + 1) << TRANSFER_BITS))
+    }
+
     #[must_use]
     pub const fn chain(self) -> ChainNo {
         ChainNo(self.0 >> TRANSFER_BITS)

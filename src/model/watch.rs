@@ -36,6 +36,7 @@ pub struct Owner {
     pub wallet: WalletNo,
     pub tenant: TenantNo,
     pub wallet_id: WalletId,
+    pub address: Address,
 }
 
 /// A watch with what booking needs to know of its wallet.
@@ -55,6 +56,11 @@ pub struct Watch {
 impl Watch {
     #[must_use]
     pub const fn owner(&self) -> Owner {
-        Owner { wallet: self.wallet, tenant: self.tenant, wallet_id: self.wallet_id }
+        Owner {
+            wallet: self.wallet,
+            tenant: self.tenant,
+            wallet_id: self.wallet_id,
+            address: self.address,
+        }
     }
 }

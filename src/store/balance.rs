@@ -65,6 +65,40 @@ pub async fn of_wallets(
     Ok(rows.into_iter().map(balance).collect())
 }
 
+/// Balances behind `after`, in the order of the key, whatever chain they belong to: each look is at so many rows and no
+/// more.
+async fn behind(
+    conn: &mut Conn<'_>,
+    after: (WalletNo, AssetNo),
+    limit: i64,
+) -> Result<Vec<RawBalance>, StoreError> {
+    Ok(on!(conn, c => sqlx::query_as(
+        "SELECT wallet_no, asset_no, settled, incoming, outgoing, held, frozen, version FROM balance
+         WHERE (wallet_no, asset_no) > ($1, $2) ORDER BY wallet_no, asset_no LIMIT $3 + 0",
+    )
+    .bind(after.0.0)
+    .bind(after.1.0)
+    .bind(limit)
+    .fetch_all(c)
+    .await)?)
+}
+
+/// The balances of all chains behind `after`, by wallet and asset, at most `limit`.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn all(
+    conn: &mut Conn<'_>,
+    after: (WalletNo, AssetNo),
+    limit: i64,
+) -> Result<Vec<(WalletNo, AssetNo, Position)>, StoreError> {
+    let balance = |row: RawBalance| {
+        let RawBalance { wallet_no, asset_no, settled, incoming, outgoing, .. } = row;
+        (WalletNo(wallet_no), AssetNo(asset_no), Position { settled, incoming, outgoing })
+    };
+    Ok(behind(conn, after, limit).await?.into_iter().map(balance).collect())
+}
+
 /// Wallets with money on a chain, by number: those among the `limit` balances behind `after`, and the last of these;
 /// the beginning once the end is reached.
 ///
@@ -76,16 +110,7 @@ pub async fn holders(
     after: (WalletNo, AssetNo),
     limit: i64,
 ) -> Result<(Vec<WalletNo>, (WalletNo, AssetNo)), StoreError> {
-    // In the order of the key, whatever chain a row belongs to: each look is at so many rows and no more.
-    let rows: Vec<RawBalance> = on!(conn, c => sqlx::query_as(
-        "SELECT wallet_no, asset_no, settled, incoming, outgoing, held, frozen, version FROM balance
-         WHERE (wallet_no, asset_no) > ($1, $2) ORDER BY wallet_no, asset_no LIMIT $3 + 0",
-    )
-    .bind(after.0.0)
-    .bind(after.1.0)
-    .bind(limit)
-    .fetch_all(c)
-    .await)?;
+    let rows = behind(conn, after, limit).await?;
     let full = i64::try_from(rows.len()) == Ok(limit);
     let last = rows.last().filter(|_| full);
     let last = last

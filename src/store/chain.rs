@@ -13,7 +13,7 @@ use super::{
 use crate::{
     chain::{BlockHash, BlockRef, ChainName, Family, Header},
     clock::Millis,
-    model::{BlockPoint, ChainNo, Cursor},
+    model::{BlockPoint, ChainNo, Cursor, JournalHash, JournalHead},
 };
 
 #[derive(FromRow)]
@@ -40,6 +40,10 @@ struct CursorRow {
     transfers: u64,
     #[sqlx(try_from = "i64")]
     assets: u64,
+    #[sqlx(try_from = "i64")]
+    commits: u64,
+    #[sqlx(try_from = "Vec<u8>")]
+    journal_hash: JournalHash,
 }
 
 impl From<CursorRow> for Cursor {
@@ -59,6 +63,7 @@ impl From<CursorRow> for Cursor {
             epoch: row.fencing_epoch,
             transfers: row.transfers,
             assets: row.assets,
+            journal: JournalHead { commit: row.commits, hash: row.journal_hash },
         }
     }
 }
@@ -93,7 +98,7 @@ macro_rules! select_cursor {
         concat!(
             "SELECT c.chain_no, n.name, c.family, c.caip2, c.head_number, c.head_hash, c.head_time,
                     c.settled_number, c.settled_hash, c.settled_time, c.halted, c.fencing_epoch, c.transfers,
-                    c.assets
+                    c.assets, c.commits, c.journal_hash
              FROM chain_cursor c JOIN chain n ON n.no = c.chain_no ",
             $rest
         )
@@ -169,10 +174,11 @@ pub async fn move_cursor(
         "UPDATE chain_cursor
          SET head_number = $8, head_hash = $9, head_time = $10,
              settled_number = $11, settled_hash = $12, settled_time = $13, transfers = $14, assets = $15,
-             halted = $16, updated_at = $17, lease_until = CASE WHEN holder IS NULL THEN NULL ELSE $19 + ";
+             halted = $16, updated_at = $17, commits = $20, journal_hash = $21, lease_until = CASE WHEN holder IS NULL THEN NULL ELSE $19 + ";
         " END
          WHERE chain_no = $1 AND head_number = $2 AND head_hash = $3
            AND settled_number = $4 AND settled_hash = $5 AND fencing_epoch = $6 AND transfers = $7
+           AND journal_hash = $22
            AND (halted IS NULL) = (CAST($18 AS TEXT) IS NULL)"
     );
     let changed = on!(conn, c => sqlx::query(sql)
@@ -195,6 +201,9 @@ pub async fn move_cursor(
     .bind(now)
     .bind(&from.halted)
     .bind(millis(lease))
+    .bind(number(next.journal.commit)?)
+    .bind(&next.journal.hash.0[..])
+    .bind(&from.journal.hash.0[..])
     .execute(c)
     .await
     .map(|done| done.rows_affected()))?;

@@ -317,7 +317,7 @@ impl Engine {
         Ok(Self::Postgres { readers, pool })
     }
 
-    async fn migrate(&self) -> Result<(), StoreError> {
+    pub(super) async fn migrate(&self) -> Result<(), StoreError> {
         let migrated = match self {
             Self::Sqlite { write, .. } => {
                 let mut session = write.lend().await?;

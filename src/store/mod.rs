@@ -37,6 +37,7 @@ pub mod event;
 pub mod feed;
 pub mod history;
 pub mod idempotency;
+pub mod journal;
 pub mod key;
 pub mod lease;
 pub mod ownership;

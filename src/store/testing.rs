@@ -115,6 +115,15 @@ impl TestStore {
         true
     }
 
+    /// Makes the store one of before the fourth migration, by `down`, and brings it up to date again.
+    pub async fn upgrade(&self, down: &[&'static str]) {
+        for sql in down {
+            self.execute(sql).await.unwrap();
+        }
+        self.execute("DELETE FROM _sqlx_migrations WHERE version = 4").await.unwrap();
+        self.db.engine.migrate().await.unwrap();
+    }
+
     /// Whether a transaction that writes has the whole store for itself.
     pub fn has_one_writer(&self) -> bool {
         self.server.is_none()

@@ -116,6 +116,22 @@ pub async fn marked(conn: &mut Conn<'_>, marks: Vec<i64>) -> Result<Vec<Transfer
     all(on!(conn, c => sqlx::query_as(sql).bind(&marks).fetch_all(c).await)?)
 }
 
+/// Transfers by their numbers, in no order.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn by_numbers(
+    conn: &mut Conn<'_>,
+    numbers: impl IntoIterator<Item = TransferNo>,
+) -> Result<Vec<Transfer>, StoreError> {
+    let numbers = Ints::of(numbers.into_iter().map(|no| no.0));
+    if numbers.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = sets(conn, select_transfer!("WHERE no IN ints($1)"));
+    all(on!(conn, c => sqlx::query_as(sql).bind(&numbers).fetch_all(c).await)?)
+}
+
 /// Whether a chain has transfers that a block may hold again. While catching up there are none, and nothing has
 /// to be looked up.
 ///
@@ -349,7 +365,8 @@ static TRANSFER: Table = Table::new(
     ],
 );
 
-static ENTRY: Table = Table::new("entry", &["transfer_no", "kind", "amount", "created_at"]);
+static ENTRY: Table =
+    Table::new("entry", &["transfer_no", "kind", "amount", "created_at", "commit_no"]);
 
 /// Writes new transfers.
 ///
@@ -473,7 +490,7 @@ fn all_changed(changed: u64, expected: usize) -> Result<(), StoreError> {
     Err(StoreError::corrupt(format!("{changed} of {expected} transfers stand as they were read")))
 }
 
-/// Adds entries to the ledger, `added` being the transfers that were inserted with them. What a new transfer's
+/// Adds the entries of a commit to the ledger, `added` being the transfers that were inserted with them. What a new transfer's
 /// entry says stands in its row already, so these are made of the rows.
 ///
 /// # Errors
@@ -483,6 +500,7 @@ pub async fn insert_entries(
     conn: &mut Conn<'_>,
     entries: &[Entry],
     added: &[Transfer],
+    commit: u64,
     now: Millis,
 ) -> Result<(), StoreError> {
     let numbers = || added.iter().map(|transfer| transfer.no);
@@ -503,8 +521,8 @@ pub async fn insert_entries(
             continue;
         }
         let made = on!(conn, c => sqlx::query(
-            "INSERT INTO entry (transfer_no, kind, amount, created_at)
-             SELECT no, $3, amount, $4 FROM transfer
+            "INSERT INTO entry (transfer_no, kind, amount, created_at, commit_no)
+             SELECT no, $3, amount, $4, $6 FROM transfer
              WHERE no >= $1 AND no <= $2 AND counted AND status = $5",
         )
         .bind(first.map(|no| no.0))
@@ -512,6 +530,7 @@ pub async fn insert_entries(
         .bind(kind.code())
         .bind(now)
         .bind(code::status(status))
+        .bind(number(commit)?)
         .execute(c)
         .await
         .map(|done| done.rows_affected()))?;
@@ -526,7 +545,8 @@ pub async fn insert_entries(
             row.push(entry.transfer.0)?;
             row.push(entry.kind.code())?;
             row.push(entry.amount)?;
-            row.push(now)
+            row.push(now)?;
+            row.push(commit.cast_signed())
         })
         .await?;
     Ok(())

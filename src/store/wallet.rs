@@ -7,15 +7,65 @@ use sqlx::{AssertSqlSafe, FromRow};
 
 pub(in crate::store) use self::filter::bind_filter;
 pub use self::filter::{AccountFilter, WalletFilter};
-use super::{Conn, StoreError, code, on, watch_count};
+use super::{
+    Conn, StoreError, code, on,
+    set::{Ints, sets},
+    watch_count,
+};
 use crate::{
     chain::{Address, ChainName, Family, HistoryMethod},
     clock::Millis,
     id::{AccountId, TenantId, WalletId},
     model::{
-        ChainNo, HistoryStatus, SafeFacts, TenantNo, Wallet, WalletChain, WalletKind, WalletNo,
+        ChainNo, HistoryStatus, Owner, SafeFacts, TenantNo, Wallet, WalletChain, WalletKind,
+        WalletNo,
     },
 };
+
+/// Whose a wallet is.
+#[derive(Clone, Debug)]
+pub struct Owned {
+    pub owner: Owner,
+    pub tenant: String,
+}
+
+#[derive(FromRow)]
+struct RawOwned {
+    no: i64,
+    id: WalletId,
+    #[sqlx(try_from = "Vec<u8>")]
+    address: Address,
+    tenant_no: i64,
+    tenant: String,
+}
+
+/// Whose some wallets are, deleted ones included, in no order.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn owners(
+    conn: &mut Conn<'_>,
+    wallets: impl IntoIterator<Item = WalletNo>,
+) -> Result<Vec<Owned>, StoreError> {
+    let wallets = Ints::of(wallets.into_iter().map(|wallet| wallet.0));
+    if wallets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = sets(
+        conn,
+        "SELECT w.no, w.id, w.address, t.no AS tenant_no, t.name AS tenant
+         FROM wallet w JOIN tenant t ON t.id = w.tenant_id WHERE w.no IN ints($1)",
+    );
+    let rows: Vec<RawOwned> =
+        on!(conn, c => sqlx::query_as(sql).bind(&wallets).fetch_all(c).await)?;
+    let owned = |row: RawOwned| {
+        let RawOwned { no, id, address, tenant_no, tenant } = row;
+        let owner =
+            Owner { wallet: WalletNo(no), tenant: TenantNo(tenant_no), wallet_id: id, address };
+        Owned { owner, tenant }
+    };
+    Ok(rows.into_iter().map(owned).collect())
+}
 
 #[derive(FromRow)]
 struct RawWallet {

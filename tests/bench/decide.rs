@@ -18,8 +18,8 @@ use tidemark::{
         known::{Figures, KnownDeployments, MatchedBlock},
     },
     model::{
-        Asset, AssetNo, Balance, BlockPoint, ChainInfo, ChainNo, Cursor, Position, TenantNo,
-        WalletNo, Watch,
+        Asset, AssetNo, Balance, BlockPoint, ChainInfo, ChainNo, Cursor, JournalHead, Position,
+        TenantNo, WalletNo, Watch,
     },
 };
 use uuid::Uuid;
@@ -57,6 +57,7 @@ pub fn measure(bench: &mut Bench) -> anyhow::Result<()> {
         epoch: 0,
         transfers: 0,
         assets: 2,
+        journal: JournalHead::default(),
     };
     let mut known = known(&chain)?;
     let (mut took, mut booked, figures) = (Duration::ZERO, 0, Figures::new());

@@ -87,6 +87,7 @@ async fn readiness_names_the_chain_that_lags_and_why() {
     assert_eq!(report["chains"][0]["reason"], "halted: deep reorg");
     let chains = world.get("/v1/chains").await.ok(200);
     assert_eq!(chains["data"][0]["halted"], "deep reorg");
+    assert!(chains["data"][0]["journal"].is_null(), "nothing was booked");
     assert_eq!(chains["data"][0]["settlement"], "finalized");
     assert_eq!(chains["data"][0]["head"]["number"], 100);
 }

@@ -114,7 +114,7 @@ async fn what_was_known_before_a_rewind_is_not_believed_after_another_step() {
         rig.chain.mine(&[pay(2, None, who(9), 5)]);
         // Takes the opening of the watch back, behind the back of the follower's memory.
         let other = Rig::with(&store, Arc::clone(&rig.chain), rig.settlement).follower;
-        let cursor = other.committer.rewind(&start).await.unwrap();
+        let cursor = other.committer.rewind(&start, &journal::order()).await.unwrap().cursor;
         let committer = rig.follower.committer.clone();
         let mut cursor = committer.reconcile(&cursor, &[]).await.unwrap().cursor;
         for number in 1..=3 {

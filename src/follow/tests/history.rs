@@ -135,7 +135,7 @@ async fn a_rewind_below_the_beginning_takes_the_history_back_and_it_comes_again(
         until_decided(&store, &mut rig).await;
         let before = standing(&store, wallet).await;
         let target = rig.chain.header_at(2).await.unwrap().unwrap();
-        rig.follower.committer.rewind(&target).await.unwrap();
+        rig.follower.committer.rewind(&target, &journal::order()).await.unwrap();
         rig.follower.cursor = None;
         until_decided(&store, &mut rig).await;
         rig.chain.mine(&[]);

@@ -6,6 +6,7 @@ mod descent;
 mod doubts;
 mod history;
 mod interrupted;
+mod journal;
 mod lease;
 mod listing;
 mod past;
@@ -153,6 +154,7 @@ fn pay(tx: u64, from: Option<Address>, to: Address, amount: u64) -> Payment {
 }
 
 async fn assert_exact(store: &TestStore, rig: &Rig, wallets: &BTreeMap<Address, WalletId>) {
+    journal::assert_sound(store).await;
     for (&address, &wallet) in wallets {
         let replayed = store.replayed(wallet, &chain_name()).await;
         for asset in [AssetKey::Native, token()] {
@@ -379,7 +381,7 @@ async fn a_reorg_below_the_settled_block_halts_and_rewind_is_the_way_out() {
         assert_eq!(halted, before, "settled money is never rewritten silently");
         assert!(rig.follow().await.unwrap_err().contains("halted"), "it stays halted");
         let target = rig.chain.header_at(1).await.unwrap().unwrap();
-        rig.follower.committer.rewind(&target).await.unwrap();
+        rig.follower.committer.rewind(&target, &journal::order()).await.unwrap();
         rig.follow().await.unwrap();
         assert_exact(&store, &rig, &BTreeMap::from([(who(9), wallet)])).await;
         store.close().await;

@@ -489,7 +489,7 @@ async fn a_rewind_takes_adjustments_back_and_they_can_come_again() {
         settle_all(&mut rig).await;
         assert_exact(&store, &rig, &wallets).await;
         let target = rig.chain.header_at(1).await.unwrap().unwrap();
-        rig.follower.committer.rewind(&target).await.unwrap();
+        rig.follower.committer.rewind(&target, &journal::order()).await.unwrap();
         let position = store.position(wallet, &chain_name(), AssetKey::Native).await;
         assert_eq!(position.settled, 100.into());
         assert_eq!(store.position(wallet, &chain_name(), token()).await.total(), Ok(Amount::ZERO));

@@ -125,7 +125,14 @@ impl World {
                 }
                 let movement = opening(at(head), true, watch.address, key, amount);
                 let header = block(head, &[]).header;
-                let mut posting = Posting::new(&chain, &known, &cursor, cursor.clone(), Millis(0));
+                let mut posting = Posting::new(
+                    &chain,
+                    &known,
+                    &cursor,
+                    cursor.clone(),
+                    Millis(0),
+                    CommitKind::History,
+                );
                 let mut side =
                     posting.side(&header, &movement, watch.owner(), Direction::In).unwrap();
                 posting.connect_settled(&mut side).unwrap();

@@ -20,8 +20,8 @@ use crate::{
         worthless::Worthless,
     },
     model::{
-        Asset, AssetNo, Balance, BlockPoint, ChainInfo, Cursor, Direction, Entry, EntryKind,
-        Position, Status, Transfer, TransferNo, WalletNo,
+        Asset, AssetNo, Balance, BlockPoint, BookedEntry, ChainInfo, Cursor, Direction, EntryKind,
+        JournalCommit, Position, Status, Transfer, TransferNo, WalletNo,
     },
 };
 
@@ -78,12 +78,13 @@ pub(super) fn block(header: Header, payments: &[Payment]) -> MatchedBlock {
 pub(super) struct Books {
     pub chain: ChainInfo,
     pub cursor: Cursor,
-    watches: Watches,
-    assets: HashMap<AssetKey, Asset>,
-    balances: HashMap<(WalletNo, AssetNo), Balance>,
-    transfers: BTreeMap<TransferNo, Transfer>,
+    pub watches: Watches,
+    pub assets: HashMap<AssetKey, Asset>,
+    pub balances: HashMap<(WalletNo, AssetNo), Balance>,
+    pub transfers: BTreeMap<TransferNo, Transfer>,
     replaced: BTreeSet<TransferNo>,
-    entries: Vec<Entry>,
+    pub entries: Vec<BookedEntry>,
+    pub commits: Vec<JournalCommit>,
     pub events: Vec<NewEvent>,
 }
 
@@ -108,6 +109,7 @@ impl Books {
             transfers: BTreeMap::new(),
             replaced: BTreeSet::new(),
             entries: Vec::new(),
+            commits: Vec::new(),
             events: Vec::new(),
         }
     }
@@ -228,12 +230,16 @@ impl Books {
         for transfer in changes.transfers {
             assert!(self.transfers.insert(transfer.no, transfer).is_none(), "numbers are unique");
         }
+        assert_eq!(changes.journal.is_some(), !changes.entries.is_empty());
+        self.commits.extend(changes.journal);
         for entry in changes.entries {
-            let twin =
-                |other: &&Entry| (other.transfer, other.kind) == (entry.transfer, entry.kind);
-            assert!(!self.entries.iter().any(|other| twin(&other)), "{entry:?} is booked twice");
+            let twin = |other: &BookedEntry| {
+                (other.entry.transfer, other.entry.kind) == (entry.transfer, entry.kind)
+            };
+            assert!(!self.entries.iter().any(twin), "{entry:?} is booked twice");
             assert_eq!(self.transfers[&entry.transfer].amount, entry.amount);
-            self.entries.push(entry);
+            let commit = self.cursor.journal.commit;
+            self.entries.push(BookedEntry { entry, commit, time: NOW });
         }
         for change in changes.balances {
             let key = (change.wallet, change.asset);
@@ -267,7 +273,7 @@ impl Books {
     pub fn replayed_of(&self, wallet: u8, asset: AssetKey) -> Position {
         let asset = self.assets[&asset].no;
         let mut sum = Replay::default();
-        for entry in &self.entries {
+        for BookedEntry { entry, .. } in &self.entries {
             let transfer = &self.transfers[&entry.transfer];
             if transfer.wallet == WalletNo(wallet.into()) && transfer.asset == asset {
                 sum.add(entry.kind, transfer.direction, entry.amount);
@@ -279,7 +285,7 @@ impl Books {
     /// The entries by what they did, however many rows tell it.
     pub fn effects(&self) -> BTreeSet<(TransferId, u32, EntryKind, Amount)> {
         let mut all = BTreeSet::new();
-        for entry in &self.entries {
+        for BookedEntry { entry, .. } in &self.entries {
             let Transfer { id, connection, .. } = self.transfers[&entry.transfer];
             let kinds = match entry.kind {
                 EntryKind::ConnectSettled => vec![EntryKind::Connect, EntryKind::Settle],

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 mod books;
 mod histories;
+mod journal;
 mod simulation;
 
 use super::*;

@@ -7,6 +7,7 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use super::{
     books::{Books, HOSTILE, Payment, token},
     histories::{Branch, WALLETS, Wish, point},
+    journal::Rows,
 };
 use crate::{
     amount::Amount,
@@ -202,6 +203,11 @@ fn simulate(seed: u64) {
         assert_eq!(books.position(wallet), Position::of(simulation.held(wallet).into()));
         assert_eq!(books.replayed(wallet), books.position(wallet));
     }
+    // The journal fits, in whatever pages it is read.
+    let size = simulation.random.random_range(1..20);
+    let (summary, _) = Rows::of(&simulation.books).verify(1, size).expect("nothing was edited");
+    let books = &simulation.books;
+    assert_eq!(summary.entries, books.entries.len() as u64);
     // Each effect and each event is once, and what was told last of a transfer is how it stands.
     books.effects();
     books.told();

@@ -23,15 +23,16 @@ use crate::{
     },
     ledger::past::Way,
     model::{
-        AdoptSafes, Asset, AssetNo, Balance, BlockPoint, ChainNo, DeploymentStatus, Direction,
-        Entry, EntryKind, HistoryStatus, LocatorKind, NewWallet, NewWatch, Registrations, ScanNo,
-        Status, TenantNo, TransferNo, WaitingSafe, WalletKind, WalletNo, WalletStatus,
+        AdoptSafes, Asset, AssetNo, Balance, BlockPoint, ChainNo, CommitKind, DeploymentStatus,
+        Direction, Entry, EntryKind, HistoryStatus, JournalCommit, JournalHash, LocatorKind,
+        NewWallet, NewWatch, Registrations, Rewind, RewindOrder, ScanNo, Status, TenantNo,
+        TransferNo, WaitingSafe, WalletKind, WalletNo, WalletStatus,
     },
     store::{
         Conn, StoreError, account, asset, asset_opening, audit, balance, chain, daemon, delivery,
         endpoint, event, feed,
         history::{self, TransferFilter, past},
-        idempotency, key, lease, on, ownership, participant, registration,
+        idempotency, journal, key, lease, on, ownership, participant, registration,
         retention::{self, Expiring},
         safe, safe_look, scan, setting, settling, transfer, wal,
         wallet::{self, AccountFilter, WalletChanges, WalletFilter},
@@ -337,7 +338,7 @@ async fn booked(
     entries: &[Entry],
 ) -> Result<(), StoreError> {
     transfer::insert(conn, CHAIN, new).await?;
-    transfer::insert_entries(conn, entries, new, NOW).await
+    transfer::insert_entries(conn, entries, new, 1, NOW).await
 }
 
 async fn transfers(conn: &mut Conn<'_>) {
@@ -352,6 +353,18 @@ async fn transfers(conn: &mut Conn<'_>) {
     let connected = Entry { transfer: new.no, kind: EntryKind::ConnectSettled, amount: new.amount };
     let balance = Balance { version: 1, ..Balance::default() };
     let change = BalanceChange { wallet: WALLET, asset: ASSET, balance, block: 10 };
+    let order = RewindOrder { by: None, reason: "reason".to_owned() };
+    let commit = JournalCommit {
+        number: 6000,
+        kind: CommitKind::Rewind,
+        head: block(2),
+        settled: block(1),
+        transfers: 0,
+        entries: 0,
+        time: NOW,
+        rewind: Some(Rewind { from: 3, order }),
+        hash: JournalHash([1; 32]),
+    };
     run!(conn:
         transfer::marked(conn, vec![1]),
         transfer::has_unsettled(conn),
@@ -371,6 +384,13 @@ async fn transfers(conn: &mut Conn<'_>) {
         balance::tenants_holding(conn, ASSET),
         balance::write(conn, &[change], NOW),
         audit::replayed(conn, CHAIN, WALLET),
+        transfer::by_numbers(conn, [transfer_no(10)]),
+        balance::all(conn, (WALLET, ASSET), PAGE),
+        wallet::owners(conn, [WALLET]),
+        journal::insert(conn, CHAIN, std::slice::from_ref(&commit)),
+        journal::commits(conn, CHAIN, 10, PAGE),
+        journal::entries(conn, (transfer_no(10), 0), transfer_no(20), PAGE),
+        journal::later_entries(conn, CHAIN, 10, 20),
     );
     let filter = TransferFilter::default;
     let filters = [

@@ -48,8 +48,15 @@ INSERT INTO transfer (no, id, mark, wallet_no, tenant_no, chain_no, asset_no, st
            CASE n % 50 WHEN 7 THEN 9 WHEN 8 THEN 10 ELSE 0 END, TRUE, 1, m(n), b(n, 32), b(0, 1), n / 4, b(n / 4, 32),
            n, n
     FROM count WHERE n <= 20000;
-INSERT INTO entry (transfer_no, kind, amount, created_at)
-    SELECT no, 3, amount, 0 FROM transfer;
+-- Four transfers a commit; the last thousand of them settled in commits of their own.
+INSERT INTO entry (transfer_no, kind, amount, created_at, commit_no)
+    SELECT no, CASE WHEN no % 20000 > 18600 AND status = 0 THEN 1 ELSE 3 END, amount, 0, block_number + 1
+    FROM transfer;
+INSERT INTO entry (transfer_no, kind, amount, created_at, commit_no)
+    SELECT no, 2, amount, 0, block_number + 3 FROM transfer WHERE no % 20000 > 18600 AND status = 0;
+INSERT INTO journal (chain_no, commit_no, kind, head_number, head_hash, settled_number, settled_hash, transfers,
+                     entries, hash, created_at)
+    SELECT n % 2 + 1, n / 2 + 1, 1, n, b(n, 32), n, b(n, 32), 2 * n, 4, b(n, 32), n FROM count WHERE n <= 10000;
 INSERT INTO balance (wallet_no, asset_no, settled, incoming, outgoing, held, frozen, version, block_number, updated_at)
     SELECT n, (n % 2 + 1) << 32 | n % 10 + 1, m(n), m(0), m(0), m(0), m(0), 1, n, 0 FROM count WHERE n <= 5000;
 INSERT INTO event (tenant_no, position, events, kind, wallet_no, sequence, time, transfer_no, status, settled,
