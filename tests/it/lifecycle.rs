@@ -127,6 +127,22 @@ on_both_stores! {
             (seen == feed).then_some(())
         })
         .await;
+        // Each commit has its place in the journal, and the newest hash is shown.
+        daemon.audit().await;
+        let chain = &api.get("/v1/chains").await.ok()["data"][0];
+        let hash = chain["journal"]["hash"].as_str().expect("something was booked");
+        let (commit, prefix) = (&chain["journal"]["commit"], i64::from_str_radix(&hash[..12], 16));
+        let metrics = daemon.metrics().await;
+        for gauge in [format!("journal_commit{{chain=\"local\"}} {commit}"),
+            format!("journal_hash_prefix{{chain=\"local\"}} {}", prefix.unwrap())] {
+            assert!(metrics.contains(&gauge), "{gauge}");
+        }
+        let said = daemon.command(&["verify-journal", "--chain", CHAIN, "--expect", hash]).await;
+        assert!(said.contains(&format!("commit {commit} has the expected hash")), "{said}");
+        let other = hash.replace(['0', '1', '2', '3'], "4");
+        let expected = ["verify-journal", "--expect", &other];
+        let (code, said) = daemon.outcome(&expected).await;
+        assert_eq!(code, 1, "{said}");
     }
 
     async fn kill_9_loses_no_registration_that_was_answered_and_doubles_none(store) {

@@ -303,6 +303,24 @@ fn register(address: &str) -> Value {
     json!({"address": address, "chains": [CHAIN]})
 }
 
+/// What a rewind says that it would do.
+async fn foretold(operator: &Place, rewind: &[&str]) -> String {
+    let said = operator.done(&[rewind, &["--dry-run"]].concat()).await;
+    let (foretold, nothing) = said.split_once("Nothing was changed.").expect("what it did not do");
+    assert!(nothing.trim().is_empty());
+    assert!(foretold.starts_with("tenant acme\n"), "{foretold}");
+    let balance = "deposits 1 (10), withdrawals 0 (0); balance 10, then 0";
+    assert!(foretold.contains(balance), "{foretold}");
+    foretold.to_owned()
+}
+
+/// The journal is sound, and says why the chain was taken back.
+async fn kept(operator: &Place, to: u64) {
+    let said = operator.done(&["verify-journal", "--chain", CHAIN]).await;
+    assert!(said.contains(&format!(" to {to}, ")), "{said}");
+    assert!(said.contains(": the chain went back"), "{said}");
+}
+
 on_both_stores! {
     async fn a_bad_request_says_what_to_do_and_changes_nothing(store) {
         let node = Node::start().await;
@@ -448,20 +466,27 @@ decimals = 6
             node.url()
         );
         let operator = Place::new(own_port(), &store.url(), &chain);
-        let rewind = ["rewind", "--chain", CHAIN, "--to"];
+        let rewind = ["rewind", "--chain", CHAIN, "--reason", "the chain went back", "--to"];
         let to = |block: u64| [&rewind[..], &[block.to_string().leak()]].concat();
+        let no_reason = ["rewind", "--chain", CHAIN, "--to", "1"];
+        operator.refused(&no_reason, 2, &["required"]).await;
         operator.refused(&to(1_000_000), 1, &["1000000", "choose one that it has"]).await;
         operator.refused(&to(agreed + 1), 1, &["rewind to"]).await;
         node.mine(20).await.unwrap();
         let ahead = node.head().await.unwrap().number.to::<u64>();
         operator.refused(&to(ahead), 1, &["rewind to a lower block"]).await;
-        let elsewhere_to = ["rewind", "--chain", "mars", "--to", "1"];
+        let elsewhere_to = ["rewind", "--chain", "mars", "--to", "1", "--dry-run"];
         operator.refused(&elsewhere_to, 2, &["mars", CHAIN]).await;
         assert_eq!(daemon.readiness().await, 503, "a refused rewind changes nothing");
         assert_eq!(api.balance(early, "ETH").await.available, U256::from(10));
 
+        let foretold = foretold(&operator, &to(agreed)).await;
+        assert_eq!(daemon.readiness().await, 503, "only said, not done");
+        assert_eq!(api.balance(early, "ETH").await.available, U256::from(10));
         let said = operator.done(&to(agreed)).await;
+        assert!(said.starts_with(&foretold), "{said} is not what was foretold: {foretold}");
         assert!(said.contains(&format!("stands at block {agreed}")), "{said}");
+        kept(&operator, agreed).await;
         eventually("readiness", || async { (daemon.readiness().await == 200).then_some(()) }).await;
         for wallet in [early, late] {
             api.active(wallet).await;

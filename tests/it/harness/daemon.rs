@@ -293,6 +293,14 @@ impl Daemon {
         (output.status.code().unwrap(), format!("{out}{err}"))
     }
 
+    /// The ledger agrees with its own entries, with the chains and with its journals.
+    pub async fn audit(&self) {
+        for command in ["audit", "verify-journal"] {
+            let (code, said) = self.outcome(&[command]).await;
+            assert_eq!(code, 0, "{said}");
+        }
+    }
+
     async fn output(&self, arguments: &[&str]) -> Output {
         tidemark()
             .current_dir(self.folder.path())
