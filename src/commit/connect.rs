@@ -50,7 +50,8 @@ impl Committer {
     ) -> Result<Changes, CommitError> {
         let (safes, pending) = self.step().for_blocks(cursor, &input, hot).await?;
         tries.loaded(self);
-        let (info, now) = (&*self.chain, self.clock.now());
+        let now = *tries.now.get_or_insert_with(|| self.clock.now());
+        let info = &*self.chain;
         let decision = connect::connect(info, cursor, &hot.known, safes, pending, input, now)?;
         tries.decided(self);
         match decision {

@@ -23,7 +23,7 @@ use write::Written;
 
 use crate::{
     chain::{Address, AssetKey, BlockRef, ChainName, Header, HistoryMethod},
-    clock::Clock,
+    clock::{Clock, Millis},
     config::ChainConfig,
     fleet::ChainLease,
     id::Ids,
@@ -535,12 +535,14 @@ struct Tries {
     started: Instant,
     lap: Instant,
     left: u32,
+    /// The time of the commit: the same in every try, so that its hash is the one that the next was decided upon.
+    now: Option<Millis>,
 }
 
 impl Tries {
     fn new(transaction: &'static str, step: &'static str) -> Self {
         let started = Instant::now();
-        Self { transaction, step, started, lap: started, left: TRIES }
+        Self { transaction, step, started, lap: started, left: TRIES, now: None }
     }
 
     fn loaded(&mut self, committer: &Committer) {

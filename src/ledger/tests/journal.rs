@@ -269,6 +269,18 @@ const EDITS: &[(&str, Edit)] = &[
         });
         Some(commit)
     }),
+    ("an entry inserted that names no commit", |rows, index| {
+        let (transfer, commit) = rows.transfer(index);
+        let (transfer, amount) = (transfer.no, transfer.amount);
+        let kind = EntryKind::DisconnectSettled;
+        let claimed = [0, 1_000][index.index(2)];
+        rows.entries.push(BookedEntry {
+            entry: crate::model::Entry { transfer, kind, amount },
+            commit: claimed,
+            time: NOW,
+        });
+        Some(commit)
+    }),
     ("a transfer and its amounts", |rows, index| {
         let (transfer, commit) = rows.transfer(index);
         transfer.amount = transfer.amount.saturating_add(ONE);
