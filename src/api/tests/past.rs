@@ -91,12 +91,12 @@ impl Books {
         }
         transfer::insert(conn, self.chain, &self.rows).await.expect("transfers");
         // One after the other: none of them is made of the rows.
-        transfer::insert_entries(conn, &entries, &[], NOW).await.expect("entries");
+        transfer::insert_entries(conn, &entries, &[], 1, NOW).await.expect("entries");
         let orphaned = self.rows.iter().filter(|row| row.status == Status::Orphaned);
         let taken_back: Vec<Entry> = orphaned
             .map(|row| Entry { transfer: row.no, kind: EntryKind::Disconnect, amount: row.amount })
             .collect();
-        transfer::insert_entries(conn, &taken_back, &[], NOW).await.expect("entries");
+        transfer::insert_entries(conn, &taken_back, &[], 1, NOW).await.expect("entries");
         let asset = AssetNo::nth(self.chain, 1).expect("a number");
         let balance = Balance { position, ..Balance::default() };
         let change = BalanceChange { wallet: self.wallet, asset, balance, block: HEAD };
@@ -333,7 +333,7 @@ async fn what_vanishes_between_two_pages_is_in_the_sum_of_the_last() {
     let gone = TransferUpdate::Orphaned { no: row.no, mark: row.id.mark(), reason: None };
     transfer::update(conn, &[gone], NOW).await.expect("an update");
     let entry = Entry { transfer: row.no, kind: EntryKind::Disconnect, amount: row.amount };
-    transfer::insert_entries(conn, &[entry], &[], NOW).await.expect("an entry");
+    transfer::insert_entries(conn, &[entry], &[], 1, NOW).await.expect("an entry");
     let asset = row.asset;
     let position = Position { settled: 100.into(), incoming: 8.into(), outgoing: Amount::ZERO };
     let balance = Balance { position, version: 1, ..Balance::default() };
