@@ -115,7 +115,7 @@ async fn a_named_token_is_shown_though_nothing_is_held_and_an_unknown_one_is_ref
     get("tokens=doge").await.is_problem(400, "unknown_token");
     get("tokens=").await.is_problem(400, "unknown_token");
     get("chains=moon").await.is_problem(400, "unknown_chain");
-    get("at=1").await.is_problem(400, "invalid_request");
+    get("since=1").await.is_problem(400, "invalid_request");
     let assets = world.get("/v1/assets?chain=base").await.ok(200);
     assert_eq!(assets["data"][0]["native"], true);
     assert_eq!(assets["data"][1]["contract"], contract);
