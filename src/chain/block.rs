@@ -40,10 +40,10 @@ pub struct Block {
     /// Holdings that a transaction changed or may have changed in their terms (frozen, thawed) without
     /// moving anything.
     pub touched: Vec<BalanceQuery>,
-    /// Transactions with a memo that the block itself does not show; [`Source::complete`] reads it.
+    /// Transactions with a memo that the block itself does not show; [`super::Source::complete`] reads it.
     pub unread_memos: Vec<TxId>,
     pub traced: Traced,
-    /// What [`Source::complete`] has to prove of senders.
+    /// What [`super::Source::complete`] has to prove of senders.
     pub senders: Senders,
 }
 
@@ -123,7 +123,7 @@ pub enum Traced {
     /// All of it is among the movements, as far as it concerns whoever is asked about.
     Whole,
     /// A node says that these balances changed by more or by less than the movements explain. Nothing of that is
-    /// proven: [`Source::complete`] reads how, and compares it with the chain's state.
+    /// proven: [`super::Source::complete`] reads how, and compares it with the chain's state.
     Beside(Vec<Beside>),
     /// No node has looked.
     Not,
@@ -158,7 +158,7 @@ pub struct Movement {
     pub to: Option<Address>,
     pub amount: Amount,
     /// What the sender wrote beside a payment, for families whose transactions carry text. Known once the
-    /// block is complete: see [`Source::complete`].
+    /// block is complete: see [`super::Source::complete`].
     pub memo: Option<String>,
 }
 
