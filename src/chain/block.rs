@@ -83,8 +83,8 @@ impl Block {
         }
     }
 
-    /// Drops the movements, touched holdings, memos, traces and signatures that concern no watched address. Transactions and
-    /// Safes stay: those that matter are known by other means.
+    /// Drops the movements, touched holdings, memos, traces and signatures that concern no watched address.
+    /// Transactions and Safes stay: those that matter are known by other means.
     pub fn retain_watched(&mut self, watched: impl Fn(&Address) -> bool) {
         self.movements.retain(|movement| movement.concerns(&watched));
         self.touched.retain(|query| watched(&query.address));
