@@ -35,8 +35,11 @@ use crate::{
 
 /// Blocks that are traced by one request: a node executes each of them anew.
 const AT_ONCE: usize = 8;
-/// How long a block waits for being traced. What is not traced then is found when it settles.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long each block waits for being traced: the newest one waits with its deposits. What is not traced then is found
+/// when it settles.
+const A_BLOCK: Duration = Duration::from_secs(1);
+/// How long it waits for the calls of some of its transactions.
+const CALLS: Duration = Duration::from_secs(2);
 
 /// What a node tells of a block: for each transaction, whose balances it changed, or what moved inside it.
 pub(super) enum Told {
@@ -100,7 +103,7 @@ impl Tracer {
 
     /// What the calls of those transactions moved, one answer each; `None` if no node tells, or not in time.
     pub async fn calls_of(&self, pool: &Pool, txs: &[B256]) -> Option<Vec<Vec<Moved>>> {
-        self.ask(pool, |endpoint, ability| async move {
+        self.ask(pool, CALLS, |endpoint, ability| async move {
             let method = match ability {
                 Ability::Debug => "debug_traceTransaction",
                 Ability::Trace => "trace_transaction",
@@ -144,7 +147,8 @@ impl Tracer {
     }
 
     async fn told_of(&self, pool: &Pool, blocks: &[BlockRef]) -> Option<Vec<Told>> {
-        self.ask(pool, |endpoint, ability| async move {
+        let patience = A_BLOCK * u32::try_from(blocks.len()).unwrap_or(1);
+        self.ask(pool, patience, |endpoint, ability| async move {
             let method = match ability {
                 Ability::Debug => "debug_traceBlockByHash",
                 Ability::Trace => "trace_block",
@@ -175,7 +179,7 @@ impl Tracer {
     }
 
     /// Puts a question to one endpoint that traces after the other.
-    async fn ask<'a, T, F, Fut>(&'a self, pool: &Pool, question: F) -> Option<T>
+    async fn ask<'a, T, F, Fut>(&'a self, pool: &Pool, patience: Duration, question: F) -> Option<T>
     where
         F: Fn(Arc<Endpoint>, Ability) -> Fut,
         Fut: Future<Output = Result<T, Failure>> + 'a,
@@ -184,7 +188,7 @@ impl Tracer {
             // What it can is learnt by asking: first what says most with least.
             while let Some(ability) = self.abilities.of(&endpoint.name) {
                 let asked = pool.put(question(Arc::clone(&endpoint), ability));
-                let answer = tokio::time::timeout(PATIENCE, asked).await;
+                let answer = tokio::time::timeout(patience, asked).await;
                 match answer.unwrap_or(Err(Failure::Timeout)) {
                     Ok(answer) => {
                         self.abilities.has(&endpoint.name, ability);
