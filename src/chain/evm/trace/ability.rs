@@ -17,6 +17,8 @@ use crate::{
 const LOOK_AGAIN: Duration = Duration::from_mins(10);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_mins(5);
+/// After an answer that nobody waited for: the node works on it all the same, and is not to be given more.
+const AFTER_TIMEOUT: Duration = Duration::from_secs(30);
 
 string_enum! {
     /// What a node traces with.
@@ -116,8 +118,12 @@ impl Abilities {
                 }
                 lost
             }
-            _ => {
-                let pause = standing.backoff.next_delay();
+            failure => {
+                let least = match failure {
+                    Failure::Timeout => AFTER_TIMEOUT,
+                    _ => Duration::ZERO,
+                };
+                let pause = standing.backoff.next_delay().max(least);
                 standing.pause(pause);
                 false
             }

@@ -37,9 +37,9 @@ use crate::{
 const AT_ONCE: usize = 8;
 /// How long each block waits for being traced: the newest one waits with its deposits. What is not traced then is found
 /// when it settles.
-const A_BLOCK: Duration = Duration::from_secs(1);
+const A_BLOCK: Duration = Duration::from_secs(2);
 /// How long it waits for the calls of some of its transactions.
-const CALLS: Duration = Duration::from_secs(2);
+const CALLS: Duration = Duration::from_secs(3);
 
 /// What a node tells of a block: for each transaction, whose balances it changed, or what moved inside it.
 pub(super) enum Told {
