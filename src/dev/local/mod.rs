@@ -103,7 +103,7 @@ impl Identity {
             request_timeout: Duration::from_secs(30),
             max_response_bytes: 64 * 1024 * 1024,
             max_batch: 100,
-            tracing: Tracing::Auto,
+            tracing: Tracing::None,
         };
         ChainConfig {
             name: ChainName::new(self.name),
