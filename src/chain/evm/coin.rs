@@ -49,17 +49,17 @@ const POLYGON: NativeLogs = NativeLogs {
     word: 0,
 };
 
-/// Chains whose fees go elsewhere than to the block's beneficiary: to a contract of the validators (BNB), to nobody
-/// (Avalanche burns them), to accounts of the network (Arbitrum, Sei, Polygon's Heimdall).
-const UNPAID_BENEFICIARIES: [u64; 10] =
-    [56, 97, 137, 80_002, 42_161, 421_614, 43_114, 43_113, 1329, 1328];
+/// Chains that are known to pay what is above the base fee to the block's beneficiary: Ethereum, its test networks
+/// Sepolia, Holesky and Hoodi, and Anvil. Elsewhere it may go to a contract of the validators (BNB), to nobody
+/// (Avalanche) or to an account of the network (Arbitrum): there the comparison with the chain's balances tells.
+const PAID_BENEFICIARIES: [u64; 5] = [1, 11_155_111, 17_000, 560_048, 31_337];
 
 impl Coin {
     pub fn new(config: &ChainConfig) -> Self {
         let wrapping = config.tokens.iter().filter(|token| token.wraps_native);
         Self {
             logs: if matches!(config.chain_id, 137 | 80_002) { POLYGON } else { EIP_7708 },
-            pays_beneficiary: !UNPAID_BENEFICIARIES.contains(&config.chain_id),
+            pays_beneficiary: PAID_BENEFICIARIES.contains(&config.chain_id),
             wrapping: wrapping.filter_map(|token| evm(token.contract).ok()).collect(),
             l1_attributes: address!("4200000000000000000000000000000000000015"),
         }

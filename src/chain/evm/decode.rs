@@ -196,7 +196,9 @@ fn transaction(
         });
     }
     if success {
-        logs_of(coin, id, receipt, value, seen, out)?;
+        let to = tx.to.or(receipt.contract_address).unwrap_or_default();
+        let own = value.map(|(.., wei)| (sender, to, wei));
+        logs_of(coin, id, receipt, own, seen, out)?;
         safe::candidates(id, receipt, &mut out.block.safes);
     }
     let fee = fee(tx, receipt)?;
@@ -251,17 +253,16 @@ fn value(
     })
 }
 
-/// What the logs of a successful transaction say, each movement named by its place inside the receipt. `value` is
-/// what the transaction itself moved, which the chain may log as well.
+/// What the logs of a successful transaction say, each movement named by its place inside the receipt. `own` is what
+/// the transaction itself moved, from whom to whom, which the chain may log as well.
 fn logs_of(
     coin: &Coin,
     tx: TxId,
     receipt: &Receipt<'_>,
-    value: Option<Value>,
+    mut own: Option<(EvmAddress, EvmAddress, U256)>,
     seen: &mut Seen,
     out: &mut Decoded,
 ) -> Result<(), Failure> {
-    let mut own = value.map(|(from, to, _, wei)| (from, to, wei));
     for (index, log) in receipt.logs.iter().enumerate() {
         let place = || {
             u32::try_from(index)
@@ -282,7 +283,7 @@ fn logs_of(
                 if wei.is_zero() || from == to {
                     continue;
                 }
-                (AssetKey::Native, Kind::Internal, from, to, wei)
+                (AssetKey::Native, Kind::Internal, somebody(from), somebody(to), wei)
             }
             Some(&TRANSFER) => match transfer(log) {
                 Shape::Erc20 { from, to, wei } => {
@@ -329,8 +330,8 @@ fn logs_of(
 }
 
 /// A movement of the native coin that the chain itself logs.
-fn native(logs: &NativeLogs, log: &Log<'_>) -> Option<(Option<Address>, Option<Address>, U256)> {
-    let side = |place: usize| Some(somebody(EvmAddress::from_word(*log.topics.get(place)?)));
+fn native(logs: &NativeLogs, log: &Log<'_>) -> Option<(EvmAddress, EvmAddress, U256)> {
+    let side = |place: usize| Some(EvmAddress::from_word(*log.topics.get(place)?));
     let data = log.data.to_vec()?;
     let word = data.get(32 * logs.word..32 * (logs.word + 1))?;
     Some((side(logs.sides.0)?, side(logs.sides.1)?, U256::from_be_slice(word)))

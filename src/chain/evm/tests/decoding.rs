@@ -149,6 +149,24 @@ fn movements_of_the_coin_that_a_chain_logs_count_once() {
 }
 
 #[test]
+fn a_payment_to_nobody_or_of_new_money_that_the_chain_logs_counts_once() {
+    let zero = "0x0000000000000000000000000000000000000000";
+    let burnt = changed(|tx, receipt| {
+        tx["to"] = json!(zero);
+        receipt["logs"] = json!([coin_log(SENDER, zero, 1_000_000_000_000_000_000)]);
+    });
+    assert_eq!(of(&burnt, 0).len(), 2, "its value and its fee");
+    let deposited = changed(|tx, receipt| {
+        tx["type"] = json!("0x7e");
+        receipt["type"] = json!("0x7e");
+        tx["mint"] = tx["value"].clone();
+        receipt["logs"] = json!([coin_log(SENDER, PAYEE, 1_000_000_000_000_000_000)]);
+    });
+    let [minted] = of(&deposited, 0)[..] else { panic!("one movement") };
+    assert_eq!((minted.kind, minted.to), (Kind::Mint, Some(who(PAYEE))));
+}
+
+#[test]
 fn a_block_in_which_no_code_ran_needs_no_trace() {
     let mut plain = mixed_block();
     let mut receipts = mixed_receipts();
