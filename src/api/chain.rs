@@ -16,7 +16,7 @@ use super::{
     page::Page,
 };
 use crate::{
-    chain::Family,
+    chain::{Family, TraceAbility},
     model::JournalHead,
     store::{chain, watch_count},
     view::BlockView,
@@ -70,6 +70,11 @@ pub struct ChainView {
     pub halted: Option<String>,
     /// Null until something is booked.
     pub journal: Option<JournalView>,
+    /// What each of its endpoints shows of the native coin that moves inside transactions, in the order of the
+    /// configuration: `debug`, `trace`, `none`, or `unknown` until it was asked. Where none does, such movements are
+    /// booked when they settle, as one `adjustment`.
+    #[schema(value_type = Vec<String>, example = json!(["debug", "none"]))]
+    pub tracing: Vec<TraceAbility>,
     /// How many addresses of yours are watched here.
     pub registered_addresses: i64,
 }
@@ -86,9 +91,9 @@ pub(super) async fn list(
     let read = app.reads.read(|mut session| async move {
         let conn = &mut session.conn();
         let counts = watch_count::per_chain(conn, tenant).await?;
-        Ok::<_, Problem>((counts, chain::cursors(conn).await?))
+        Ok::<_, Problem>((counts, chain::cursors(conn).await?, chain::tracing(conn).await?))
     });
-    let (counts, cursors) = read.await?;
+    let (counts, cursors, tracing) = read.await?;
     let view = |config: &crate::config::ChainConfig| {
         let cursor = cursors.iter().find(|cursor| cursor.chain == config.name);
         ChainView {
@@ -107,6 +112,7 @@ pub(super) async fn list(
             lag_seconds: cursor.map(|cursor| app.lag_seconds(cursor.head.time)),
             halted: cursor.and_then(|cursor| cursor.halted.clone()),
             journal: cursor.and_then(|cursor| JournalView::of(&cursor.journal)),
+            tracing: cursor.and_then(|cursor| tracing.get(&cursor.no)).cloned().unwrap_or_default(),
             registered_addresses: counts.get(&config.name).copied().unwrap_or(0),
         }
     };

@@ -36,5 +36,5 @@ pub use signature::SignatureError;
 pub use source::{
     AddressIndex, Announced, BalanceQuery, ChainBalance, DailyUse, HistoryBlock, HistoryMethod,
     LogIndex, SafeCandidate, SafeRejection, SafeSource, SafeState, Settlement, SettlementTag,
-    Source, SourceError, TokenFacts, TokenSource, TxLookup, Watching,
+    Source, SourceError, TokenFacts, TokenSource, TraceAbility, TxLookup, Watching,
 };

@@ -201,6 +201,20 @@ pub enum SourceError {
     WrongChain(String),
 }
 
+string_enum! {
+    /// What an endpoint traces with.
+    TraceAbility {
+        /// `debug_traceBlockByHash` with `prestateTracer`, and `callTracer`.
+        Debug = "debug",
+        /// `trace_block` and `trace_transaction`, as OpenEthereum had them.
+        Trace = "trace",
+        /// Nothing, or it is asked for no traces.
+        None = "none",
+        /// Nobody has asked it yet.
+        Unknown = "unknown",
+    }
+}
+
 /// A budget for a day (UTC) of an endpoint, for those who share it.
 pub trait DailyUse: Send + Sync {
     /// The endpoint's name.
@@ -244,6 +258,20 @@ pub trait Source: Send + Sync + 'static {
 
     /// The block of that hash, with everything in it; `None` if the node does not have it.
     async fn block(&self, at: BlockRef) -> Result<Option<Block>, SourceError>;
+
+    /// Notes in those of the blocks that nobody has traced what a node tells of them: see [`super::Traced`]. A block
+    /// that no node traces within `patience` for each of them stays as it is.
+    async fn trace(&self, _blocks: &mut [Block], _patience: Duration) {}
+
+    /// Whether a node is there that can be asked for traces now, as far as is known.
+    fn traces(&self) -> bool {
+        false
+    }
+
+    /// What each endpoint traces with, in the order of the configuration, as far as was learnt by asking it.
+    fn tracing(&self) -> Vec<TraceAbility> {
+        Vec::new()
+    }
 
     /// What is held in the state after exactly the block `at`, one per query, in order.
     async fn balances_at(

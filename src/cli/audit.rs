@@ -23,7 +23,7 @@ use crate::{
     store::{
         Db, asset as asset_store, asset_opening,
         audit::{self as audit_store, Replayed},
-        balance as balance_store, chain as chain_store, transfer as transfer_store,
+        balance as balance_store, chain as chain_store, correction,
         watch::{self as watch_store, Watched},
         watch_count::{self, Miscount},
     },
@@ -399,7 +399,7 @@ impl Audit<'_> {
         let mut session = self.db.read().await?;
         let wallets: Vec<WalletNo> = page.wallets.iter().map(|wallet| wallet.wallet).collect();
         let (conn, number) = (&mut session.conn(), page.settled.number);
-        Ok(transfer_store::unfinished(conn, page.chain, &wallets, number).await?)
+        Ok(correction::unfinished(conn, page.chain, &wallets, number).await?)
     }
 
     /// One line per difference: chain, whose it is (wallet and address, or tenant), and both figures.

@@ -6,6 +6,7 @@ use tokio::task::JoinHandle;
 
 use super::{CommitError, Committed, Committer, Tries, hot::Hot};
 use crate::{
+    chain::BlockRef,
     ledger::{
         Changes, Decision,
         connect::{self, Blocks},
@@ -24,15 +25,17 @@ impl Committer {
     /// `settled`, one of them or the block that is settled already. What settles is compared with nothing:
     /// that is [`Committer::settle`].
     ///
-    /// `figures` holds the chain's own balances for shortages that an earlier try returned.
+    /// `figures` holds the chain's own balances for shortages that an earlier try returned. In the blocks `traced`,
+    /// connected before, nothing more is to be booked: they count as traced.
     pub async fn connect(
         &self,
         cursor: &Cursor,
         blocks: &[MatchedBlock],
         settled: BlockPoint,
         figures: &Figures,
+        traced: &[BlockRef],
     ) -> Result<Committed, CommitError> {
-        let input = Blocks { blocks, settled, figures };
+        let input = Blocks { blocks, settled, figures, traced };
         let mut tries = Tries::new("connect", "commit");
         let mut hot = self.hot.lock().await;
         let changes = self.decide(cursor, input, &mut hot, &mut tries).await?;
@@ -131,7 +134,7 @@ impl Pipeline {
             hot = committer.hot.lock().await;
         }
         let figures = Figures::new();
-        let input = Blocks { blocks: &blocks, settled, figures: &figures };
+        let input = Blocks { blocks: &blocks, settled, figures: &figures, traced: &[] };
         let changes = committer.decide(cursor, input, &mut hot, &mut tries).await?;
         drop(hot);
         self.finish().await?;
@@ -140,7 +143,7 @@ impl Pipeline {
         let (committer, from) = (self.committer.clone(), cursor.clone());
         let task = tokio::spawn(async move {
             let figures = Figures::new();
-            let input = Blocks { blocks: &blocks, settled, figures: &figures };
+            let input = Blocks { blocks: &blocks, settled, figures: &figures, traced: &[] };
             committer.write_connected(&from, input, changes, tries).await
         });
         self.writing = Some(Writing { task, independent });

@@ -24,7 +24,8 @@ use crate::{
         WalletNo, Watch,
     },
     store::{
-        Conn, Db, StoreError, asset, asset_opening, balance, participant, safe, transfer, watch,
+        Conn, Db, StoreError, asset, asset_opening, balance, correction, participant, safe,
+        transfer, watch,
     },
 };
 
@@ -87,6 +88,38 @@ impl<'a> Step<'a> {
             input.blocks.iter().flat_map(|block| block.tracked.iter().copied()).collect();
         let safes = self.deployments(conn, cursor, &tracked).await?;
         Ok((safes, pending))
+    }
+
+    /// For what moved inside the transactions of a connected block: the watches that had begun before it, and what
+    /// is pending from it on of those wallets that have corrections there or lose something in it.
+    pub async fn for_traced(
+        &self,
+        cursor: &Cursor,
+        block: &MatchedBlock,
+    ) -> Result<(Known, Vec<Transfer>), StoreError> {
+        let MatchedBlock { header, movements, .. } = block;
+        let mut session = self.db.read().await?;
+        let conn = &mut session.conn();
+        let sides = movements.iter().flat_map(|movement| [movement.from, movement.to]).flatten();
+        let addresses: HashSet<Address> = sides.collect();
+        let addresses: Vec<Address> = addresses.into_iter().collect();
+        let number = header.at.number;
+        let watches = watch::open_before(conn, cursor.no, &addresses, number).await?;
+        let wallets: HashSet<WalletNo> =
+            watches.values().flatten().map(|watch| watch.wallet).collect();
+        let wallets: Vec<WalletNo> = wallets.into_iter().collect();
+        let balances = balance::of_wallets(conn, cursor.no, &wallets).await?;
+        let keys: HashSet<AssetKey> = movements.iter().map(|movement| movement.asset).collect();
+        let keys = keys.into_iter().chain([AssetKey::Native]).collect();
+        let assets = assets(conn, cursor, keys, Vec::new()).await?;
+        let wanted = marks(self.chain, &watches, header.at, movements).collect();
+        let unsettled = transfer::marked(conn, wanted).await?.into_iter().collect();
+        let mut walked = correction::corrected_from(conn, cursor.no, &wallets, number).await?;
+        let losing = movements.iter().filter_map(|movement| watches.get(&movement.from?));
+        walked.extend(losing.flatten().map(|watch| watch.wallet));
+        let walked: Vec<WalletNo> = walked.into_iter().collect();
+        let pending = correction::pending_of(conn, cursor.no, &walked, number).await?;
+        Ok((Known { watches, balances, assets, unsettled }, pending))
     }
 
     pub async fn for_settling(
@@ -164,8 +197,8 @@ impl<'a> Step<'a> {
         let mut session = self.db.read().await?;
         let conn = &mut session.conn();
         let number = at.at.number;
-        let unfinished = transfer::unfinished(conn, cursor.no, &wallets, number).await?;
-        let adjustments = transfer::adjustments_at(conn, &wallets, at.time).await?;
+        let unfinished = correction::unfinished(conn, cursor.no, &wallets, number).await?;
+        let adjustments = correction::adjustments_at(conn, &wallets, at.time).await?;
         // Those that were taken back may be booked again, as what they were.
         let (gone, stand): (Vec<Transfer>, Vec<Transfer>) =
             adjustments.into_iter().partition(|row| row.status == Status::Orphaned);

@@ -22,7 +22,7 @@ use tokio::sync::Mutex;
 use write::Written;
 
 use crate::{
-    chain::{Address, AssetKey, BlockRef, ChainName, Header, HistoryMethod},
+    chain::{Address, AssetKey, BlockRef, ChainName, Header, HistoryMethod, TraceAbility},
     clock::{Clock, Millis},
     config::ChainConfig,
     fleet::ChainLease,
@@ -30,11 +30,11 @@ use crate::{
     ledger::{
         Changes, Refused,
         backfill::{self, Range, ScanMove},
-        changes::HistoryEnd,
-        known::{Known, Shortage},
+        changes::{HistoryEnd, NewBlock},
+        known::{Known, MatchedBlock, Shortage},
         opening::{self, AssetPage, Opening},
         reconcile::{self, Drift, Figure, Outcome},
-        rollback, settle,
+        rollback, settle, traced,
     },
     metrics::Metrics,
     model::{
@@ -227,8 +227,10 @@ impl Committer {
             return Err(CommitError::CursorMoved(info.name.clone()));
         }
         let first = (settled.at != head.at).then_some(*settled);
-        let blocks: Vec<Header> =
-            first.into_iter().chain(between.iter().copied()).chain([*head]).collect();
+        let all = first.into_iter().chain(between.iter().copied()).chain([*head]);
+        // All that had moved in them is in the balances with which watches begin.
+        let blocks: Vec<NewBlock> =
+            all.map(|header| NewBlock { header, untraced: false }).collect();
         chain::insert_blocks(&mut conn, cursor.no, &blocks).await?;
         Ok((tx, cursor))
     }
@@ -300,6 +302,23 @@ impl Committer {
                 Ok((tx, ()))
             })
             .await
+    }
+
+    /// Books what moved inside the transactions of a block that was connected without it and has not settled.
+    pub async fn complete(
+        &self,
+        cursor: &Cursor,
+        block: &MatchedBlock,
+    ) -> Result<Committed, CommitError> {
+        let mut tries = Tries::new("traced", "traced");
+        loop {
+            let (known, pending) = self.step().for_traced(cursor, block).await?;
+            let (info, now) = (&*self.chain, self.clock.now());
+            let changes = traced::complete(info, cursor, &known, &pending, block, now)?;
+            if let Some(committed) = self.write(changes, &mut tries).await? {
+                return Ok(committed);
+            }
+        }
     }
 
     /// Goes back to `fork`: adds the opposite entries, orphans the transfers, takes back what was opened or
@@ -450,6 +469,20 @@ impl Committer {
                 return Ok(committed);
             }
         }
+    }
+
+    /// Notes what the endpoints trace with, for the API of every daemon.
+    pub async fn tell_tracing(
+        &self,
+        cursor: &Cursor,
+        tracing: &[TraceAbility],
+    ) -> Result<(), StoreError> {
+        self.db
+            .run_tx("tracing", |mut tx| async move {
+                chain::write_tracing(&mut tx.conn(), cursor.no, cursor.epoch, tracing).await?;
+                Ok((tx, ()))
+            })
+            .await
     }
 
     /// Stops the chain until [`Committer::rewind`]; the reason is shown by the API and the log. `false` if

@@ -37,6 +37,7 @@ impl Committer {
         if let Some(floor) = blocks.below {
             chain::delete_blocks_below(conn, chain, floor).await?;
         }
+        chain::mark_traced(conn, chain, &blocks.traced).await?;
         chain::insert_blocks(conn, chain, &blocks.connected).await?;
         asset::write(conn, chain, &changes.assets, now).await?;
         asset_opening::insert(conn, chain, &changes.asset_openings).await?;

@@ -96,7 +96,7 @@ fn endpoint(
     let connect = raw.connect_timeout_seconds.unwrap_or(Whole(CONNECT_TIMEOUT_SECONDS));
     let request = raw.request_timeout_seconds.unwrap_or(Whole(REQUEST_TIMEOUT_SECONDS));
     let weight = number("weight", raw.weight, 1, 0..=1_000_000)?;
-    let tracing = raw.tracing.map_or(Ok(Tracing::None), |written| tracing(key, &written))?;
+    let tracing = raw.tracing.map_or(Ok(Tracing::Auto), |written| tracing(key, &written))?;
     Ok(EndpointConfig {
         weight: u32::try_from(weight).unwrap_or(u32::MAX),
         max_requests_per_second: rate.and_then(|rate| u32::try_from(rate).ok()),

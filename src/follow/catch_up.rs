@@ -31,13 +31,9 @@ enum End {
 
 impl Follower {
     /// Fetches ahead and commits in batches up to `head`.
-    pub(super) async fn catch_up(
-        &mut self,
-        cursor: &Cursor,
-        head: &Header,
-    ) -> Result<(), TurnError> {
+    pub(super) async fn catch_up(&mut self, head: &Header) -> Result<(), TurnError> {
         let mut pipeline = Pipeline::new(self.committer.clone());
-        let ended = self.catch_up_in(&mut pipeline, cursor, head).await;
+        let ended = self.catch_up_in(&mut pipeline, head).await;
         // Whatever ended it: what is being written counts, and what was decided upon it only with it.
         self.finish(&mut pipeline).await?;
         match ended? {
@@ -52,22 +48,24 @@ impl Follower {
     async fn catch_up_in(
         &mut self,
         pipeline: &mut Pipeline,
-        cursor: &Cursor,
         head: &Header,
     ) -> Result<End, TurnError> {
+        // What settles in batches does not wait for traces.
+        self.finish_traces().await?;
+        // What the commits so far will have left, with the one that is being written.
+        let mut cursor = self.current()?;
         let said = match self.config.settlement {
             // What it has stopped for is compared before anything settles.
             _ if self.stopped.is_stopped() => None,
             Settlement::Tag(tag) => self.source.settled(tag).await?.map(|header| header.at.number),
             Settlement::Confirmations(depth) => Some(head.at.number.saturating_sub(depth)),
         };
-        // What the commits so far will have left, with the one that is being written.
-        let mut cursor = cursor.clone();
         let mut prefetch = Prefetch::new(
             Arc::clone(&self.source),
             cursor.head.at.number + 1,
             head.at.number,
             self.config.batch_blocks,
+            said.unwrap_or(0),
         );
         let begun = (cursor.head.at.number, Instant::now());
         let mut reported = Instant::now();
@@ -91,7 +89,9 @@ impl Follower {
             let mut matched = self.matched(blocks).await?;
             let more = self.take_more(&mut prefetch, &mut matched, head.at.number).await;
             let settled = settle::settled_in(&cursor, &matched, said, head.at.number);
-            cursor = self.connect_in(pipeline, &cursor, Arc::new(matched), settled).await?;
+            let matched = Arc::new(matched);
+            cursor = self.connect_in(pipeline, &cursor, Arc::clone(&matched), settled).await?;
+            self.connected(&matched, None);
             // What came of the rest counts only after what was good before it.
             waiting = more?;
             if self.wake_up.notified().now_or_never().is_some() {

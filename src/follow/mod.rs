@@ -25,6 +25,7 @@ mod settle;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod traces;
 mod unable;
 mod walk;
 mod watched;
@@ -45,7 +46,7 @@ use watched::Watched;
 use crate::{
     chain::{
         Address, Announced, AssetKey, BalanceQuery, Block, BlockRef, Certainty, Priority, Source,
-        SourceError,
+        SourceError, Traced,
     },
     clock::Clock,
     commit::{CommitError, Committed, Committer},
@@ -103,6 +104,7 @@ pub struct Follower {
     unproven: u32,
     /// The balances that the next settlement waits for.
     reading: Option<settle::Reading>,
+    traces: traces::Traces,
     contradictions: u32,
     contradicted_at: Option<Instant>,
     contradiction_pause: Duration,
@@ -209,6 +211,7 @@ impl Follower {
             backfill: backfill::Backfill::new(),
             unproven: 0,
             reading: None,
+            traces: traces::Traces::default(),
             contradictions: 0,
             contradicted_at: None,
             contradiction_pause: CONTRADICTION_PAUSE,
@@ -354,6 +357,9 @@ impl Follower {
             Some(cursor) => cursor,
             None => self.load().await?,
         };
+        self.cursor = Some(cursor);
+        Box::pin(self.trace()).await?;
+        let cursor = self.current()?;
         let (mut turn, unable) = match self.take_in(&cursor, announced).await {
             Ok(turn) => (turn, None),
             // A block that cannot be had holds nothing below it.
@@ -407,7 +413,7 @@ impl Follower {
                 None => Turn::Lacking,
             },
             Relation::Ahead => {
-                Box::pin(self.catch_up(cursor, &head)).await?;
+                Box::pin(self.catch_up(&head)).await?;
                 let came = self.current()?.head.at != applied;
                 if came { Turn::More } else { Turn::Lacking }
             }
@@ -447,6 +453,7 @@ impl Follower {
         self.gauge_cursor(&cursor);
         self.tracked.forget();
         self.track(&cursor).await?;
+        self.load_traces(&cursor).await?;
         self.load_quarantined(&cursor).await?;
         if !self.assets_ready {
             cursor = self.ready_assets(&cursor).await?;
@@ -487,8 +494,12 @@ impl Follower {
 
     /// Commits one block that continues the cursor. What settles is the next step's matter.
     async fn connect_one(&mut self, cursor: &Cursor, block: Block) -> Result<(), TurnError> {
+        let kept = self.kept(&block);
         let matched = self.matched(vec![block]).await?;
-        self.connect(cursor, &matched, cursor.settled).await
+        self.connect(cursor, &matched, cursor.settled).await?;
+        self.connected(&matched, kept);
+        self.trace_next();
+        Ok(())
     }
 
     /// Commits blocks that continue the cursor, and settles up to `settled`.
@@ -500,8 +511,10 @@ impl Follower {
     ) -> Result<(), TurnError> {
         let mut figures = Figures::new();
         for _ in 0..=matched.len() {
-            match self.committer.connect(cursor, matched, settled, &figures).await {
+            let traced = self.traces.done();
+            match self.committer.connect(cursor, matched, settled, &figures, traced).await {
                 Ok(committed) => {
+                    self.traces.written();
                     self.committed(&committed);
                     return Ok(());
                 }
@@ -556,7 +569,7 @@ impl Follower {
         }
         let watched = |address: &Address| self.watchlist.read().contains(address);
         let block = self.source.completed(block, &watched).await?;
-        let Block { header, mut movements, transactions, safes, touched, .. } = block;
+        let Block { header, mut movements, transactions, safes, touched, traced, .. } = block;
         let worthless = {
             let watched = self.watchlist.read();
             self.cap(&mut movements, |address| watched.contains(address))
@@ -566,7 +579,8 @@ impl Follower {
         let touched = touched.into_iter().zip(holdings).collect();
         let tracked = self.tracked.among(&transactions);
         let safes = self.claimed(header.at, safes, &tracked);
-        Ok(MatchedBlock { header, movements, worthless, safes, tracked, touched })
+        let untraced = traced == Traced::Not;
+        Ok(MatchedBlock { header, movements, worthless, safes, tracked, touched, untraced })
     }
 
     /// Takes over what was committed.

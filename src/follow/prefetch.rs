@@ -17,6 +17,9 @@ use crate::{
 /// Ranges in flight at most; together they bound the memory that fetched blocks take.
 const MAX_IN_FLIGHT: usize = 6;
 
+/// How long a block waits for its trace, where many wait together.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+
 type Fetched = (Result<Vec<Block>, SourceError>, Duration);
 
 /// Blocks from one number to another, a range at a time. Dropping it stops what is in flight.
@@ -26,14 +29,23 @@ pub(super) struct Prefetch {
     next: u64,
     last: u64,
     range: u64,
+    /// Up to this block they are traced as well.
+    traced_to: u64,
     window: Window,
     in_flight: VecDeque<(u64, AbortOnDropHandle<Fetched>)>,
 }
 
 impl Prefetch {
-    pub(super) fn new(source: Arc<dyn Source>, first: u64, last: u64, range: u64) -> Self {
+    pub(super) fn new(
+        source: Arc<dyn Source>,
+        first: u64,
+        last: u64,
+        range: u64,
+        traced_to: u64,
+    ) -> Self {
         let window = Window::new(MAX_IN_FLIGHT);
-        Self { source, next: first, last, range: range.max(1), window, in_flight: VecDeque::new() }
+        let in_flight = VecDeque::new();
+        Self { source, next: first, last, range: range.max(1), traced_to, window, in_flight }
     }
 
     /// The next range's blocks; `None` when all were handed out. Decoding runs on the runtime's other
@@ -88,10 +100,16 @@ impl Prefetch {
             let from = self.next;
             let to = self.last.min(from.saturating_add(self.range - 1));
             self.next = to + 1;
-            let source = Arc::clone(&self.source);
+            let (source, traced_to) = (Arc::clone(&self.source), self.traced_to);
             let task = tokio::spawn(Priority::current().scope(async move {
                 let started = Instant::now();
-                (source.blocks(from, to).await, started.elapsed())
+                let mut blocks = source.blocks(from, to).await;
+                if let Ok(blocks) = &mut blocks {
+                    let settle = |block: &Block| block.header.at.number <= traced_to;
+                    let settle = blocks.partition_point(settle);
+                    source.trace(&mut blocks[..settle], PATIENCE).await;
+                }
+                (blocks, started.elapsed())
             }));
             self.in_flight.push_back((to, AbortOnDropHandle::new(task)));
         }

@@ -78,6 +78,7 @@ impl Follower {
         let depth = cursor.head.at.number - fork.at.number;
         self.reading = None;
         self.tracked.forget();
+        self.traces.forget_above(fork.at.number);
         let mut cursor = cursor.clone();
         while cursor.head.at != fork.at {
             let to = self.piece_above(&cursor, fork).await?;

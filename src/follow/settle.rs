@@ -201,7 +201,7 @@ impl Follower {
             SettleStep::Stay => Ok(None),
             SettleStep::Advance(point) => {
                 self.contradictions = 0;
-                Ok(Some(point))
+                self.traced_up_to(cursor, point).await
             }
             SettleStep::OtherBranch => {
                 self.reorganize(cursor).await?;

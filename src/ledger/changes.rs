@@ -187,10 +187,20 @@ pub struct BalanceChange {
     pub block: u64,
 }
 
+/// A block that is remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewBlock {
+    pub header: Header,
+    /// Whether nobody has told yet what moved inside its transactions.
+    pub untraced: bool,
+}
+
 /// The blocks that are remembered, for the next reorg.
 #[derive(Clone, Debug, Default)]
 pub struct BlockChanges {
-    pub connected: Vec<Header>,
+    pub connected: Vec<NewBlock>,
+    /// What moved inside their transactions is known from now on.
+    pub traced: Vec<BlockRef>,
     /// Forget what is above.
     pub above: Option<u64>,
     /// Forget what is below.

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Decision, Known, LedgerError, Refused, deployments,
+    Decision, Known, LedgerError, Refused,
+    changes::NewBlock,
+    deployments,
     known::{Figures, KnownDeployments, MatchedBlock, Shortage, adjustment},
     posting::{Posting, Slot, booked_first, refused},
     settle,
@@ -32,6 +34,8 @@ pub struct Blocks<'a> {
     pub settled: BlockPoint,
     /// The chain's own balances for what an earlier try asked for.
     pub figures: &'a Figures,
+    /// Earlier blocks that were traced since, with nothing in them that is to be booked.
+    pub traced: &'a [BlockRef],
 }
 
 /// Connects `blocks` and settles up to `settled`. What settles is compared with nothing: that is
@@ -50,10 +54,11 @@ pub fn connect(
     input: Blocks<'_>,
     now: Millis,
 ) -> Result<Decision, Refused> {
-    let Blocks { blocks, settled, figures } = input;
+    let Blocks { blocks, settled, figures, traced } = input;
     let head = blocks.last().map_or(cursor.head, |block| (&block.header).into());
     let next = Cursor { head, settled, ..cursor.clone() };
     let mut posting = Posting::new(chain, known, cursor, next, now, CommitKind::Blocks);
+    posting.changes.blocks.traced.extend_from_slice(traced);
     let moved = settled.at.number > cursor.settled.at.number;
     if moved {
         // A settled block between two batches keeps its row: the next reorg search ends there.
@@ -68,7 +73,8 @@ pub fn connect(
     for block in blocks {
         // Rows of settled blocks are of no use to a reorg; while catching up that is nearly all of them.
         if block.header.at.number >= settled.at.number {
-            posting.changes.blocks.connected.push(block.header);
+            let MatchedBlock { header, untraced, .. } = *block;
+            posting.changes.blocks.connected.push(NewBlock { header, untraced });
         }
         let settles = moved && block.header.at.number <= settled.at.number;
         posting.head = block.header.at.number;
@@ -118,15 +124,18 @@ fn connect_block(
 }
 
 /// A movement as one watching wallet sees it.
-struct Side<'a> {
-    transfer: Transfer,
-    slot: Slot,
-    watch: &'a Watch,
-    asset: AssetKey,
+pub(super) struct Side<'a> {
+    pub transfer: Transfer,
+    pub slot: Slot,
+    pub watch: &'a Watch,
+    pub asset: AssetKey,
 }
 
 /// The block's movements as each watching wallet sees them, in chain order.
-fn sides<'a>(posting: &mut Posting<'a>, block: &MatchedBlock) -> Result<Vec<Side<'a>>, Refused> {
+pub(super) fn sides<'a>(
+    posting: &mut Posting<'a>,
+    block: &MatchedBlock,
+) -> Result<Vec<Side<'a>>, Refused> {
     let watches = posting.watches();
     let mut sides = Vec::with_capacity(2 * block.movements.len());
     for (index, movement) in block.movements.iter().enumerate() {
@@ -199,7 +208,7 @@ fn book_untraced(
     Ok(adjustments)
 }
 
-fn overflow(side: &Side<'_>) -> Refused {
+pub(super) fn overflow(side: &Side<'_>) -> Refused {
     let refused = refused(&side.transfer, EntryKind::Connect, LedgerError::Overflow);
     match side.asset {
         AssetKey::Native => refused,

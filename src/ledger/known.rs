@@ -87,6 +87,8 @@ pub struct MatchedBlock {
     pub tracked: Vec<TxId>,
     /// Watched holdings whose terms may have changed without a movement, as the chain has them now.
     pub touched: Vec<(BalanceQuery, ChainBalance)>,
+    /// Whether nobody has told yet what moved inside its transactions.
+    pub untraced: bool,
 }
 
 /// A Safe that a known factory made and that somebody waits for, as its logs claim it.

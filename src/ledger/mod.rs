@@ -6,6 +6,7 @@
 //! | module | what happened |
 //! |---|---|
 //! | [`connect`] | blocks continue the chain; those that are settled already settle with them |
+//! | [`traced`] | what moved inside a connected block's transactions is known |
 //! | [`settle`] | blocks became irreversible |
 //! | [`rollback`] | blocks vanished |
 //! | [`opening`] | a watch begins |
@@ -42,6 +43,7 @@ pub mod settle;
 mod testing;
 #[cfg(test)]
 mod tests;
+pub mod traced;
 pub mod worthless;
 
 pub use changes::{Changes, Culprit, Decision, Refused};

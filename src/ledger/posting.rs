@@ -214,6 +214,26 @@ impl<'a> Posting<'a> {
             side.seen_at = known.seen_at;
             self.changes.updates.push(TransferUpdate::Replaced(known.no));
         }
+        self.connect_next(side, slot)
+    }
+
+    /// Connects a pending transfer anew, with another amount. The old connection has to be taken back beside it, and
+    /// replaced.
+    pub fn connect_anew(
+        &mut self,
+        known: &Transfer,
+        amount: Amount,
+        slot: Slot,
+    ) -> Result<Transfer, Refused> {
+        let connection = known.connection.checked_add(1);
+        let inconsistent = || refused(known, EntryKind::Connect, LedgerError::Inconsistent);
+        let connection = connection.ok_or_else(inconsistent)?;
+        let mut side = Transfer { connection, amount, ..known.clone() };
+        self.connect_next(&mut side, slot)?;
+        Ok(side)
+    }
+
+    fn connect_next(&mut self, side: &mut Transfer, slot: Slot) -> Result<(), Refused> {
         let cursor = &mut self.changes.cursor;
         side.no = TransferNo::nth(cursor.no, cursor.transfers)
             .ok_or_else(|| refused(side, EntryKind::Connect, LedgerError::Overflow))?;

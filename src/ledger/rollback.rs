@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Changes, Known, Refused,
-    changes::{AssetChange, AssetOpening, BalanceChange, TransferUpdate},
+    changes::{AssetChange, AssetOpening, BalanceChange, NewBlock, TransferUpdate},
     deployments,
     posting::{Posting, booked_first},
 };
@@ -74,7 +74,7 @@ pub fn rewind(
     undo(&mut posting, gone, point)?;
     let blocks = &mut posting.changes.blocks;
     blocks.below = Some(point.at.number + 1);
-    blocks.connected.push(*target);
+    blocks.connected.push(NewBlock { header: *target, untraced: false });
     let changes = posting.finish()?;
     taken.see(&changes);
     Ok((changes, taken))
@@ -180,8 +180,21 @@ pub(super) fn disconnect(
     mut transfers: Vec<Transfer>,
     reason: Option<Reason>,
 ) -> Result<(), Refused> {
+    take_back(posting, &mut transfers, reason)?;
+    for transfer in &transfers {
+        posting.tell(transfer);
+    }
+    Ok(())
+}
+
+/// The same, without telling of it.
+pub(super) fn take_back(
+    posting: &mut Posting<'_>,
+    transfers: &mut [Transfer],
+    reason: Option<Reason>,
+) -> Result<(), Refused> {
     for first in [true, false] {
-        for transfer in &mut transfers {
+        for transfer in &mut *transfers {
             if (transfer.direction == booked_first(EntryKind::Disconnect)) != first {
                 continue;
             }
@@ -197,9 +210,6 @@ pub(super) fn disconnect(
             let (no, mark) = (transfer.no, transfer.id.mark());
             posting.changes.updates.push(TransferUpdate::Orphaned { no, mark, reason });
         }
-    }
-    for transfer in &transfers {
-        posting.tell(transfer);
     }
     Ok(())
 }

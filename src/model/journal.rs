@@ -52,6 +52,7 @@ pub struct JournalHead {
 string_enum! {
     /// What a commit did.
     CommitKind {
+        /// Blocks continued the chain, or what moved inside their transactions became known.
         Blocks = "blocks",
         Settlement = "settlement",
         /// Balances were compared with the chain's own figures.

@@ -40,6 +40,8 @@ string_enum! {
         UntracedDebit = "untraced_debit",
         /// An opening balance that older movements explain by now.
         ExplainedByHistory = "explained_by_history",
+        /// A correction that movements inside an earlier block's transactions explain by now.
+        ExplainedByTrace = "explained_by_trace",
     }
 }
 

@@ -1,6 +1,6 @@
 //! Where each chain stands: cursor and recent blocks.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use sqlx::FromRow;
 
@@ -9,10 +9,12 @@ use super::{
     lease::{by_clock, millis},
     on,
     rows::Table,
+    set::{Ints, sets},
 };
 use crate::{
-    chain::{BlockHash, BlockRef, ChainName, Family, Header},
+    chain::{BlockHash, BlockRef, ChainName, Family, TraceAbility},
     clock::Millis,
+    ledger::changes::NewBlock,
     model::{BlockPoint, ChainNo, Cursor, JournalHash, JournalHead},
 };
 
@@ -234,6 +236,56 @@ pub async fn halt(
     Ok(changed == 1)
 }
 
+/// Notes what the endpoints of a chain trace with, if its epoch still is the one of whoever says so.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn write_tracing(
+    conn: &mut Conn<'_>,
+    chain: ChainNo,
+    epoch: i64,
+    tracing: &[TraceAbility],
+) -> Result<(), StoreError> {
+    let words: Vec<&str> = tracing.iter().map(|ability| ability.as_str()).collect();
+    on!(conn, c => sqlx::query(
+        "UPDATE chain_cursor SET tracing = $3 WHERE chain_no = $1 AND fencing_epoch = $2",
+    )
+    .bind(chain.0)
+    .bind(epoch)
+    .bind(words.join(","))
+    .execute(c)
+    .await
+    .map(|_| ()))?;
+    Ok(())
+}
+
+#[derive(FromRow)]
+struct TracingRow {
+    chain_no: i64,
+    tracing: Option<String>,
+}
+
+/// What the endpoints of each chain trace with, as [`write_tracing`] has noted it.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn tracing(
+    conn: &mut Conn<'_>,
+) -> Result<BTreeMap<ChainNo, Vec<TraceAbility>>, StoreError> {
+    let rows: Vec<TracingRow> = on!(conn, c => sqlx::query_as(
+        "SELECT chain_no, tracing FROM chain_cursor",
+    )
+    .fetch_all(c)
+    .await)?;
+    let read = |row: TracingRow| {
+        let words = row.tracing.unwrap_or_default();
+        let of =
+            |word: &str| TraceAbility::ALL.iter().copied().find(|known| known.as_str() == word);
+        (ChainNo(row.chain_no), words.split(',').filter_map(of).collect())
+    };
+    Ok(rows.into_iter().map(read).collect())
+}
+
 /// A person accepts more differences from the chain's own figures than are believed by themselves, until the next
 /// block settles; `false` if there is no such chain.
 ///
@@ -279,8 +331,10 @@ impl From<BlockRow> for BlockPoint {
     }
 }
 
-static BLOCK: Table =
-    Table::new("block", &["chain_no", "number", "hash", "parent_number", "parent_hash", "time"]);
+static BLOCK: Table = Table::new(
+    "block",
+    &["chain_no", "number", "hash", "parent_number", "parent_hash", "time", "untraced"],
+);
 
 /// Remembers applied blocks, so that a reorg finds the way back.
 ///
@@ -289,16 +343,17 @@ static BLOCK: Table =
 pub async fn insert_blocks(
     conn: &mut Conn<'_>,
     chain: ChainNo,
-    headers: &[Header],
+    blocks: &[NewBlock],
 ) -> Result<(), StoreError> {
     BLOCK
-        .write(conn, headers, |row, header| {
+        .write(conn, blocks, |row, NewBlock { header, untraced }| {
             row.push(chain.0)?;
             row.push(header.at.number.cast_signed())?;
             row.push(&header.at.hash.0[..])?;
             row.push(header.parent.number.cast_signed())?;
             row.push(&header.parent.hash.0[..])?;
-            row.push(Millis::from_seconds(header.time))
+            row.push(Millis::from_seconds(header.time))?;
+            row.push(*untraced)
         })
         .await?;
     Ok(())
@@ -341,6 +396,44 @@ pub async fn blocks_from(
     .fetch_all(c)
     .await)?;
     Ok(rows.into_iter().map(BlockPoint::from).collect())
+}
+
+/// The blocks above `settled` of which nobody has told yet what moved inside their transactions, ascending.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn untraced_blocks(
+    conn: &mut Conn<'_>,
+    chain: ChainNo,
+    settled: u64,
+) -> Result<Vec<BlockRef>, StoreError> {
+    let rows: Vec<BlockRow> = on!(conn, c => sqlx::query_as(
+        "SELECT number, hash, time FROM block WHERE chain_no = $1 AND number > $2 AND untraced ORDER BY number",
+    )
+    .bind(chain.0)
+    .bind(number(settled)?)
+    .fetch_all(c)
+    .await)?;
+    Ok(rows.into_iter().map(|row| BlockPoint::from(row).at).collect())
+}
+
+/// What moved inside the transactions of these blocks is known.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn mark_traced(
+    conn: &mut Conn<'_>,
+    chain: ChainNo,
+    blocks: &[BlockRef],
+) -> Result<(), StoreError> {
+    let numbers = Ints::of(blocks.iter().map(|block| block.number.cast_signed()));
+    if numbers.is_empty() {
+        return Ok(());
+    }
+    let sql =
+        sets(conn, "UPDATE block SET untraced = FALSE WHERE chain_no = $2 AND number IN ints($1)");
+    on!(conn, c => sqlx::query(sql).bind(&numbers).bind(chain.0).execute(c).await.map(|_| ()))?;
+    Ok(())
 }
 
 /// Forgets the blocks above `fork` (a rollback).

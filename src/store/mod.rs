@@ -30,6 +30,7 @@ pub mod asset_opening;
 pub mod audit;
 pub mod balance;
 pub mod chain;
+pub mod correction;
 pub mod daemon;
 pub mod delivery;
 pub mod endpoint;

@@ -1,7 +1,5 @@
 //! Transfers and entries: what the ledger's steps read and write, in sets.
 
-use std::collections::BTreeSet;
-
 use sqlx::{FromRow, QueryBuilder};
 
 use super::{
@@ -99,7 +97,7 @@ macro_rules! select_transfer {
 }
 pub(super) use select_transfer;
 
-fn all(rows: Vec<RawTransfer>) -> Result<Vec<Transfer>, StoreError> {
+pub(super) fn all(rows: Vec<RawTransfer>) -> Result<Vec<Transfer>, StoreError> {
     rows.into_iter().map(Transfer::try_from).collect()
 }
 
@@ -269,72 +267,6 @@ pub async fn settled_openings_above(
     .await)?)
 }
 
-#[derive(FromRow)]
-struct RawPair {
-    wallet_no: i64,
-    asset_no: i64,
-}
-
-/// The balances, among those of `wallets`, that a block above `settled` has begun or corrected: their settled part
-/// is not what the chain had at the settled block; it is when that block settles.
-///
-/// # Errors
-/// [`StoreError`] of the engine.
-pub async fn unfinished(
-    conn: &mut Conn<'_>,
-    chain: ChainNo,
-    wallets: &[WalletNo],
-    settled: u64,
-) -> Result<BTreeSet<(WalletNo, AssetNo)>, StoreError> {
-    let wallets = Ints::of(wallets.iter().map(|wallet| wallet.0));
-    if wallets.is_empty() {
-        return Ok(BTreeSet::new());
-    }
-    let sql = sets(
-        conn,
-        "SELECT wallet_no, asset_no FROM transfer
-         WHERE wallet_no IN ints($1) AND kind = 9 AND status IN (0, 1) AND chain_no = $2 AND block_number > $3
-         UNION
-         SELECT wallet_no, asset_no FROM transfer
-         WHERE wallet_no IN ints($1) AND kind = 10 AND status & 3 = 1 AND chain_no = $2 AND block_number > $3",
-    );
-    let rows: Vec<RawPair> = on!(conn, c => sqlx::query_as(sql)
-        .bind(&wallets)
-        .bind(chain.0)
-        .bind(number(settled)?)
-        .fetch_all(c)
-        .await)?;
-    Ok(rows.into_iter().map(|row| (WalletNo(row.wallet_no), AssetNo(row.asset_no))).collect())
-}
-
-/// The adjustments of some wallets in blocks of one time.
-///
-/// # Errors
-/// [`StoreError`] of the engine.
-pub async fn adjustments_at(
-    conn: &mut Conn<'_>,
-    wallets: &[WalletNo],
-    time: Millis,
-) -> Result<Vec<Transfer>, StoreError> {
-    let wallets = Ints::of(wallets.iter().map(|wallet| wallet.0));
-    if wallets.is_empty() {
-        return Ok(Vec::new());
-    }
-    let (first, last) = TransferId::range(time);
-    let sql = sets(
-        conn,
-        select_transfer!(
-            "WHERE wallet_no IN ints($1) AND id >= $2 AND id <= $3 AND kind = 10 AND status <> 3"
-        ),
-    );
-    all(on!(conn, c => sqlx::query_as(sql)
-        .bind(&wallets)
-        .bind(first)
-        .bind(last)
-        .fetch_all(c)
-        .await)?)
-}
-
 static TRANSFER: Table = Table::new(
     "transfer",
     &[
@@ -443,16 +375,6 @@ pub async fn update(
             .map(|done| done.rows_affected()))?;
         all_changed(changed, settled.len())?;
     }
-    if !replaced.is_empty() {
-        let sql = sets(conn, "UPDATE transfer SET status = 3, mark = NULL WHERE no IN ints($1)");
-        let list = Ints::of(replaced.iter().copied());
-        let changed = on!(conn, c => sqlx::query(sql)
-            .bind(&list)
-            .execute(c)
-            .await
-            .map(|done| done.rows_affected()))?;
-        all_changed(changed, replaced.len())?;
-    }
     let orphaned: Vec<_> = updates
         .iter()
         .filter_map(|update| match update {
@@ -479,6 +401,17 @@ pub async fn update(
             query.build().execute(c).await.map(|done| done.rows_affected())
         })?;
         all_changed(changed, run.len())?;
+    }
+    // Behind those that were taken back: the same commit can do both.
+    if !replaced.is_empty() {
+        let sql = sets(conn, "UPDATE transfer SET status = 3, mark = NULL WHERE no IN ints($1)");
+        let list = Ints::of(replaced.iter().copied());
+        let changed = on!(conn, c => sqlx::query(sql)
+            .bind(&list)
+            .execute(c)
+            .await
+            .map(|done| done.rows_affected()))?;
+        all_changed(changed, replaced.len())?;
     }
     Ok(())
 }

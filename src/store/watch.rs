@@ -154,11 +154,45 @@ pub async fn open_by_address(
     );
     let rows: Vec<RawShown> =
         on!(conn, c => sqlx::query_as(sql).bind(chain.0).bind(&addresses).fetch_all(c).await)?;
+    Ok(by_address(rows))
+}
+
+fn by_address(rows: Vec<RawShown>) -> Watches {
     let mut found = Watches::default();
     for watch in rows.into_iter().map(|row| Watch::from(row.watch)) {
         found.entry(watch.address).or_default().push(watch);
     }
-    Ok(found)
+    found
+}
+
+/// Those of them that had begun below a block.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn open_before(
+    conn: &mut Conn<'_>,
+    chain: ChainNo,
+    addresses: &[Address],
+    block: u64,
+) -> Result<Watches, StoreError> {
+    let addresses = Blobs::of(addresses.iter().map(Address::as_slice));
+    if addresses.is_empty() {
+        return Ok(Watches::default());
+    }
+    let sql = sets(
+        conn,
+        select_watch!(
+            "watches($1, $2)",
+            "WHERE w.status IN (1, 2) AND w.opened_number < $3 ORDER BY w.address, w.wallet_no"
+        ),
+    );
+    let rows: Vec<RawShown> = on!(conn, c => sqlx::query_as(sql)
+        .bind(chain.0)
+        .bind(&addresses)
+        .bind(number(block)?)
+        .fetch_all(c)
+        .await)?;
+    Ok(by_address(rows))
 }
 
 /// The open watches of the wallets behind `after`, up to `upto`, oldest wallets first: for an asset that begins to

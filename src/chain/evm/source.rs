@@ -1,6 +1,6 @@
 //! [`EvmSource`]: an EVM chain behind [`Source`].
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use serde::de::IgnoredAny;
@@ -23,7 +23,7 @@ use crate::{
     chain::{
         Address, Announced, AssetKey, BalanceQuery, Block, BlockRef, Certainty, ChainBalance,
         DailyUse, Family, Header, LogIndex, SafeRejection, SafeSource, SafeState, Senders,
-        SettlementTag, Source, SourceError, Traced, TxId, TxLookup, Watching,
+        SettlementTag, Source, SourceError, TraceAbility, TxId, TxLookup, Watching,
         certainty::agreed,
         rpc::{Call, Dialect, Endpoint, Failure, Listener, Pool, SetupError, Slim, fields_of},
     },
@@ -178,25 +178,24 @@ impl Source for EvmSource {
     async fn blocks(&self, from: u64, to: u64) -> Result<Vec<Block>, SourceError> {
         let read =
             |endpoint: Arc<Endpoint>| async move { self.reader.blocks(&endpoint, from, to).await };
-        let mut blocks = self.pool.ask(read).await?;
-        self.tracer.trace(&self.pool, &mut blocks).await;
-        Ok(blocks)
+        self.pool.ask(read).await
     }
 
     async fn block(&self, at: BlockRef) -> Result<Option<Block>, SourceError> {
         let read = |endpoint: Arc<Endpoint>| async move { self.reader.block(&endpoint, at).await };
-        // Both at once: nobody waits for a trace longer than for the block itself, where a node is as quick.
-        let block = async { if_there(self.pool.ask(read).await) };
-        let told = async { Ok(self.tracer.told(&self.pool, at).await) };
-        let (block, told) = futures::try_join!(block, told)?;
-        let Some(mut block) = block else { return Ok(None) };
-        if block.traced == Traced::Not {
-            match told {
-                Some(told) => self.tracer.note(&mut block, &told),
-                None => self.tracer.trace(&self.pool, std::slice::from_mut(&mut block)).await,
-            }
-        }
-        Ok(Some(block))
+        if_there(self.pool.ask(read).await)
+    }
+
+    async fn trace(&self, blocks: &mut [Block], patience: Duration) {
+        self.tracer.trace(&self.pool, blocks, patience).await;
+    }
+
+    fn traces(&self) -> bool {
+        self.tracer.can(&self.pool)
+    }
+
+    fn tracing(&self) -> Vec<TraceAbility> {
+        self.tracer.abilities()
     }
 
     async fn complete(

@@ -60,8 +60,8 @@ pub(super) fn header(slot: u64, head: Head<'_>) -> Result<Verified<SlotHead<'_>>
     if slot > BlockRef::MAX_HEIGHT {
         return Err(Failure::untrusted("height", format!("{slot} is no slot of a block")));
     }
-    // Only the first block of all may be its own parent.
-    if head.parent_slot >= slot && slot > 0 {
+    // Only the first block of all is its own parent.
+    if head.parent_slot >= slot && (slot, head.parent_slot) != (0, 0) {
         return Err(Failure::untrusted(
             "parent_slot",
             format!("the block of slot {slot} calls {} its parent", head.parent_slot),

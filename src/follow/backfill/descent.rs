@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use super::super::decide::Window;
+use super::super::{decide::Window, prefetch::PATIENCE};
 use crate::{
     chain::{
         Address, AssetKey, Block, BlockRef, Header, HistoryBlock, Movement, Priority, Source,
@@ -382,7 +382,8 @@ async fn fetch(
     let mut history_blocks = Vec::new();
     let mut next = from;
     while next <= to {
-        let blocks = source.blocks(next, to).await?;
+        let mut blocks = source.blocks(next, to).await?;
+        source.trace(&mut blocks, PATIENCE).await;
         let end = next.saturating_add(u64::try_from(blocks.len()).unwrap_or(u64::MAX));
         if !skips {
             let found = blocks.iter().map(|block| block.header.at.number);

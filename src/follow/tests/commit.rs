@@ -121,7 +121,7 @@ async fn what_was_known_before_a_rewind_is_not_believed_after_another_step() {
             let block = rig.chain.blocks(number, number).await.unwrap();
             let matched = rig.follower.matched(block).await.unwrap();
             let figures = BTreeMap::new();
-            let done = committer.connect(&cursor, &matched, cursor.settled, &figures).await;
+            let done = committer.connect(&cursor, &matched, cursor.settled, &figures, &[]).await;
             cursor = done.unwrap().cursor;
         }
         assert!(store.transfers(wallet).await.iter().all(|row| row.status == Status::Orphaned));

@@ -187,7 +187,7 @@ async fn what_another_hash_was_decided_upon_is_not_committed() {
         let matched = rig.follower.matched(block).await.unwrap();
         let committer = rig.follower.committer.clone();
         let figures = BTreeMap::new();
-        let refused = committer.connect(&stale, &matched, stale.settled, &figures).await;
+        let refused = committer.connect(&stale, &matched, stale.settled, &figures, &[]).await;
         assert!(matches!(refused, Err(CommitError::CursorMoved(_))), "{refused:?}");
         assert_eq!(store.cursor(&chain_name()).await.unwrap(), cursor);
         rig.follow().await.unwrap();

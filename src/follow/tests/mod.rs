@@ -589,9 +589,10 @@ async fn of_two_writers_on_one_cursor_the_second_commits_nothing() {
             safes: Vec::new(),
             tracked: Vec::new(),
             touched: Vec::new(),
+            untraced: false,
         };
-        let late =
-            rig.follower.committer.connect(&stale, &[block], stale.settled, &Figures::new()).await;
+        let committer = &rig.follower.committer;
+        let late = committer.connect(&stale, &[block], stale.settled, &Figures::new(), &[]).await;
         assert!(matches!(late, Err(CommitError::CursorMoved(_))), "{late:?}");
         assert_exact(&store, &rig, &BTreeMap::from([(who(9), wallet)])).await;
         store.close().await;

@@ -5,10 +5,11 @@ mod content;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
 };
 
 use async_trait::async_trait;
-use content::{balances, block, branch, shown};
+use content::{balances, block, branch, calls, shown};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -18,7 +19,7 @@ use crate::{
     chain::{
         Address, Announced, AssetKey, BalanceQuery, Block, BlockHash, BlockRef, Certainty,
         ChainBalance, Family, Header, Kind, LogIndex, Movement, Ordinal, Priority, SafeCandidate,
-        SafeSource, SettlementTag, Source, SourceError, TxFact, TxId,
+        SafeSource, SettlementTag, Source, SourceError, Traced, TxFact, TxId,
     },
 };
 
@@ -50,6 +51,10 @@ struct State {
     logged: HashMap<BlockHash, Vec<Movement>>,
     /// Blocks whose payments are not shown.
     hidden: HashSet<BlockHash>,
+    /// Blocks whose payments of the native coin only a trace shows.
+    internal: HashSet<BlockHash>,
+    /// Whether the node traces.
+    traces: bool,
     settled: u64,
     /// Calls to fail before one succeeds.
     faults: u32,
@@ -93,6 +98,8 @@ impl State {
             chain: Vec::new(),
             logged: HashMap::new(),
             hidden: HashSet::new(),
+            internal: HashSet::new(),
+            traces: false,
             settled: 0,
             faults: 0,
             pruned: false,
@@ -159,6 +166,23 @@ impl Scripted {
         let mut state = self.state.lock();
         let hash = state.chain.last().unwrap().at.hash;
         state.hidden.insert(hash);
+    }
+
+    /// The newest block's payments of the native coin are made by calls: only a trace shows them.
+    pub fn call_in_last(&self) {
+        let mut state = self.state.lock();
+        let hash = state.chain.last().unwrap().at.hash;
+        state.internal.insert(hash);
+    }
+
+    /// Whether the chain has that block.
+    pub fn has(&self, at: BlockRef) -> bool {
+        self.state.lock().chain.iter().any(|header| header.at == at)
+    }
+
+    /// From now on the node traces, or not.
+    pub fn traces(&self, traces: bool) {
+        self.state.lock().traces = traces;
     }
 
     /// The newest block shows movements of a token that no balance knows of, each of so much.
@@ -444,6 +468,21 @@ impl Source for Scripted {
             let payments = shown(&state, &header.at.hash, payments);
             self.safes.show(block(&state, &at.hash, *header, payments))
         }))
+    }
+
+    async fn trace(&self, blocks: &mut [Block], _patience: Duration) {
+        let Ok(state) = self.call() else { return };
+        if !state.traces {
+            return;
+        }
+        for block in blocks.iter_mut().filter(|block| block.traced == Traced::Not) {
+            block.movements.extend(calls(&state, &block.header.at.hash));
+            block.traced = Traced::Whole;
+        }
+    }
+
+    fn traces(&self) -> bool {
+        self.state.lock().traces
     }
 
     async fn balances_at(

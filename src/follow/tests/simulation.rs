@@ -12,12 +12,17 @@ use super::{
     past::{Account, reading},
     *,
 };
-use crate::{api::tests::reading::Reading, clock::Millis, follow::backfill::budget::Budget, seeds};
+use crate::{
+    api::tests::reading::Reading, clock::Millis, follow::backfill::budget::Budget, model::Status,
+    seeds,
+};
 
 /// In which the chain shows every movement.
 const SEEDS: u64 = 60;
 /// In which it does not.
 const UNTRACED_SEEDS: u64 = 30;
+/// In which only a trace shows some.
+const TRACED_SEEDS: u64 = 60;
 /// In which configured tokens log amounts that no balance can hold.
 const HOSTILE_SEEDS: u64 = 30;
 const STEPS: usize = 120;
@@ -28,8 +33,30 @@ enum Blocks {
     Honest,
     /// Some move money that they do not show.
     Untraced,
+    /// Some move money that only a trace shows, and the node traces now and then.
+    Traced,
     /// Some show movements of tokens that no balance can hold.
     Hostile,
+}
+
+/// Of what only a trace shows.
+impl Rig {
+    /// Whether all that was taken in is traced.
+    fn all_traced(&self) -> bool {
+        self.follower.cursor.is_some() && self.follower.traces.is_done()
+    }
+
+    /// Follows until it is.
+    async fn traced(&mut self) {
+        for _ in 0..600 {
+            self.follow().await.unwrap();
+            if self.all_traced() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("some blocks were never traced");
+    }
 }
 
 struct Simulation {
@@ -100,7 +127,12 @@ impl Simulation {
     /// What was booked explains the balances; that they are the chain's own is certain in between only where
     /// every movement is shown.
     async fn check(&mut self, store: &TestStore, rig: &Rig) {
-        if self.blocks != Blocks::Untraced {
+        let shown = match self.blocks {
+            Blocks::Honest | Blocks::Hostile => true,
+            Blocks::Untraced => false,
+            Blocks::Traced => rig.all_traced(),
+        };
+        if shown {
             assert_exact(store, rig, &self.wallets).await;
         }
         self.look_back(rig).await;
@@ -166,6 +198,9 @@ impl Simulation {
                 if self.blocks == Blocks::Untraced && self.random.random_bool(0.3) {
                     rig.chain.hide_last();
                 }
+                if self.blocks == Blocks::Traced && self.random.random_bool(0.5) {
+                    rig.chain.call_in_last();
+                }
                 if self.blocks == Blocks::Hostile && self.random.random_bool(0.4) {
                     self.log_anything(rig);
                 }
@@ -174,6 +209,15 @@ impl Simulation {
                 }
             }
             8..11 => self.reorg(rig),
+            // What settles untraced is found by comparing: here nothing does.
+            11..14 if self.blocks == Blocks::Traced => {
+                let followed = rig.follower.cursor.as_ref().map(|cursor| cursor.head.at);
+                let floor = rig.chain.settled_number();
+                if let Some(followed) = followed.filter(|at| rig.all_traced() && rig.chain.has(*at))
+                {
+                    rig.chain.settle(self.random.random_range(floor..=followed.number));
+                }
+            }
             11..14 => {
                 // Only what was followed can have settled: else the node would contradict our own block.
                 let (floor, head) = (rig.chain.settled_number(), rig.chain.head().at.number);
@@ -201,6 +245,7 @@ impl Simulation {
                 }
                 rig.follow().await.expect("an honest chain is followed");
             }
+            17 if self.blocks == Blocks::Traced => rig.chain.traces(self.random.random_bool(0.6)),
             17 => rig.chain.fail(self.random.random_range(1..6)),
             _ => {
                 rig.follow().await.expect("an honest chain is followed");
@@ -227,7 +272,9 @@ async fn simulate(seed: u64, blocks: Blocks, store: &TestStore) {
         simulation.step(store, &mut rig, tenant).await;
     }
     rig.chain.fail(0);
+    rig.chain.traces(true);
     rig.follow().await.unwrap();
+    rig.traced().await;
     simulation.check(store, &rig).await;
     rig.chain.settle(rig.chain.head().at.number);
     rig.follow().await.unwrap();
@@ -251,6 +298,11 @@ async fn simulate(seed: u64, blocks: Blocks, store: &TestStore) {
         for asset in [AssetKey::Native, token()] {
             let position = store.position(wallet, &chain_name(), asset).await;
             assert_eq!((position.incoming, position.outgoing), (Amount::ZERO, Amount::ZERO));
+        }
+        if blocks == Blocks::Traced {
+            let mut rows = store.transfers(wallet).await;
+            rows.retain(|row| row.kind == Kind::Adjustment && row.status != Status::Orphaned);
+            assert_eq!(rows.len(), 0, "a trace explains what was taken for granted: {rows:?}");
         }
         let told: Vec<i64> = store
             .events(tenant)
@@ -282,6 +334,11 @@ fn one_history_ends_in_the_chains_own_figures_whatever_happens_on_the_way() {
 #[test]
 fn what_no_movement_showed_is_in_the_balances_once_all_has_settled() {
     seeds::each(UNTRACED_SEEDS, |seed| on_every_store(seed, Blocks::Untraced));
+}
+
+#[test]
+fn what_only_a_trace_shows_is_booked_as_what_it_is_whenever_it_is_told() {
+    seeds::each(TRACED_SEEDS, |seed| on_every_store(seed, Blocks::Traced));
 }
 
 #[test]

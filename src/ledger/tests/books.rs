@@ -12,11 +12,12 @@ use crate::{
         Changes, Decision, Known, Refused, Replay,
         changes::{AssetChange, TransferUpdate},
         connect::{self, Blocks},
-        known::{Figures, HashMap, KnownDeployments, MatchedBlock, Watches},
+        known::{Figures, HashMap, KnownDeployments, MatchedBlock, Shortage, Watches},
         quarantine,
         rollback::{self, Gone},
         settle::{self, Compared},
         testing::{asset, chain, cursor, watch, who},
+        traced,
         worthless::Worthless,
     },
     model::{
@@ -71,6 +72,7 @@ pub(super) fn block(header: Header, payments: &[Payment]) -> MatchedBlock {
         safes: Vec::new(),
         tracked: Vec::new(),
         touched: Vec::new(),
+        untraced: false,
     }
 }
 
@@ -134,14 +136,29 @@ impl Books {
     }
 
     pub fn connect(&mut self, blocks: &[MatchedBlock], settled: BlockPoint) {
+        self.connect_short(blocks, settled, |short| {
+            assert!(
+                short.asset != AssetKey::Native,
+                "an honest history explains itself: {short:?}"
+            );
+            Some(Amount::ZERO)
+        });
+    }
+
+    /// The same, of a chain that has these figures where more leaves than was known of.
+    pub fn connect_short(
+        &mut self,
+        blocks: &[MatchedBlock],
+        settled: BlockPoint,
+        figure: impl Fn(&Shortage) -> Option<Amount>,
+    ) {
         let mut figures = Figures::new();
         loop {
             match self.decide_with(blocks, settled, &figures) {
                 Ok(Decision::Commit(changes)) => return self.write(*changes),
                 Ok(Decision::Ask(short)) => {
-                    let explained = short.keys().all(|short| short.asset != AssetKey::Native);
-                    assert!(explained, "an honest history explains itself: {short:?}");
-                    figures.extend(short.into_keys().map(|short| (short, Some(Amount::ZERO))));
+                    let found = short.into_keys().map(|short| (short, figure(&short)));
+                    figures.extend(found);
                 }
                 Err(refused) => self.quarantine(&refused),
             }
@@ -175,10 +192,17 @@ impl Books {
         } else {
             Vec::new()
         };
-        let input = Blocks { blocks, settled, figures };
+        let input = Blocks { blocks, settled, figures, traced: &[] };
         let known = self.known();
         let safes = KnownDeployments::default();
         connect::connect(&self.chain, &self.cursor, &known, safes, pending, input, NOW)
+    }
+
+    pub fn complete(&mut self, inside: &MatchedBlock) {
+        let known = self.known();
+        let pending = self.pending(inside.header.at.number, u64::MAX);
+        let changes = traced::complete(&self.chain, &self.cursor, &known, &pending, inside, NOW);
+        self.write(changes.expect("what a trace shows is booked"));
     }
 
     pub fn settle(&mut self, settled: BlockPoint) {

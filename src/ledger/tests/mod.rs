@@ -7,6 +7,7 @@ mod books;
 mod histories;
 mod journal;
 mod simulation;
+mod traced;
 
 use super::*;
 

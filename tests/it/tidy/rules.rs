@@ -150,6 +150,7 @@ pub const ONLY: &[Only] = &[
             ("follow::deployments", "questions to the node, ended when they are dropped"),
             ("follow::lease", "signs of life, ended with the lease"),
             ("follow::safes", "questions to the node, ended when they are dropped"),
+            ("follow::traces", "questions to the node, ended when they are dropped"),
             ("follow::prefetch", "fetching ahead, ended when it is dropped"),
             ("follow::settle", "a question to the node, ended when it is dropped"),
             ("follow::sweep", "a question to the node, ended when it is dropped"),

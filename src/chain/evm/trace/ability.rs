@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::{
-    chain::{ChainName, Priority, rpc::Failure},
+    chain::{ChainName, Priority, TraceAbility, rpc::Failure},
     config::Tracing,
     metrics::Metrics,
     retry::Backoff,
@@ -35,6 +35,8 @@ struct Standing {
     allowed: Vec<Ability>,
     /// What it does not know.
     unknown: Vec<Ability>,
+    /// What it has answered with lately.
+    has: TraceAbility,
     until: Option<Instant>,
     backoff: Backoff,
 }
@@ -50,6 +52,7 @@ impl Standing {
         Self {
             allowed,
             unknown: Vec::new(),
+            has: if pinned == Tracing::None { TraceAbility::None } else { TraceAbility::Unknown },
             until: None,
             backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
         }
@@ -64,6 +67,7 @@ impl Standing {
 /// rest: many a node traces the newest blocks only.
 pub(super) struct Abilities {
     chain: ChainName,
+    names: Vec<String>,
     standings: Mutex<HashMap<(String, bool), Standing>>,
     metrics: Metrics,
 }
@@ -77,9 +81,11 @@ impl Abilities {
         let both = |(name, pinned): (String, Tracing)| {
             [false, true].map(|background| ((name.clone(), background), Standing::new(pinned)))
         };
+        let endpoints: Vec<(String, Tracing)> = endpoints.collect();
         Self {
             chain: chain.clone(),
-            standings: Mutex::new(endpoints.flat_map(both).collect()),
+            names: endpoints.iter().map(|(name, _)| name.clone()).collect(),
+            standings: Mutex::new(endpoints.into_iter().flat_map(both).collect()),
             metrics: metrics.clone(),
         }
     }
@@ -94,11 +100,22 @@ impl Abilities {
         })?
     }
 
+    /// What each endpoint has answered with, in the order of the configuration.
+    pub fn all(&self) -> Vec<TraceAbility> {
+        let standings = self.standings.lock();
+        let of = |name: &String| standings.get(&(name.clone(), false)).map(|standing| standing.has);
+        self.names.iter().filter_map(of).collect()
+    }
+
     /// It has answered.
     pub fn has(&self, endpoint: &str, ability: Ability) {
         self.with(endpoint, |standing| {
             standing.until = None;
             standing.backoff.reset();
+            standing.has = match ability {
+                Ability::Debug => TraceAbility::Debug,
+                Ability::Trace => TraceAbility::Trace,
+            };
         });
         self.show(endpoint, Some(ability));
     }
@@ -114,6 +131,7 @@ impl Abilities {
                 let lost = standing.allowed.iter().all(|known| standing.unknown.contains(known));
                 if lost {
                     standing.unknown.clear();
+                    standing.has = TraceAbility::None;
                     standing.pause(LOOK_AGAIN);
                 }
                 lost

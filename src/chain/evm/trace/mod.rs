@@ -26,7 +26,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     chain::{
-        Block, BlockRef, ChainName, Traced,
+        Block, BlockRef, ChainName, TraceAbility, Traced,
         rpc::{Answer, Call, Decoder, Endpoint, Failure, Pool},
     },
     config::EndpointConfig,
@@ -35,10 +35,7 @@ use crate::{
 
 /// Blocks that are traced by one request: a node executes each of them anew.
 const AT_ONCE: usize = 8;
-/// How long each block waits for being traced: the newest one waits with its deposits. What is not traced then is found
-/// when it settles.
-const A_BLOCK: Duration = Duration::from_secs(2);
-/// How long it waits for the calls of some of its transactions.
+/// How long a block waits for the calls of some of its transactions.
 const CALLS: Duration = Duration::from_secs(3);
 
 /// What a node tells of a block: for each transaction, whose balances it changed, or what moved inside it.
@@ -74,18 +71,25 @@ impl Tracer {
         }
     }
 
-    /// What a node tells of the block `at`; `None` if none does, or not in time.
-    pub async fn told(&self, pool: &Pool, at: BlockRef) -> Option<Told> {
-        self.told_of(pool, &[at]).await?.pop()
+    /// Whether some endpoint can be asked for traces now.
+    pub fn can(&self, pool: &Pool) -> bool {
+        pool.well().iter().any(|endpoint| self.abilities.of(&endpoint.name).is_some())
     }
 
-    /// Notes in each of the blocks that nobody has traced what a node tells of it.
-    pub async fn trace(&self, pool: &Pool, blocks: &mut [Block]) {
+    /// What each endpoint traces with.
+    pub fn abilities(&self) -> Vec<TraceAbility> {
+        self.abilities.all()
+    }
+
+    /// Notes in each of the blocks that nobody has traced what a node tells of it, if it does within `patience` for
+    /// each.
+    pub async fn trace(&self, pool: &Pool, blocks: &mut [Block], patience: Duration) {
         let mut open: Vec<&mut Block> =
             blocks.iter_mut().filter(|block| block.traced == Traced::Not).collect();
         for some in open.chunks_mut(AT_ONCE) {
             let places: Vec<BlockRef> = some.iter().map(|block| block.header.at).collect();
-            let Some(told) = self.told_of(pool, &places).await else { return };
+            let patience = patience * u32::try_from(places.len()).unwrap_or(1);
+            let Some(told) = self.told_of(pool, &places, patience).await else { return };
             for (block, told) in some.iter_mut().zip(told) {
                 self.note(block, &told);
             }
@@ -93,12 +97,16 @@ impl Tracer {
     }
 
     /// Notes in a block what a node tells of it.
-    pub fn note(&self, block: &mut Block, told: &Told) {
-        match beside::of(block, told) {
-            Some(beside) if beside.is_empty() => block.traced = Traced::Whole,
-            Some(beside) => block.traced = Traced::Beside(beside),
-            None => self.mismatch(block.header.at, "other transactions, or impossible amounts"),
-        }
+    fn note(&self, block: &mut Block, told: &Told) {
+        let traced = match beside::of(block, told) {
+            Some(beside) if beside.is_empty() => Traced::Whole,
+            Some(beside) => Traced::Beside(beside),
+            None => {
+                return self.mismatch(block.header.at, "other transactions, or impossible amounts");
+            }
+        };
+        block.traced = traced;
+        self.metrics.traced_blocks_total.with_label_values(&[self.chain.as_str(), "traced"]).inc();
     }
 
     /// What the calls of those transactions moved, one answer each; `None` if no node tells, or not in time.
@@ -137,17 +145,12 @@ impl Tracer {
         );
     }
 
-    /// How the block was taken in, for the metrics.
-    pub fn count(&self, block: &Block) {
-        let outcome = match block.traced {
-            Traced::Whole | Traced::Beside(_) => "traced",
-            Traced::Not => "untraced",
-        };
-        self.metrics.traced_blocks_total.with_label_values(&[self.chain.as_str(), outcome]).inc();
-    }
-
-    async fn told_of(&self, pool: &Pool, blocks: &[BlockRef]) -> Option<Vec<Told>> {
-        let patience = A_BLOCK * u32::try_from(blocks.len()).unwrap_or(1);
+    async fn told_of(
+        &self,
+        pool: &Pool,
+        blocks: &[BlockRef],
+        patience: Duration,
+    ) -> Option<Vec<Told>> {
         self.ask(pool, patience, |endpoint, ability| async move {
             let method = match ability {
                 Ability::Debug => "debug_traceBlockByHash",

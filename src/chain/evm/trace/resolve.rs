@@ -34,7 +34,6 @@ impl EvmSource {
                 _ => block.traced = Traced::Not,
             }
         }
-        self.tracer.count(block);
     }
 
     /// The movements, each with the place of its transaction.

@@ -49,16 +49,8 @@ pub(super) fn block(
     header: Header,
     payments: &[Payment],
 ) -> Block {
-    let movement = |payment: &Payment| Movement {
-        tx: tx(payment.tx),
-        ordinal: Ordinal::Tx,
-        kind: Kind::Transfer,
-        asset: payment.asset,
-        from: payment.from,
-        to: payment.to,
-        amount: Amount::from(payment.amount),
-        memo: None,
-    };
+    let internal = state.internal.contains(hash);
+    let is_shown = |payment: &&Payment| !internal || payment.asset != AssetKey::Native;
     let fact = |payment: &Payment| TxFact {
         tx: tx(payment.tx),
         sender: payment.from.unwrap_or(Address::from([1; 20])),
@@ -67,8 +59,34 @@ pub(super) fn block(
     };
     let logged = state.logged.get(hash).into_iter().flatten();
     Block {
-        movements: payments.iter().map(movement).chain(logged.cloned()).collect(),
+        movements: payments.iter().filter(is_shown).map(movement).chain(logged.cloned()).collect(),
         transactions: payments.iter().map(fact).collect(),
+        traced: if internal { Traced::Not } else { Traced::Whole },
         ..Block::empty(header)
     }
+}
+
+fn movement(payment: &Payment) -> Movement {
+    Movement {
+        tx: tx(payment.tx),
+        ordinal: Ordinal::Tx,
+        kind: Kind::Transfer,
+        asset: payment.asset,
+        from: payment.from,
+        to: payment.to,
+        amount: Amount::from(payment.amount),
+        memo: None,
+    }
+}
+
+/// What only a trace of the block shows.
+pub(super) fn calls(state: &State, hash: &BlockHash) -> Vec<Movement> {
+    let payments = state.all.get(hash).filter(|_| state.internal.contains(hash));
+    let native = |payment: &&Payment| payment.asset == AssetKey::Native;
+    let call = |payment: &Payment| Movement {
+        ordinal: Ordinal::Trace(vec![0]),
+        kind: Kind::Internal,
+        ..movement(payment)
+    };
+    payments.into_iter().flat_map(|(_, all)| all.iter().filter(native).map(call)).collect()
 }
