@@ -13,7 +13,8 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
-    Answer, Answers, Call, Dialect, Failure, budget::Budget, http::Http, slim, slim::Slim, split,
+    Answer, Answers, Call, Dialect, Failure, budget::Budget, http::Http, patience::Patience, slim,
+    slim::Slim, split,
 };
 use crate::{
     chain::{ChainName, DailyUse, Priority},
@@ -81,6 +82,7 @@ pub(in crate::chain) struct Endpoint {
     dialect: &'static Dialect,
     http: Http,
     budget: Budget,
+    patience: Patience,
     /// Learnt: made smaller when the node calls a batch too large.
     max_batch: AtomicUsize,
     state: Mutex<State>,
@@ -114,6 +116,7 @@ impl Endpoint {
             dialect,
             http,
             budget: Budget::new(config, &chain.name, Clock::System, metrics.clone()),
+            patience: Patience::new(),
             max_batch: AtomicUsize::new(config.max_batch.max(1)),
             state: Mutex::new(State {
                 backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
@@ -163,6 +166,34 @@ impl Endpoint {
             tracing::info!(chain = %self.chain, endpoint = self.name, "the endpoint answers again");
         }
         self.healthy(1);
+    }
+
+    /// Whether quicker ones are asked before it.
+    pub(super) fn is_slow(&self, for_head: bool) -> bool {
+        self.patience.is_slow(for_head, Instant::now())
+    }
+
+    /// How long the head waits for it alone.
+    pub(super) fn patience(&self) -> Duration {
+        self.patience.left()
+    }
+
+    /// After another endpoint, asked later, has answered before it.
+    pub(super) fn overtaken(&self) {
+        if self.patience.overtaken(Instant::now()) {
+            tracing::warn!(
+                chain = %self.chain,
+                endpoint = self.name,
+                "the endpoint is slow; quicker ones are asked first"
+            );
+        }
+    }
+
+    /// After an answer that came first; another endpoint was asked beside it, or not.
+    pub(super) fn came_first(&self, took: Duration, beside: bool) {
+        if self.patience.answered(took, beside) {
+            tracing::info!(chain = %self.chain, endpoint = self.name, "the endpoint is quick again");
+        }
     }
 
     /// After an answer that was not: leaves the endpoint alone for a while if the failure is its own.

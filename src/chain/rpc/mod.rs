@@ -7,6 +7,7 @@
 //! | `endpoint` | one node: its limits, batches, whether it can be asked |
 //! | `http` | one exchange with it |
 //! | `pace` | so many calls in a second |
+//! | `patience` | how long one endpoint is waited for, and who is slow |
 //! | `pool` | which endpoint is asked, and which one next |
 //! | `slim` | answers that are too large to be kept as they are |
 //! | `websocket` | announcements: how a connection is opened, and that another follows |
@@ -20,6 +21,7 @@ mod endpoint;
 mod fuzz;
 mod http;
 mod pace;
+mod patience;
 mod pool;
 mod slim;
 #[cfg(test)]

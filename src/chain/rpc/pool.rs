@@ -1,20 +1,21 @@
 //! Which endpoint is asked, and which one next.
 //!
 //! A question goes to one endpoint with all its requests, so that its answer is of one piece. The endpoint of
-//! the greatest weight that is well stays the first choice; another is asked only when it fails, or when its
-//! budget is spent.
+//! the greatest weight that is well and quick stays the first choice; another is asked only when it fails, when its
+//! budget is spent, or when it lets the head wait.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use futures::{StreamExt as _, stream::FuturesUnordered};
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::{
     Decoder, Dialect, Failure, UNLINKED,
     endpoint::{Endpoint, Health, SetupError},
 };
 use crate::{
-    chain::{DailyUse, Header, SourceError},
+    chain::{DailyUse, Header, Priority, SourceError},
     config::ChainConfig,
     metrics::Metrics,
 };
@@ -27,6 +28,9 @@ pub(in crate::chain) struct Pool {
     standstill: Duration,
     decoder: Arc<Decoder>,
 }
+
+/// The endpoints that can be asked, how many of them are well and quick, and why the others are not asked.
+type Candidates<'a> = (Vec<&'a Arc<Endpoint>>, usize, Vec<(&'a Arc<Endpoint>, Failure)>);
 
 /// For how many polls the newest block may stay the same before other endpoints are asked for theirs.
 const STANDSTILL_POLLS: u32 = 20;
@@ -77,30 +81,56 @@ impl Pool {
         &self.decoder
     }
 
-    /// Puts one question to one endpoint after the other until one answers it.
+    /// Puts one question to one endpoint after the other until one answers it. Where the head has waited for one too
+    /// long, and the next one is well and not slow itself, that one is asked beside it.
     pub async fn ask<T, F, Fut>(&self, question: F) -> Result<T, SourceError>
     where
         F: Fn(Arc<Endpoint>) -> Fut,
         Fut: Future<Output = Result<T, Failure>>,
     {
-        let mut failures = Vec::new();
-        let mut candidates = Vec::with_capacity(self.endpoints.len());
-        let mut spent = Vec::new();
-        let mut doubtful = Vec::new();
-        for endpoint in &self.endpoints {
-            match endpoint.health() {
-                Health::Good if endpoint.is_spent() => spent.push(endpoint),
-                Health::Good => candidates.push(endpoint),
-                Health::Doubtful => doubtful.push(endpoint),
-                Health::Cooling { failure, .. } => failures.push((endpoint, failure)),
+        let for_head = Priority::current() == Priority::Head;
+        let (candidates, quick, mut failures) = self.candidates(for_head);
+        let ask_next = |n: usize| {
+            let answer = self.put(question(Arc::clone(candidates[n])));
+            async move { (n, answer.await) }
+        };
+        let mut running = FuturesUnordered::new();
+        // When each was asked, and whether it has failed.
+        let mut asked: Vec<(Instant, bool)> = Vec::with_capacity(candidates.len());
+        loop {
+            let next = asked.len();
+            if running.is_empty() {
+                if next == candidates.len() {
+                    return Err(self.verdict(&failures));
+                }
+                running.push(ask_next(next));
+                asked.push((Instant::now(), false));
+                continue;
             }
-        }
-        candidates.append(&mut spent);
-        candidates.append(&mut doubtful);
-        for endpoint in candidates {
-            match self.put(question(Arc::clone(endpoint))).await {
+            let waited_for = asked.iter().position(|(_, failed)| !failed).unwrap_or_default();
+            let may_ask = for_head && running.len() == 1 && next < quick;
+            let until = asked[waited_for].0 + candidates[waited_for].patience();
+            let (n, answer) = tokio::select! {
+                Some(answered) = running.next() => answered,
+                () = sleep_until(until), if may_ask => {
+                    running.push(ask_next(next));
+                    asked.push((Instant::now(), false));
+                    continue;
+                }
+            };
+            let endpoint = candidates[n];
+            match answer {
                 Ok(answer) => {
                     endpoint.worked();
+                    if for_head {
+                        let beside = asked[n + 1..].iter().any(|(_, failed)| !failed);
+                        endpoint.came_first(asked[n].0.elapsed(), beside);
+                    }
+                    for (slow, _) in
+                        candidates.iter().zip(&asked[..n]).filter(|(_, (_, failed))| !failed)
+                    {
+                        slow.overtaken();
+                    }
                     return Ok(answer);
                 }
                 Err(Failure::Moved(detail)) => {
@@ -108,11 +138,29 @@ impl Pool {
                 }
                 Err(failure) => {
                     endpoint.failed(&failure);
+                    asked[n].1 = true;
                     failures.push((endpoint, failure));
                 }
             }
         }
-        Err(self.verdict(&failures))
+    }
+
+    /// The endpoints that can be asked, in order, how many of them are well and quick, and why the others are not asked.
+    fn candidates(&self, for_head: bool) -> Candidates<'_> {
+        let mut failures = Vec::new();
+        let mut quick = Vec::with_capacity(self.endpoints.len());
+        let (mut slow, mut spent, mut doubtful) = (Vec::new(), Vec::new(), Vec::new());
+        for endpoint in &self.endpoints {
+            match endpoint.health() {
+                Health::Good if endpoint.is_spent() => spent.push(endpoint),
+                Health::Good if endpoint.is_slow(for_head) => slow.push(endpoint),
+                Health::Good => quick.push(endpoint),
+                Health::Doubtful => doubtful.push(endpoint),
+                Health::Cooling { failure, .. } => failures.push((endpoint, failure)),
+            }
+        }
+        let count = quick.len();
+        ([quick, slow, spent, doubtful].concat(), count, failures)
     }
 
     /// What an endpoint has said was believed, and is not true.
@@ -132,10 +180,11 @@ impl Pool {
         Fut: Future<Output = Result<T, Failure>>,
     {
         let rank = |endpoint: &&Arc<Endpoint>| match endpoint.health() {
-            Health::Good if endpoint.is_spent() => 1,
+            Health::Good if endpoint.is_spent() => 2,
+            Health::Good if endpoint.is_slow(false) => 1,
             Health::Good => 0,
-            Health::Doubtful => 2,
-            Health::Cooling { .. } => 3,
+            Health::Doubtful => 3,
+            Health::Cooling { .. } => 4,
         };
         let mut endpoints: Vec<&Arc<Endpoint>> = self.endpoints.iter().collect();
         endpoints.sort_by_cached_key(rank);
@@ -166,16 +215,16 @@ impl Pool {
     /// The endpoints that answer, in the order in which they are asked: for questions that only some of them can
     /// answer, where a failure is none of theirs.
     pub fn well(&self) -> Vec<Arc<Endpoint>> {
-        let (mut good, mut later) = (Vec::new(), Vec::new());
+        let (mut good, mut slow, mut spent) = (Vec::new(), Vec::new(), Vec::new());
         for endpoint in &self.endpoints {
             match endpoint.health() {
-                Health::Good if endpoint.is_spent() => later.push(Arc::clone(endpoint)),
+                Health::Good if endpoint.is_spent() => spent.push(Arc::clone(endpoint)),
+                Health::Good if endpoint.is_slow(false) => slow.push(Arc::clone(endpoint)),
                 Health::Good => good.push(Arc::clone(endpoint)),
                 Health::Doubtful | Health::Cooling { .. } => {}
             }
         }
-        good.append(&mut later);
-        good
+        [good, slow, spent].concat()
     }
 
     /// Runs a question that an endpoint answers. A panic of ours in it is told, and no fault of the endpoint.
@@ -236,8 +285,9 @@ impl Pool {
         true
     }
 
-    /// What the failures of all endpoints come to. Only if every one of them contradicted itself or has the
-    /// wrong chain is that the verdict: as long as one could still answer well, trying again may help.
+    /// What the failures of all endpoints come to. Only if every one of them contradicted itself is that the verdict:
+    /// as long as one could still answer well, trying again may help. That one serves another chain is told as soon as
+    /// no other one answers: somebody has to know.
     fn verdict(&self, failures: &[(&Arc<Endpoint>, Failure)]) -> SourceError {
         let detail = failures
             .iter()
@@ -256,7 +306,7 @@ impl Pool {
         }
         let mut untrusted = false;
         let mut unlinked = true;
-        let mut unavailable = false;
+        let (mut unavailable, mut elsewhere, mut silent) = (false, false, true);
         for (_, failure) in failures {
             match failure {
                 Failure::NotThere(_) => return SourceError::NotThere(detail),
@@ -264,18 +314,22 @@ impl Pool {
                     untrusted = true;
                     unlinked &= *check == UNLINKED;
                 }
-                Failure::WrongChain(_) => {}
-                _ => unavailable = true,
+                Failure::WrongChain(_) => elsewhere = true,
+                failure => {
+                    unavailable = true;
+                    silent &= matches!(failure, Failure::Down(_) | Failure::Timeout);
+                }
             }
+        }
+        if elsewhere && silent && !untrusted {
+            return SourceError::WrongChain(detail);
         }
         if unavailable {
             SourceError::Unavailable { detail, retry_after: self.soonest() }
         } else if untrusted && unlinked {
             SourceError::Unlinked(detail)
-        } else if untrusted {
-            SourceError::Untrusted(detail)
         } else {
-            SourceError::WrongChain(detail)
+            SourceError::Untrusted(detail)
         }
     }
 

@@ -1,8 +1,11 @@
 //! A node that answers by a script.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use axum::{
@@ -47,6 +50,8 @@ pub(crate) struct Node {
     /// Calls that a request may have.
     max_batch: Arc<AtomicUsize>,
     script: Arc<Mutex<Arc<Script>>>,
+    /// How long each answer takes.
+    delay: Arc<Mutex<Duration>>,
 }
 
 impl Node {
@@ -58,6 +63,7 @@ impl Node {
             requests: Arc::default(),
             max_batch: Arc::new(AtomicUsize::new(usize::MAX)),
             script: Arc::new(Mutex::new(Arc::new(script))),
+            delay: Arc::default(),
         };
         let app = Router::new().fallback(answer).with_state(node.clone());
         tokio::spawn(async move { axum::serve(listener, app).await });
@@ -66,6 +72,11 @@ impl Node {
 
     pub fn change(&self, script: impl Fn(&str, &Value) -> Reply + Send + Sync + 'static) {
         *self.script.lock() = Arc::new(script);
+    }
+
+    /// Each request is answered after so long, from now on.
+    pub fn delay(&self, delay: Duration) {
+        *self.delay.lock() = delay;
     }
 
     /// Requests with more calls are refused as a whole, as geth does it.
@@ -89,6 +100,8 @@ async fn answer(State(node): State<Node>, body: String) -> Response<Body> {
         call => vec![call.clone()],
     };
     node.requests.lock().push(calls.len());
+    let delay = *node.delay.lock();
+    tokio::time::sleep(delay).await;
     if calls.len() > node.max_batch.load(Ordering::Relaxed) {
         let error = json!({"code": -32600, "message": "batch too large"});
         return http(200, json!({"jsonrpc": "2.0", "id": null, "error": error}).to_string());

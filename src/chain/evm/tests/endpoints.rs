@@ -9,8 +9,8 @@ use super::{
 use crate::{
     amount::Amount,
     chain::{
-        Address, AssetKey, BalanceQuery, BlockHash, BlockRef, ChainBalance, Family, SafeSource,
-        SettlementTag, Source, SourceError, TxId, evm::EvmSource,
+        Address, AssetKey, BalanceQuery, BlockHash, BlockRef, ChainBalance, Family, Priority,
+        SafeSource, SettlementTag, Source, SourceError, TxId, evm::EvmSource,
     },
     config::EndpointConfig,
     metrics::Metrics,
@@ -166,8 +166,16 @@ async fn an_endpoint_of_another_chain_is_not_asked_further() {
     assert_eq!(node.times("eth_getBlockByNumber"), 0);
 
     let good = Node::start(honest).await;
-    let both = source(vec![endpoint("bad", &node.url, 2), endpoint("good", &good.url, 1)]);
-    assert_eq!(both.blocks(1, 2).await.expect("blocks").len(), 2);
+    let endpoints = || vec![endpoint("bad", &node.url, 2), endpoint("good", &good.url, 1)];
+    assert_eq!(source(endpoints()).blocks(1, 2).await.expect("blocks").len(), 2);
+    // Where no other one serves the chain, that is the verdict, whatever ails the other one.
+    good.change(except("eth_getBlockByNumber", || Reply::Http(503, String::new())));
+    let error = source(endpoints()).head().await.expect_err("nobody is left");
+    assert!(matches!(error, SourceError::WrongChain(_)), "{error}");
+    // One that answers, but not this, serves it.
+    good.change(except("eth_getBlockByNumber", || Reply::error(-32000, "something is wrong")));
+    let error = source(endpoints()).head().await.expect_err("not this");
+    assert!(matches!(error, SourceError::Unavailable { .. }), "{error}");
 }
 
 #[tokio::test]
@@ -216,6 +224,64 @@ async fn an_answer_that_never_comes_is_given_up() {
     slow.request_timeout = Duration::from_millis(200);
     let error = source(vec![slow]).head().await.expect_err("silence");
     assert!(error.to_string().contains("no answer in time"), "{error}");
+}
+
+/// An endpoint that has a long time for its answers.
+fn patient(name: &str, node: &Node, weight: u32) -> EndpointConfig {
+    let request_timeout = Duration::from_secs(20);
+    EndpointConfig { request_timeout, ..endpoint(name, &node.url, weight) }
+}
+
+#[tokio::test]
+async fn a_slow_endpoint_of_greater_weight_is_left_for_a_quick_one_until_it_is_quick_again() {
+    let (heavy, quick) = (Node::start(honest).await, Node::start(honest).await);
+    let both = source(vec![patient("heavy", &heavy, 2), patient("quick", &quick, 1)]);
+    both.block(mixed()).await.expect("an answer");
+    assert_eq!(quick.requests().len(), 0);
+    heavy.delay(Duration::from_secs(8));
+    let started = tokio::time::Instant::now();
+    for _ in 0..4 {
+        both.block(mixed()).await.expect("an answer").expect("a block");
+    }
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(5), "four blocks took {took:?}");
+    assert!(quick.times("eth_getBlockByHash") >= 4);
+    // Nothing else is kept waiting either, and nobody finds out at its cost.
+    let started = tokio::time::Instant::now();
+    Priority::Background.scope(both.block(mixed())).await.expect("an answer");
+    assert!(started.elapsed() < Duration::from_secs(1));
+
+    heavy.delay(Duration::ZERO);
+    let before = quick.requests().len();
+    let again = async {
+        loop {
+            let asked = (heavy.requests().len(), quick.requests().len());
+            both.block(mixed()).await.expect("an answer");
+            if quick.requests().len() == asked.1 && heavy.requests().len() > asked.0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(8), again).await.expect("it gets work again");
+    assert!(quick.requests().len() > before, "not at once");
+    let quick_before = quick.requests().len();
+    Priority::Background.scope(both.block(mixed())).await.expect("an answer");
+    assert_eq!(quick.requests().len(), quick_before, "and all of it");
+}
+
+#[tokio::test]
+async fn where_the_other_one_fails_or_is_as_slow_the_first_one_is_waited_for() {
+    let (heavy, other) = (Node::start(honest).await, Node::start(honest).await);
+    let both = source(vec![patient("heavy", &heavy, 2), patient("other", &other, 1)]);
+    both.head().await.expect("a head");
+    heavy.delay(Duration::from_millis(3000));
+    other.change(except("eth_getBlockByHash", || Reply::Http(503, String::new())));
+    assert!(both.block(mixed()).await.expect("an answer").is_some(), "the other one fails");
+    assert_eq!(other.times("eth_getBlockByHash"), 1);
+    heavy.delay(Duration::ZERO);
+    both.block(mixed()).await.expect("an answer");
+    assert_eq!(other.times("eth_getBlockByHash"), 1, "the first one is not slower than nobody");
 }
 
 #[tokio::test]
