@@ -23,6 +23,7 @@ use crate::{
     follow::Follower,
     id::Ids,
     metrics::Metrics,
+    obstacle::Obstacles,
     random::Random,
     registry::Registry,
     retention::Retention,
@@ -126,7 +127,15 @@ pub async fn run(
         let (id, config) = (identity.name().to_owned(), config.fleet.clone());
         Fleet::new(db.clone(), id, config, clock.clone(), metrics.clone(), wake.clone())
     });
-    let parts = Parts { db: &db, ids: &ids, clock: &clock, metrics: &metrics, wake: &wake };
+    let obstacles = Obstacles::default();
+    let parts = Parts {
+        db: &db,
+        ids: &ids,
+        clock: &clock,
+        metrics: &metrics,
+        wake: &wake,
+        obstacles: &obstacles,
+    };
     let followers = parts.followers(&config, fleet.as_ref())?;
     let mut tasks = Tasks { set: JoinSet::new(), shutdown: shutdown.clone() };
     if let Some(fleet) = fleet.clone() {
@@ -171,6 +180,7 @@ pub async fn run(
         random: Random::System,
         clock,
         wake,
+        obstacles,
         metrics: metrics.clone(),
         config: Arc::new(config),
     };
@@ -223,6 +233,7 @@ struct Parts<'a> {
     clock: &'a Clock,
     metrics: &'a Metrics,
     wake: &'a Wake,
+    obstacles: &'a Obstacles,
 }
 
 impl Parts<'_> {
@@ -232,7 +243,7 @@ impl Parts<'_> {
         config: &Config,
         fleet: Option<&Fleet>,
     ) -> Result<Vec<(ChainName, Follower)>, DaemonError> {
-        let Self { db, ids, clock, metrics, wake } = *self;
+        let Self { db, ids, clock, metrics, wake, obstacles } = *self;
         let registry = Registry::default();
         let mut followers = Vec::new();
         for chain in config.chains.values().filter(|chain| config.fleet.follows(&chain.name)) {
@@ -256,7 +267,7 @@ impl Parts<'_> {
                 self.clock.clone(),
                 wake.chain_wake_up(&chain.name),
             );
-            followers.push((chain.name.clone(), follower));
+            followers.push((chain.name.clone(), follower.telling(obstacles.clone())));
         }
         if followers.is_empty() {
             tracing::warn!("this daemon follows no chain: only the API and the webhooks run");

@@ -69,6 +69,7 @@ pub mod ledger;
 pub mod logging;
 pub mod metrics;
 pub mod model;
+pub mod obstacle;
 pub mod random;
 pub mod registry;
 pub mod retention;

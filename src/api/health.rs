@@ -54,7 +54,15 @@ pub(super) async fn healthz() -> Json<HealthView> {
 }
 
 /// Why a chain is not ready; `None` if it is.
-fn reason(config: &ChainConfig, cursor: Option<&Cursor>, now: Millis) -> Option<String> {
+fn reason(
+    config: &ChainConfig,
+    cursor: Option<&Cursor>,
+    obstacle: Option<String>,
+    now: Millis,
+) -> Option<String> {
+    if obstacle.is_some() {
+        return obstacle;
+    }
     let Some(cursor) = cursor else {
         return Some("no block was applied yet".to_owned());
     };
@@ -74,7 +82,8 @@ fn reason(config: &ChainConfig, cursor: Option<&Cursor>, now: Millis) -> Option<
 
 /// The daemon keeps up
 ///
-/// The store can be read and written, and every configured chain goes on and lags no more than its limit.
+/// The store can be read and written, and every configured chain goes on and lags no more than its limit. A chain whose
+/// endpoints serve another one, or whose tokens have other decimals than configured, is not ready at once.
 #[utoipa::path(get, path = "/readyz", tag = "operation",
     responses((status = 200, body = ReadyView), (status = 503, body = ReadyView)))]
 pub(super) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, Json<ReadyView>) {
@@ -97,7 +106,7 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, Json<Rea
             let reason = match &cursors {
                 Some(cursors) => {
                     let cursor = cursors.iter().find(|cursor| cursor.chain == config.name);
-                    reason(config, cursor, now)
+                    reason(config, cursor, app.obstacles.of(&config.name), now)
                 }
                 None => Some(UNREAD.to_owned()),
             };

@@ -39,6 +39,7 @@ use crate::{
     ledger::changes::AssetChange,
     metrics::Metrics,
     model::{Asset, AssetNo, BlockPoint, Cursor, JournalHead},
+    obstacle::Obstacles,
     random::Random,
     store::{
         Db, Reads, asset,
@@ -181,6 +182,7 @@ impl World {
             ids: Ids::new(clock.clone()),
             random: Random::seeded(1),
             wake: Wake::new(config.chains.keys().cloned()),
+            obstacles: Obstacles::default(),
             clock,
             metrics,
             config: Arc::new(config),

@@ -130,10 +130,12 @@ string_enum! {
     }
 }
 
-/// What a chain says of a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a chain says of a token. What it does not say is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenFacts {
-    pub decimals: u8,
+    pub decimals: Option<u8>,
+    pub symbol: Option<String>,
+    pub name: Option<String>,
 }
 
 /// A block that a node announced. Its hash is missing where the node only tells heights.
@@ -394,6 +396,9 @@ pub trait AddressIndex: Send + Sync {
 /// What a chain answers of its tokens.
 #[async_trait]
 pub trait TokenSource: Send + Sync {
-    /// `None` if there is no such token.
-    async fn token_facts(&self, token: Address) -> Result<Option<TokenFacts>, SourceError>;
+    /// What one endpoint says of tokens, in order.
+    async fn token_facts(&self, tokens: &[Address]) -> Result<Vec<TokenFacts>, SourceError>;
+
+    /// What each of several endpoints says of a token.
+    async fn opinions_of(&self, token: Address) -> Result<Vec<TokenFacts>, SourceError>;
 }

@@ -162,7 +162,6 @@ impl Follower {
         self.tracked.forget();
         self.lookups = super::deployments::Lookups::default();
         self.judging = None;
-        self.assets_ready = false;
         self.opener = super::registrations::Opener::default();
         self.doubts =
             Doubts::new(usize::try_from(self.config.differences.count).unwrap_or(usize::MAX));
@@ -170,6 +169,7 @@ impl Follower {
         self.owed.clear();
         self.contradictions = 0;
         // What is wrong with the chain is for the other one to show.
+        self.obstacles.gone(&self.config.name);
         self.gauge_halted(0);
         self.gauge_stopped(0);
         self.gauge_doubts();

@@ -25,6 +25,7 @@ mod settle;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod traces;
 mod unable;
 mod walk;
@@ -57,6 +58,7 @@ use crate::{
     },
     metrics::Metrics,
     model::{Asset, BalanceRef, BlockPoint, Cursor},
+    obstacle::Obstacles,
     registry::Watchlist,
     retry::{Backoff, StoreRetry},
     store::StoreError,
@@ -79,14 +81,15 @@ pub struct Follower {
     metrics: Metrics,
     clock: Clock,
     wake_up: Arc<Notify>,
+    obstacles: Obstacles,
     /// What the store has, as far as it is known; `None` after any doubt.
     cursor: Option<Cursor>,
     silence: lease::Silence,
     tracked: deployments::Tracked,
     lookups: deployments::Lookups,
     judging: safes::Judging,
-    /// Whether the configured assets are those of the store.
-    assets_ready: bool,
+    /// Whether the chain was asked what it says of the configured tokens.
+    tokens_checked: bool,
     opener: registrations::Opener,
     /// Tokens that are set aside, and whether one was released that does not count yet.
     quarantined: Vec<Asset>,
@@ -122,6 +125,9 @@ enum TurnError {
     /// Set the token aside that is the cause, and go on.
     #[error(transparent)]
     Unbookable(Refused),
+    /// The configuration says what is not so: nothing is followed until a person has corrected it.
+    #[error("{0}")]
+    Misconfigured(String),
     /// Stop the chain until a person acts.
     #[error("{0}")]
     Halt(String),
@@ -198,12 +204,13 @@ impl Follower {
             metrics,
             clock,
             wake_up,
+            obstacles: Obstacles::default(),
             cursor: None,
             silence: lease::Silence::new(),
             tracked: deployments::Tracked::default(),
             lookups: deployments::Lookups::default(),
             judging: None,
-            assets_ready: false,
+            tokens_checked: false,
             opener: registrations::Opener::default(),
             quarantined: Vec::new(),
             released: false,
@@ -216,6 +223,12 @@ impl Follower {
             contradicted_at: None,
             contradiction_pause: CONTRADICTION_PAUSE,
         }
+    }
+
+    /// Tells there what keeps it from going on.
+    #[must_use]
+    pub fn telling(self, obstacles: Obstacles) -> Self {
+        Self { obstacles, ..self }
     }
 
     /// Follows until `shutdown`. A sick node only delays its chain; a chain that must not go on halts alone.
@@ -248,6 +261,7 @@ impl Follower {
                         self.gauge_halted(0);
                     }
                     trouble.reset();
+                    self.obstacles.gone(&self.config.name);
                     self.gauge_progress();
                     if turn != Turn::Lacking {
                         lacking = None;
@@ -268,6 +282,7 @@ impl Follower {
                         self.cursor = None;
                     }
                     let text = error.to_string();
+                    self.tell_obstacle(&error);
                     let news = last_trouble.as_ref() != Some(&text);
                     let of_store = matches!(error, TurnError::Store(_) | TurnError::Halt(_));
                     if !of_store {
@@ -301,15 +316,13 @@ impl Follower {
                         },
                         TurnError::Halted(_) => {
                             if news {
-                                tracing::error!(
-                                    chain = %self.config.name,
-                                    reason = %text,
-                                    "this chain stands still; the way out is: tidemark rewind --chain {} --to <block below the disputed one> --reason <why>",
-                                    self.config.name
-                                );
-                                self.gauge_halted(1);
+                                self.say_halted(&text);
                             }
                             HALTED_POLL
+                        }
+                        TurnError::Misconfigured(_) => {
+                            self.say_misconfigured(&text, news);
+                            trouble.next_delay()
                         }
                         TurnError::Store(error) => store.pause_after(error)?,
                     };
@@ -326,23 +339,6 @@ impl Follower {
                 () = announcement(&mut announced) => {}
             }
         }
-    }
-
-    async fn halt(&mut self, reason: &str) -> Result<(), StoreError> {
-        tracing::error!(
-            chain = %self.config.name,
-            reason,
-            "halting this chain; the way out is: tidemark rewind --chain {} --to <block below the disputed one> --reason <why>",
-            self.config.name
-        );
-        self.gauge_halted(1);
-        // Without a cursor there is nothing to halt: the next turn reads it and finds the same again.
-        let Some(cursor) = self.committer.cursor().await? else { return Ok(()) };
-        let epoch = self.committer.lease().epoch().unwrap_or(cursor.epoch);
-        if !self.committer.halt(cursor.no, epoch, reason).await? {
-            tracing::warn!(chain = %self.config.name, "somebody else follows this chain by now");
-        }
-        Ok(())
     }
 
     /// One round: take in what is new, open and close watches, settle; then, if nothing waits, sweep.
@@ -455,11 +451,8 @@ impl Follower {
         self.track(&cursor).await?;
         self.load_traces(&cursor).await?;
         self.load_quarantined(&cursor).await?;
-        if !self.assets_ready {
-            cursor = self.ready_assets(&cursor).await?;
-            self.watched.moved(&cursor);
-            self.assets_ready = true;
-        }
+        cursor = self.ready_assets(&cursor).await?;
+        self.watched.moved(&cursor);
         self.opener.look_again();
         self.cursor = Some(cursor.clone());
         Ok(cursor)

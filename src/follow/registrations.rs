@@ -372,21 +372,6 @@ impl Follower {
         }
     }
 
-    /// Compares what the configuration says of tokens with what the chain says, where it says something.
-    async fn check_tokens(&self) -> Result<(), TurnError> {
-        let Some(source) = self.source.tokens() else { return Ok(()) };
-        for token in &self.config.tokens {
-            let Some(facts) = source.token_facts(token.contract).await? else { continue };
-            if facts.decimals != token.decimals {
-                return Err(TurnError::Retry(format!(
-                    "the configuration gives {} {} decimals, the chain says {}: correct it and start again",
-                    token.symbol, token.decimals, facts.decimals
-                )));
-            }
-        }
-        Ok(())
-    }
-
     /// Makes the configured assets money in the store. One that is new to a chain with open watches begins to count
     /// for them in pages, each with opening balances, like watches do.
     pub(super) async fn ready_assets(&mut self, cursor: &Cursor) -> Result<Cursor, TurnError> {

@@ -72,14 +72,6 @@ async fn refused(mut command: Command, code: i32, words: &[&str]) {
     }
 }
 
-/// What `/readyz` says of a chain: whether it is ready, and why not.
-async fn readiness(api: &Api, chain: &str) -> (u16, Value) {
-    let answer = api.get("/readyz").await;
-    let chains = answer.body["chains"].as_array().expect("chains").clone();
-    let of_it = chains.into_iter().find(|entry| entry["chain"] == chain).expect("the chain");
-    (answer.status.as_u16(), of_it)
-}
-
 #[tokio::test]
 async fn an_unknown_configuration_key_is_refused_with_2() {
     let words = ["server", "listn", "listen", "Correct the name or remove it"];
@@ -239,7 +231,7 @@ on_both_stores! {
         let registered = api.register(wallet).await;
         assert_eq!(registered["status"], "pending");
         node.mint(wallet, 3).await;
-        let (status, chain) = readiness(&api, CHAIN).await;
+        let (status, chain) = api.readiness(CHAIN).await;
         assert_eq!((status, &chain["ready"]), (503, &json!(false)));
         assert!(chain["reason"].as_str().is_some_and(|reason| reason.contains("no block")));
         eventually("the warning", || async {
@@ -285,7 +277,7 @@ on_both_stores! {
                 .then_some(())
         })
         .await;
-        let (status, chain) = readiness(&api, CHAIN).await;
+        let (status, chain) = api.readiness(CHAIN).await;
         assert_eq!((status, &chain["ready"]), (503, &json!(false)));
         assert!(!daemon.metrics().await.contains("tidemark_chain_applied_block{"));
         let kept = api.get(&format!("/v1/wallets/{wallet}")).await.ok();
@@ -295,6 +287,21 @@ on_both_stores! {
         daemon.ready().await;
         api.active(wallet).await;
         assert_eq!(api.balance_at_head(wallet, "DUSD", &node).await.total, U256::from(3));
+
+        // Behind a URL the node can change. The newest block is not old yet: nothing else would show it.
+        gate.open(stranger.url());
+        eventually("the reason", || async {
+            let (status, chain) = api.readiness(CHAIN).await;
+            let reason = chain["reason"].as_str()?;
+            let words = ["local-node", "31338", "31337"].iter().all(|word| reason.contains(word));
+            (status == 503 && words).then_some(())
+        })
+        .await;
+        stranger.mint(wallet, 1000).await;
+        gate.open(node.url());
+        daemon.ready().await;
+        node.mint(wallet, 4).await;
+        assert_eq!(api.balance_at_head(wallet, "DUSD", &node).await.total, U256::from(7));
     }
 }
 
@@ -448,14 +455,14 @@ decimals = 6
         node.mine(1).await.unwrap();
 
         eventually("the halt", || async {
-            let (status, chain) = readiness(&api, CHAIN).await;
+            let (status, chain) = api.readiness(CHAIN).await;
             let halted = chain["reason"].as_str().is_some_and(|reason| reason.contains("halted"));
             (status == 503 && halted).then_some(())
         })
         .await;
         assert!(daemon.log().contains("tidemark rewind --chain local --to"), "the way out is told");
         assert_eq!(api.balance(early, "ETH").await.available, U256::from(10), "kept until then");
-        assert_eq!(readiness(&api, "second").await.1["ready"], true);
+        assert_eq!(api.readiness("second").await.1["ready"], true);
         second.mint(elsewhere, 5).await;
         let other = api.balance_at_head(elsewhere, "DUSD", &second).await;
         assert_eq!(other.total, U256::from(5), "the other chain goes on");

@@ -72,8 +72,13 @@ async fn readiness_names_the_chain_that_lags_and_why() {
     world.begin_chain("solana", 100, NOW).await;
     world.api.clock.set(Millis(NOW.0 - 2000));
     assert_eq!(world.get("/readyz").await.ok(200)["status"], "ready");
-    let mut tx = world.api.db.begin().await.expect("a transaction");
     let base = ChainName::new("base");
+    world.api.obstacles.found(&base, "wrong chain".to_owned());
+    let report = world.get("/readyz").await.ok(503);
+    assert_eq!(report["chains"][0]["reason"], "wrong chain");
+    world.api.obstacles.gone(&base);
+    world.get("/readyz").await.ok(200);
+    let mut tx = world.api.db.begin().await.expect("a transaction");
     let mut conn = tx.conn();
     let cursor = crate::store::chain::cursor(&mut conn, &base).await.expect("a read");
     let cursor = cursor.expect("a cursor");

@@ -18,6 +18,7 @@ impl Reading {
             ids: Ids::new(clock.clone()),
             random: Random::System,
             wake: Wake::new(chains.keys().cloned()),
+            obstacles: Obstacles::default(),
             clock,
             metrics: Metrics::new(),
             config: Arc::new(Config { chains, ..config() }),

@@ -15,6 +15,7 @@
 //! | `logs` | blocks found by the index of logs of one endpoint |
 //! | `state` | balances, nonces and transactions at a block |
 //! | `multicall` | many balances by one call |
+//! | `token` | what token contracts say of themselves |
 //! | `safe` | Safes in receipts, and the proof from the chain's state |
 //! | `ws` | announcements of new blocks |
 //! | `source` | [`EvmSource`]: the above behind [`crate::chain::Source`] |
@@ -40,6 +41,7 @@ mod senders;
 mod signature;
 mod source;
 mod state;
+mod token;
 mod trace;
 mod verify;
 mod ws;

@@ -30,7 +30,11 @@ pub(super) const CODE: B256 =
     b256!("d5c15df687b16f2ff992fc8d767b4216323184a2bbc6ee2f9c398c318e770891");
 
 /// Bytes of a word of the ABI.
-const WORD: usize = 32;
+pub(super) const WORD: usize = 32;
+/// What is kept of one answer that may be of any length.
+const MOST_RETURNED: usize = 1024;
+/// The newest block: for what no block changes.
+pub(super) const LATEST: &str = r#""latest""#;
 /// Fewer balances are asked for one by one, in one batch.
 const WORTH_IT: usize = 8;
 /// Balances by one call at most. A token's `balanceOf` costs from 3,000 to 60,000 gas, and nodes allow a call
@@ -142,7 +146,9 @@ impl Multicall {
             calls.push(Call::new("eth_getCode", format!(r#"["{MULTICALL3:?}",{block}]"#)));
         }
         for chunk in &chunks {
-            calls.push(aggregate(chunk.iter().map(|&n| &queries[n]), &block)?);
+            let inner =
+                chunk.iter().map(|&n| asking(&queries[n])).collect::<Result<_, Failure>>()?;
+            calls.push(aggregate(inner, &block));
         }
         let answers = endpoint.batch(&calls).await.inspect_err(|failure| {
             if *failure == Failure::Timeout {
@@ -185,6 +191,37 @@ impl Multicall {
         Ok(told)
     }
 
+    /// What calls of any contracts return by the newest state: `None` for one that failed. Nothing of any of them
+    /// where there is no Multicall3, or where they are too much for one call.
+    pub async fn returned(
+        &self,
+        endpoint: &Endpoint,
+        calls: &[(EvmAddress, Vec<u8>)],
+    ) -> Result<Vec<Option<Vec<u8>>>, Failure> {
+        let nothing = || vec![None; calls.len()];
+        let look = self.0.lock().contract != Contract::Present;
+        if calls.len() < WORTH_IT || calls.len() > AT_ONCE {
+            return Ok(nothing());
+        }
+        let inner = calls.iter().map(|(target, data)| (*target, data.clone())).collect();
+        let mut asked = vec![aggregate(inner, LATEST)];
+        if look {
+            asked.push(Call::new("eth_getCode", format!(r#"["{MULTICALL3:?}",{LATEST}]"#)));
+        }
+        let mut answers = endpoint.batch(&asked).await?.into_iter();
+        let answer = answers.next();
+        if look {
+            let Some(Ok(code)) = answers.next() else { return Ok(nothing()) };
+            let code = code.parse::<Hex<'_>>()?.to_vec();
+            if !code.is_some_and(|code| keccak256(code) == CODE) {
+                return Ok(nothing());
+            }
+        }
+        let Some(Ok(answer)) = answer else { return Ok(nothing()) };
+        let read = |success: bool, returned: &[u8]| success.then(|| returned.to_vec());
+        results(&answer, calls.len(), MOST_RETURNED, read)
+    }
+
     /// Whether the contract's figure of a native balance is the node's own. If not, no native balance is to
     /// be taken from the contract.
     pub fn coin_is(&self, chain: &ChainName, same: bool) {
@@ -221,32 +258,47 @@ impl Multicall {
     }
 }
 
-/// One call for these balances.
-fn aggregate<'a>(
-    queries: impl Iterator<Item = &'a BalanceQuery>,
-    block: &str,
-) -> Result<Call, Failure> {
-    let calls = queries
-        .map(|query| {
-            let owner = evm(query.address)?;
-            let (target, data) = match query.asset {
-                AssetKey::Native => {
-                    (MULTICALL3, Multicall3::getEthBalanceCall { addr: owner }.abi_encode())
-                }
-                AssetKey::Token(contract) => {
-                    (evm(contract)?, Erc20::balanceOfCall { owner }.abi_encode())
-                }
-            };
-            Ok(Multicall3::Call3 { target, allowFailure: true, callData: data.into() })
-        })
-        .collect::<Result<Vec<_>, Failure>>()?;
-    let data = hex::encode_prefixed(Multicall3::aggregate3Call { calls }.abi_encode());
-    Ok(Call::new("eth_call", format!(r#"[{{"to":"{MULTICALL3:?}","data":"{data}"}},{block}]"#)))
+/// The contract that tells a balance, and how it is asked.
+fn asking(query: &BalanceQuery) -> Result<(EvmAddress, Vec<u8>), Failure> {
+    let owner = evm(query.address)?;
+    Ok(match query.asset {
+        AssetKey::Native => {
+            (MULTICALL3, Multicall3::getEthBalanceCall { addr: owner }.abi_encode())
+        }
+        AssetKey::Token(contract) => (evm(contract)?, Erc20::balanceOfCall { owner }.abi_encode()),
+    })
 }
 
-/// What one call returned of so many balances. Results that share their bytes are read where they stand: they
-/// would take the square of the answer's length if each had its own.
+/// One call for all of these.
+fn aggregate(calls: Vec<(EvmAddress, Vec<u8>)>, block: &str) -> Call {
+    let calls = calls.into_iter().map(|(target, data)| Multicall3::Call3 {
+        target,
+        allowFailure: true,
+        callData: data.into(),
+    });
+    let calls = Multicall3::aggregate3Call { calls: calls.collect() };
+    let data = hex::encode_prefixed(calls.abi_encode());
+    Call::new("eth_call", format!(r#"[{{"to":"{MULTICALL3:?}","data":"{data}"}},{block}]"#))
+}
+
+/// What one call returned of so many balances.
 pub(super) fn figures(answer: &Answer, count: usize) -> Result<Vec<Figure>, Failure> {
+    results(answer, count, usize::MAX, |success, returned| match <[u8; WORD]>::try_from(returned) {
+        _ if !success => Figure::Unknown,
+        Ok(word) => Figure::Is(U256::from_be_bytes(word)),
+        Err(_) => Figure::None,
+    })
+}
+
+/// What `read` makes of each of so many results: whether the call succeeded, and what it returned, at most so many
+/// bytes of it. Results that share their bytes are read where they stand: they would take the square of the answer's
+/// length if each had its own.
+fn results<T>(
+    answer: &Answer,
+    count: usize,
+    most: usize,
+    read: impl Fn(bool, &[u8]) -> T,
+) -> Result<Vec<T>, Failure> {
     let wrong = || Failure::Invalid("Multicall3 returned something else".to_owned());
     let data = answer.parse::<Hex<'_>>()?.to_vec().ok_or_else(wrong)?;
     let results = place(&data, 0).and_then(|at| data.get(at..)).ok_or_else(wrong)?;
@@ -254,25 +306,24 @@ pub(super) fn figures(answer: &Answer, count: usize) -> Result<Vec<Figure>, Fail
         return Err(wrong());
     }
     let heads = &results[WORD..];
-    (0..count).map(|n| figure(heads, n * WORD).ok_or_else(wrong)).collect()
+    let one = |n: usize| {
+        let (success, returned) = result(heads, n * WORD).ok_or_else(wrong)?;
+        Ok(read(success, &returned[..returned.len().min(most)]))
+    };
+    (0..count).map(one).collect()
 }
 
 /// The result whose place stands at `at`: whether the call succeeded, and what it returned.
-fn figure(results: &[u8], at: usize) -> Option<Figure> {
+fn result(results: &[u8], at: usize) -> Option<(bool, &[u8])> {
     let result = results.get(place(results, at)?..)?;
     let success = place(result, 0)? != 0;
     let returned = result.get(place(result, WORD)?..)?;
     let length = place(returned, 0)?;
-    let returned = returned.get(WORD..WORD.checked_add(length)?)?;
-    Some(match <[u8; WORD]>::try_from(returned) {
-        _ if !success => Figure::Unknown,
-        Ok(word) => Figure::Is(U256::from_be_bytes(word)),
-        Err(_) => Figure::None,
-    })
+    Some((success, returned.get(WORD..WORD.checked_add(length)?)?))
 }
 
 /// The word that begins there, as a place or a length.
-fn place(data: &[u8], at: usize) -> Option<usize> {
+pub(super) fn place(data: &[u8], at: usize) -> Option<usize> {
     let word = data.get(at..at.checked_add(WORD)?)?;
     U256::from_be_slice(word).try_into().ok()
 }

@@ -23,7 +23,8 @@ use crate::{
     chain::{
         Address, Announced, AssetKey, BalanceQuery, Block, BlockRef, Certainty, ChainBalance,
         DailyUse, Family, Header, LogIndex, SafeRejection, SafeSource, SafeState, Senders,
-        SettlementTag, Source, SourceError, TraceAbility, TxId, TxLookup, Watching,
+        SettlementTag, Source, SourceError, TokenFacts, TokenSource, TraceAbility, TxId, TxLookup,
+        Watching,
         certainty::agreed,
         rpc::{Call, Dialect, Endpoint, Failure, Listener, Pool, SetupError, Slim, fields_of},
     },
@@ -266,6 +267,10 @@ impl Source for EvmSource {
         Some(self)
     }
 
+    fn tokens(&self) -> Option<&dyn TokenSource> {
+        Some(self)
+    }
+
     fn announced(&self) -> watch::Receiver<Option<Announced>> {
         self.announced.subscribe()
     }
@@ -329,6 +334,22 @@ impl SafeSource for EvmSource {
         self.pool
             .ask(|endpoint| async move { state::safe_state(&endpoint, address, at).await })
             .await
+    }
+}
+
+#[async_trait]
+impl TokenSource for EvmSource {
+    async fn token_facts(&self, tokens: &[Address]) -> Result<Vec<TokenFacts>, SourceError> {
+        self.pool
+            .ask(|endpoint| async move { self.known.token_facts(&endpoint, tokens).await })
+            .await
+    }
+
+    async fn opinions_of(&self, token: Address) -> Result<Vec<TokenFacts>, SourceError> {
+        let asked = |endpoint: Arc<Endpoint>| async move {
+            self.known.token_facts(&endpoint, &[token]).await
+        };
+        Ok(self.pool.ask_several(asked).await?.into_iter().flatten().collect())
     }
 }
 

@@ -9,14 +9,14 @@ use super::{
     decode::address,
     json::{Hex, Quantity, Receipt, Transaction},
     multicall::{Figure, Multicall, Told},
-    safe,
+    safe, token,
     verify::{self, Checker},
 };
 use crate::{
     amount::Amount,
     chain::{
         Address, AssetKey, BalanceQuery, BlockHash, BlockRef, ChainBalance, ChainName,
-        SafeRejection, SafeState, TxId, TxLookup,
+        SafeRejection, SafeState, TokenFacts, TxId, TxLookup,
         rpc::{Answer, Answers, Call, Endpoint, Failure, Keep, Slim},
     },
 };
@@ -36,6 +36,16 @@ pub(super) struct Known {
 impl Known {
     pub fn new(chain: ChainName) -> Self {
         Self { chain, multicall: Multicall::default(), unreadable: Mutex::default() }
+    }
+
+    /// What contracts say of themselves as tokens.
+    pub async fn token_facts(
+        &self,
+        endpoint: &Endpoint,
+        tokens: &[Address],
+    ) -> Result<Vec<TokenFacts>, Failure> {
+        let tokens = tokens.iter().map(|token| evm(*token)).collect::<Result<Vec<_>, _>>()?;
+        token::facts(endpoint, &self.multicall, &tokens).await
     }
 
     fn warn_unreadable(&self, contract: EvmAddress) {

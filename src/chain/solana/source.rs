@@ -15,7 +15,7 @@ use super::{
     errors,
     fetch::Commitment,
     memo,
-    state::{Mints, Recent},
+    state::{MintFacts, Mints, Recent},
     ws::Subscription,
 };
 use crate::{
@@ -224,9 +224,26 @@ impl AddressIndex for SolanaSource {
 
 #[async_trait]
 impl TokenSource for SolanaSource {
-    async fn token_facts(&self, token: Address) -> Result<Option<TokenFacts>, SourceError> {
-        let facts =
-            self.pool.ask(|node| async move { self.inner.mint(&node, token).await }).await?;
-        Ok(facts.map(|mint| TokenFacts { decimals: mint.decimals }))
+    async fn token_facts(&self, tokens: &[Address]) -> Result<Vec<TokenFacts>, SourceError> {
+        let asked = |node: Arc<Endpoint>| async move {
+            let mut facts = Vec::with_capacity(tokens.len());
+            for token in tokens {
+                facts.push(of_mint(self.inner.mint(&node, *token).await?));
+            }
+            Ok(facts)
+        };
+        self.pool.ask(asked).await
     }
+
+    async fn opinions_of(&self, token: Address) -> Result<Vec<TokenFacts>, SourceError> {
+        let asked = |node: Arc<Endpoint>| async move {
+            Ok(of_mint(self.inner.told_mint(&node, token).await?))
+        };
+        self.pool.ask_several(asked).await
+    }
+}
+
+/// A mint has no name of its own: who wants one writes it into an account beside it.
+fn of_mint(mint: Option<MintFacts>) -> TokenFacts {
+    TokenFacts { decimals: mint.map(|mint| mint.decimals), ..TokenFacts::default() }
 }

@@ -244,6 +244,19 @@ impl Inner {
         if let Some(known) = self.known_mint(mint) {
             return Ok(Some(known));
         }
+        let told = self.told_mint(node, mint).await?;
+        if let Some(facts) = told {
+            self.mints.0.lock().insert(mint, facts);
+        }
+        Ok(told)
+    }
+
+    /// What a node says of a mint, whatever is known of it.
+    pub async fn told_mint(
+        &self,
+        node: &Endpoint,
+        mint: Address,
+    ) -> Result<Option<MintFacts>, Failure> {
         let text = Family::Solana.format_address(&mint);
         let params = format!(r#"["{text}",{{"encoding":"jsonParsed","commitment":"confirmed"}}]"#);
         let answer = node.call(Call::new("getAccountInfo", params)).await?;
@@ -257,9 +270,7 @@ impl Inner {
         else {
             return Ok(None);
         };
-        let facts = MintFacts { decimals: account.data.parsed.info.decimals, program };
-        self.mints.0.lock().insert(mint, facts);
-        Ok(Some(facts))
+        Ok(Some(MintFacts { decimals: account.data.parsed.info.decimals, program }))
     }
 }
 

@@ -18,6 +18,7 @@ mod scripted;
 mod simulation;
 mod solana;
 mod sweep;
+mod tokens;
 mod watching;
 mod worthless;
 

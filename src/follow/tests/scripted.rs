@@ -13,13 +13,13 @@ use content::{balances, block, branch, calls, shown};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::safes::Safes;
+use super::{safes::Safes, tokens::Tokens};
 use crate::{
     amount::Amount,
     chain::{
         Address, Announced, AssetKey, BalanceQuery, Block, BlockHash, BlockRef, Certainty,
         ChainBalance, Family, Header, Kind, LogIndex, Movement, Ordinal, Priority, SafeCandidate,
-        SafeSource, SettlementTag, Source, SourceError, Traced, TxFact, TxId,
+        SafeSource, SettlementTag, Source, SourceError, TokenSource, Traced, TxFact, TxId,
     },
 };
 
@@ -39,6 +39,7 @@ pub(super) struct Scripted {
     /// Answers about balances are held back.
     held: watch::Sender<bool>,
     pub safes: Safes,
+    pub tokens: Tokens,
     salt: AtomicU64,
 }
 
@@ -129,6 +130,7 @@ impl Scripted {
             announced: watch::channel(None).0,
             held: watch::channel(false).0,
             safes: Safes::default(),
+            tokens: Tokens::default(),
             salt: AtomicU64::new(1),
         };
         scripted.mine(&[]);
@@ -538,6 +540,10 @@ impl Source for Scripted {
 
     fn safes(&self) -> Option<&dyn SafeSource> {
         Some(&self.safes)
+    }
+
+    fn tokens(&self) -> Option<&dyn TokenSource> {
+        Some(&self.tokens)
     }
 
     fn log_index(&self) -> Option<&dyn LogIndex> {

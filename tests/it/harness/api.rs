@@ -90,6 +90,14 @@ impl Api {
         self.send(request.json(body)).await
     }
 
+    /// What `/readyz` says of a chain: whether it is ready, and why not.
+    pub async fn readiness(&self, chain: &str) -> (u16, Value) {
+        let answer = self.get("/readyz").await;
+        let chains = answer.body["chains"].as_array().expect("chains").clone();
+        let of_it = chains.into_iter().find(|entry| entry["chain"] == chain).expect("the chain");
+        (answer.status.as_u16(), of_it)
+    }
+
     pub async fn delete(&self, path: &str) -> Answer {
         self.send(self.request(Method::DELETE, path)).await
     }

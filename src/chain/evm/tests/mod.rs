@@ -17,6 +17,7 @@ mod panics;
 mod safes;
 mod signing;
 mod sizes;
+mod tokens;
 mod traces;
 mod verification;
 mod websocket;

@@ -63,11 +63,11 @@ async fn all_token_accounts_of_an_owner_count_and_a_mint_that_is_not_told_proves
     assert_eq!(totals(&held), [1_000_000_000_000, 1_500, 70, 0, 0, 0]);
     let unreadable: Vec<bool> = held.iter().map(|holding| holding.unreadable).collect();
     assert_eq!(unreadable, [false, false, false, false, false, true]);
-    assert_eq!(
-        source.token_facts(Address::from(USD)).await.expect("an answer"),
-        Some(TokenFacts { decimals: 6 })
-    );
-    assert_eq!(source.token_facts(Address::from(key(199))).await.expect("an answer"), None);
+    let (usd, unknown) = (Address::from(USD), Address::from(key(199)));
+    let dollar = TokenFacts { decimals: Some(6), ..TokenFacts::default() };
+    let told = source.token_facts(&[usd, unknown]).await.expect("an answer");
+    assert_eq!(told, [dollar.clone(), TokenFacts::default()]);
+    assert_eq!(source.opinions_of(usd).await.expect("an answer"), [dollar]);
 }
 
 #[tokio::test]
