@@ -1,5 +1,7 @@
 //! Watches and assets begin wallet by wallet, each at a block of its own, and nobody waits for another.
 
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+
 use super::*;
 use crate::chain::Certainty;
 
@@ -219,5 +221,105 @@ async fn what_is_listed_again_begins_with_what_is_there_then() {
         rig.follow().await.unwrap();
         assert_exact(&store, &rig, &BTreeMap::from([(who(9), wallet)])).await;
         store.close().await;
+    }
+}
+
+/// What happens around a token that is configured on a running chain.
+struct Coming {
+    random: StdRng,
+    rig: Rig,
+    wallets: BTreeMap<Address, WalletId>,
+    tx: u64,
+}
+
+impl Coming {
+    async fn new(store: &TestStore, seed: u64) -> Self {
+        let mut rig = without_token(store);
+        rig.follow().await.unwrap();
+        let tenant = store.tenant().await;
+        let mut wallets = BTreeMap::new();
+        for number in 1..5 {
+            wallets.insert(who(number), store.register(tenant, &chain_name(), who(number)).await);
+        }
+        rig.follow().await.unwrap();
+        Self { random: StdRng::seed_from_u64(seed), rig, wallets, tx: 0 }
+    }
+
+    /// A block in which the token moves between those who are watched and others.
+    fn mine(&mut self) {
+        let mut left: BTreeMap<Address, u64> = BTreeMap::new();
+        let payments: Vec<Payment> = (0..self.random.random_range(0..3))
+            .map(|_| {
+                let from = who(self.random.random_range(1..7));
+                let held = self.rig.chain.balance(from, token()).get();
+                let has = left.entry(from).or_insert_with(|| held.try_into().unwrap());
+                let to = who(self.random.random_range(1..7));
+                let spends = *has > 0 && self.random.random_bool(0.5);
+                let amount = self.random.random_range(1..=if spends { *has } else { 50 });
+                if spends {
+                    *has -= amount;
+                }
+                self.tx += 1;
+                tokens(self.tx, spends.then_some(from), to, amount)
+            })
+            .collect();
+        self.rig.chain.mine(&payments);
+    }
+
+    /// Another branch from anywhere above the settled block.
+    fn reorg(&mut self) {
+        let (head, floor) = (self.rig.chain.head().at.number, self.rig.chain.settled_number());
+        self.rig.chain.cut(self.random.random_range(floor..=head));
+        while self.rig.chain.head().at.number <= head {
+            self.mine();
+        }
+    }
+
+    /// One turn of the follower, or all there are; the wallets are opened one by one.
+    async fn turn(&mut self) {
+        self.rig.follower.opener.pages_of(1);
+        if self.random.random_bool(0.4) {
+            self.rig.follow().await.unwrap();
+            return;
+        }
+        let mut announced = self.rig.chain.announced();
+        match self.rig.follower.turn(&mut announced).await {
+            Ok(_) | Err(TurnError::Source(_)) => {}
+            Err(_) => self.rig.follower.cursor = None,
+        }
+    }
+}
+
+#[tokio::test]
+async fn whenever_a_token_is_configured_and_whatever_vanishes_meanwhile_it_counts_in_full() {
+    for seed in 0..24 {
+        for store in TestStore::all().await {
+            let mut coming = Coming::new(&store, seed).await;
+            let listed_at = coming.random.random_range(3..12);
+            for step in 0..30 {
+                if step == listed_at {
+                    coming.rig.restart(&store);
+                }
+                match coming.random.random_range(0..10) {
+                    0..2 if step > 2 => coming.reorg(),
+                    2 => {
+                        let (head, settled) =
+                            (coming.rig.chain.head().at.number, coming.rig.chain.settled_number());
+                        coming.rig.chain.settle(coming.random.random_range(settled..=head));
+                    }
+                    _ => coming.mine(),
+                }
+                coming.turn().await;
+                if step > listed_at && coming.random.random_bool(0.3) {
+                    coming.rig.follow().await.unwrap();
+                    assert_exact(&store, &coming.rig, &coming.wallets).await;
+                }
+            }
+            coming.rig.follow().await.unwrap();
+            assert_exact(&store, &coming.rig, &coming.wallets).await;
+            let drift = &coming.rig.follower.metrics.balance_drift_total;
+            assert_eq!(drift.with_label_values(&["scripted"]).get(), 0, "seed {seed}");
+            store.close().await;
+        }
     }
 }

@@ -184,3 +184,28 @@ async fn what_is_no_money_is_deleted_in_time_and_what_is_stays() {
         store.close().await;
     }
 }
+
+#[tokio::test]
+async fn a_transfer_of_nothing_and_one_that_another_contract_made_up_move_no_money_and_tell_nobody()
+{
+    for store in TestStore::all().await {
+        let mut rig = Rig::new(&store);
+        let (tenant, wallet) = one_wallet(&store, &mut rig).await;
+        rig.chain.mine(&[Payment { asset: token(), ..pay(1, None, who(9), 50) }]);
+        rig.follow().await.unwrap();
+        let told = store.events(tenant).await.len();
+        // As poisoners of address books do it: of the real token nothing, in its owner's name and to a look-alike of
+        // whom it has paid; of their own token all that it has.
+        rig.chain.mine(&[]);
+        rig.chain.log_in_last(token(), &[(Some(who(9)), who(8), 0.into())]);
+        rig.chain.log_in_last(unlisted(1), &[(Some(who(9)), who(8), 50.into())]);
+        rig.chain.log_in_last(unlisted(1), &[(None, who(9), 1_000_000.into())]);
+        rig.chain.settle(2);
+        rig.follow().await.unwrap();
+        assert_exact(&store, &rig, &BTreeMap::from([(who(9), wallet)])).await;
+        let settled = store.events(tenant).await.split_off(told);
+        assert_eq!(types(&settled), ["deposit.available"], "of what is money");
+        assert_eq!(recorded(&store, wallet).await.len(), 3);
+        store.close().await;
+    }
+}
