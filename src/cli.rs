@@ -56,7 +56,7 @@ pub enum Command {
     /// Create, list and revoke API keys.
     #[command(subcommand)]
     Keys(KeysCommand),
-    /// List what counts as money, and bring back a token that was quarantined.
+    /// List what counts as money, set a token aside, and bring one back.
     #[command(subcommand)]
     Assets(AssetsCommand),
     /// Bring the database's schema up to date.
@@ -250,6 +250,7 @@ mod tests {
             "tidemark --config my.toml keys list --tenant acme",
             "tidemark keys revoke key_1",
             "tidemark --config my.toml assets list --chain base",
+            "tidemark --config my.toml assets quarantine --chain base --asset 0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913",
             "tidemark --config my.toml assets release --chain base --asset eip155:8453/erc20:0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913",
             "tidemark --config my.toml migrate",
             "tidemark --config my.toml check-config",

@@ -63,9 +63,10 @@ pub struct AssetView {
 pub struct QuarantineView {
     #[schema(value_type = String, format = DateTime)]
     pub since: Millis,
-    /// The number of the block that could not be booked.
+    /// The number of the block that could not be booked; of the newest one, where an operator set the token aside.
     pub block: u64,
-    /// `overflow`: a balance would not fit in 256 bits; `shortfall`: it would fall below zero.
+    /// `overflow`: a balance would not fit in 256 bits; `shortfall`: it would fall below zero; `operator`:
+    /// it was set aside by hand.
     pub reason: &'static str,
 }
 

@@ -1,4 +1,4 @@
-//! `tidemark assets`: what counts as money, and the way back for a token that was quarantined.
+//! `tidemark assets`: what counts as money, how a token is set aside by hand, and the way back.
 
 use std::fmt::Write as _;
 
@@ -26,6 +26,15 @@ pub enum AssetsCommand {
         #[arg(long, value_name = "NAME")]
         chain: Option<String>,
     },
+    /// Set a token aside that counts: its balances stay as they are, and nothing more of it is booked.
+    Quarantine {
+        /// The chain's name in the configuration.
+        #[arg(long, value_name = "NAME")]
+        chain: String,
+        /// Its CAIP-19 id, as the list shows it, or its contract.
+        #[arg(long)]
+        asset: String,
+    },
     /// Bring a quarantined token back: whoever follows the chain takes it as newly configured.
     Release {
         /// The chain's name in the configuration.
@@ -52,6 +61,14 @@ pub(super) async fn run(config: &Config, command: AssetsCommand) -> anyhow::Resu
             let listed = list(&db, &chains).await;
             db.close().await;
             listed
+        }
+        AssetsCommand::Quarantine { chain, asset } => {
+            let chain = configured(config, &chain)?;
+            let key = named(chain, &asset)?;
+            let db = open(config).await?;
+            let set_aside = quarantine(&db, chain, key).await;
+            db.close().await;
+            set_aside
         }
         AssetsCommand::Release { chain, asset } => {
             let chain = configured(config, &chain)?;
@@ -109,18 +126,34 @@ fn named(chain: &ChainConfig, text: &str) -> Result<AssetKey, Usage> {
     })
 }
 
-/// A running daemon need not be stopped: it looks for what was released before each block.
-async fn release(db: &Db, chain: &ChainConfig, key: AssetKey) -> anyhow::Result<String> {
+fn committer(db: &Db, chain: &ChainConfig) -> Committer {
     let clock = Clock::System;
-    let committer = Committer::new(
+    Committer::new(
         db.clone(),
         Ids::new(clock.clone()),
         clock,
         Metrics::new(),
         Wake::default(),
         ChainInfo::from(chain),
-    );
-    let released = committer.release(key).await.context("the token could not be released")?;
+    )
+}
+
+/// A running daemon need not be stopped: its next commit is refused, and it reads anew what counts.
+async fn quarantine(db: &Db, chain: &ChainConfig, key: AssetKey) -> anyhow::Result<String> {
+    let set_aside = committer(db, chain).set_aside(key).await;
+    let asset = set_aside.context("the token could not be quarantined")?;
+    let asset = asset.context("it does not count; see tidemark assets list")?;
+    Ok(format!(
+        "quarantined: its balances stay as they are, and it no longer counts; the way back is: tidemark assets release \
+         --chain {} --asset {}",
+        chain.name, asset.caip19
+    ))
+}
+
+/// A running daemon need not be stopped: it looks for what was released before each block.
+async fn release(db: &Db, chain: &ChainConfig, key: AssetKey) -> anyhow::Result<String> {
+    let released = committer(db, chain).release(key).await;
+    let released = released.context("the token could not be released")?;
     ensure!(released.is_some(), "it is not quarantined; see tidemark assets list");
     let is_configured = chain.assets().contains(&key);
     let what = if is_configured {

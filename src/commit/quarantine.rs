@@ -4,11 +4,35 @@ use super::{CommitError, Committer, Tries};
 use crate::{
     chain::AssetKey,
     ledger::{Culprit, quarantine},
-    model::{Asset, Cursor},
+    model::{Asset, Cursor, QuarantineReason},
     store::{StoreError, asset, balance},
 };
 
+/// How often a person's order is tried beside a follower that commits.
+const ORDER_TRIES: u32 = 50;
+
 impl Committer {
+    /// Sets a token aside because a person wants it, at the newest block. `None` if it does not count as it is.
+    ///
+    /// # Errors
+    /// [`CommitError::CursorMoved`] if whoever follows the chain was quicker each time.
+    pub async fn set_aside(&self, key: AssetKey) -> Result<Option<Asset>, CommitError> {
+        for _ in 0..ORDER_TRIES {
+            let Some(cursor) = self.cursor().await? else { return Ok(None) };
+            let mut session = self.db.read().await?;
+            let known = asset::by_keys(&mut session.conn(), cursor.no, &[key]).await?;
+            drop(session);
+            let Some(token) = known.iter().find(|asset| asset.key == key) else { return Ok(None) };
+            let (block, reason) = (cursor.head.at.number, QuarantineReason::Operator);
+            let order = Culprit { token: token.no, block, reason };
+            match self.quarantine(&cursor, order).await {
+                Err(CommitError::CursorMoved(_)) => {}
+                done => return done,
+            }
+        }
+        Err(CommitError::CursorMoved(self.chain.name.clone()))
+    }
+
     /// Sets a token aside, and tells the tenants who hold some of it. `None` if it does not count as it is.
     pub async fn quarantine(
         &self,

@@ -10,7 +10,7 @@ use crate::{
         Refused,
         worthless::{self, Worthless},
     },
-    model::{Asset, Cursor},
+    model::{Asset, Cursor, QuarantineReason},
     store::asset,
 };
 
@@ -80,11 +80,27 @@ impl Follower {
         let quarantined = listed.into_iter().filter(|asset| asset.quarantine.is_some());
         let before = std::mem::replace(&mut self.quarantined, quarantined.collect());
         // Two tokens can have one symbol: the gauge is how many are set aside under it.
-        for asset in before {
-            self.gauge_quarantined(&asset).set(0);
+        for asset in &before {
+            self.gauge_quarantined(asset).set(0);
         }
+        let by_hand = |asset: &Asset| {
+            asset.quarantine.is_some_and(|aside| aside.reason == QuarantineReason::Operator)
+        };
+        let is_new =
+            |asset: &&Asset| by_hand(asset) && before.iter().all(|known| known.key != asset.key);
         for asset in &self.quarantined {
             self.gauge_quarantined(asset).inc();
+        }
+        for asset in self.quarantined.iter().filter(is_new) {
+            tracing::warn!(
+                chain = %self.config.name,
+                asset = asset.caip19,
+                symbol = asset.symbol,
+                "a token is quarantined by an operator: it does not count, and its balances stay as they were; the way \
+                 back is: tidemark assets release --chain {} --asset {}",
+                self.config.name,
+                asset.caip19
+            );
         }
         self.money = self.counting().into_iter().collect();
         Ok(())
@@ -94,9 +110,9 @@ impl Follower {
     async fn look_for_released(&mut self) -> Result<(), TurnError> {
         let Some(cursor) = self.cursor.clone() else { return Ok(()) };
         if !self.quarantined.is_empty() {
-            let before = self.quarantined.len();
+            let before = self.quarantined.clone();
             self.load_quarantined(&cursor).await?;
-            self.released |= self.quarantined.len() < before;
+            self.released |= before.iter().any(|asset| !self.is_set_aside(asset));
         }
         if !self.released {
             return Ok(());
@@ -117,6 +133,10 @@ impl Follower {
             }
             Err(error) => Err(error),
         }
+    }
+
+    fn is_set_aside(&self, asset: &Asset) -> bool {
+        self.quarantined.iter().any(|other| other.key == asset.key)
     }
 
     /// The configured assets that are not set aside.

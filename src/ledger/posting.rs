@@ -52,7 +52,9 @@ pub(super) struct Posting<'a> {
     owners: HashMap<WalletNo, Owner>,
     assets: HashMap<AssetNo, AssetKey>,
     kind: CommitKind,
-    /// Where a person has ordered it: then it is a commit of the journal, entries or not.
+    /// Whether a person has ordered it: then it is a commit of the journal, entries or not.
+    pub by_hand: bool,
+    /// The order to go back.
     pub rewind: Option<Rewind>,
     /// Of assets whose facts were ever changed.
     versions: HashMap<AssetNo, i64>,
@@ -104,6 +106,7 @@ impl<'a> Posting<'a> {
             owners: HashMap::default(),
             assets: HashMap::default(),
             kind,
+            by_hand: false,
             rewind: None,
             versions: known
                 .assets
@@ -461,7 +464,7 @@ impl<'a> Posting<'a> {
                 }
             }
         }
-        if !self.changes.entries.is_empty() || self.rewind.is_some() {
+        if !self.changes.entries.is_empty() || self.by_hand {
             self.journal()?;
         }
         let changed = self.balances.into_iter().filter_map(|working| {

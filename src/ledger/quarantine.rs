@@ -1,16 +1,21 @@
-//! A token's contract chose figures that cannot be booked: the token is set aside, and the chain goes on without it.
+//! A token's contract chose figures that cannot be booked, or a person does not trust it: the token is set aside, and
+//! the chain goes on without it.
 //!
 //! Its movements are recorded as those of a token that nobody configured are. What was booked of it before still
 //! settles or vanishes with its block. Only a person brings it back, see [`released`].
 
 use serde::Serialize;
 
-use super::{Changes, Culprit, Refused, changes::AssetChange, posting::no_json};
+use super::{
+    Changes, Culprit, Known, Refused,
+    changes::AssetChange,
+    posting::{Posting, no_json},
+};
 use crate::{
     chain::AssetKey,
     clock::Millis,
     event::{EventType, NewEvent},
-    model::{Asset, ChainInfo, Cursor, Quarantine, TenantNo},
+    model::{Asset, ChainInfo, CommitKind, Cursor, Quarantine, QuarantineReason, TenantNo},
     view::AssetView,
 };
 
@@ -22,7 +27,8 @@ struct Quarantined<'a> {
 }
 
 /// Sets a token aside from here on, and tells those who hold some of it. `None` if it does not count as it is:
-/// then setting it aside would mend nothing.
+/// then setting it aside would mend nothing. What a person does is a commit of the journal: whoever follows the chain
+/// beside it sees that it does not build upon the newest one, and reads anew what counts.
 ///
 /// # Errors
 /// The event cannot be written down.
@@ -45,7 +51,10 @@ pub fn quarantine(
         listing: None,
         ..before.clone()
     };
-    let mut changes = Changes::new(cursor, cursor.clone(), now);
+    let known = Known::default();
+    let mut posting = Posting::new(chain, &known, cursor, cursor.clone(), now, CommitKind::Assets);
+    posting.by_hand = reason == QuarantineReason::Operator;
+    let changes = &mut posting.changes;
     let data = Quarantined { chain: chain.name.as_str(), asset: (&after).into() };
     for &tenant in holders {
         let event = NewEvent::data(
@@ -59,7 +68,7 @@ pub fn quarantine(
         changes.events.push(event.map_err(|error| no_json(&error))?);
     }
     changes.assets.push(AssetChange::Changed { before: before.clone(), after });
-    Ok(Some(changes))
+    posting.finish().map(Some)
 }
 
 /// A token that a person releases: neither set aside nor counted, as if it were configured anew. `None` if it is not

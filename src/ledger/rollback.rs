@@ -69,6 +69,7 @@ pub fn rewind(
     let settled = if cursor.settled.at.number > point.at.number { point } else { cursor.settled };
     let next = Cursor { head: point, settled, halted: None, ..cursor.clone() };
     let mut posting = Posting::new(chain, known, cursor, next, now, CommitKind::Rewind);
+    posting.by_hand = true;
     posting.rewind = Some(Rewind { from: cursor.head.at.number, order });
     let mut taken = TakenBack::of(&gone, known);
     undo(&mut posting, gone, point)?;

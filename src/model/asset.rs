@@ -8,12 +8,14 @@ use crate::{
 };
 
 string_enum! {
-    /// What figures that a token's contract chose would have done to the ledger.
+    /// Why a token is set aside: what figures that its contract chose would have done to the ledger, or a person.
     QuarantineReason {
         /// A balance, or a sum of movements, would not fit in 256 bits.
         Overflow = "overflow",
         /// A balance would fall below zero.
         Shortfall = "shortfall",
+        /// A person has set it aside.
+        Operator = "operator",
     }
 }
 
@@ -21,7 +23,7 @@ string_enum! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quarantine {
     pub since: Millis,
-    /// The block that could not be booked.
+    /// The block that could not be booked; the newest one when a person set it aside.
     pub block: u64,
     pub reason: QuarantineReason,
 }

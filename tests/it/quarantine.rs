@@ -156,4 +156,40 @@ on_both_stores! {
         assert_eq!(api.balance_at_head(wallet, "DUSD", &node).await.total, U256::from(5));
         an_honest_deposit_is_available(&api, &node).await;
     }
+
+    async fn a_token_that_an_operator_sets_aside_is_learnt_by_the_running_daemon_and_comes_back_in_full(store) {
+        let node = Node::start().await;
+        let daemon = Daemon::start(&node, &store).await;
+        let api = daemon.customer("acme").await;
+        let wallet = Node::stranger();
+        api.watch(wallet).await;
+        node.mint(wallet, 5).await;
+        assert_eq!(api.balance_at_head(wallet, "DUSD", &node).await.total, U256::from(5));
+        let id = asset(&api, "DUSD").await.unwrap()["id"].as_str().unwrap().to_owned();
+        let order = ["assets", "quarantine", "--chain", CHAIN, "--asset", &id];
+        let said = daemon.command(&order).await;
+        assert!(said.contains("assets release --chain local --asset"), "{said}");
+        let (code, said) = daemon.outcome(&order).await;
+        assert_eq!(code, 1, "{said}");
+
+        node.block_with(&[node.minting(wallet, 7)]).await;
+        node.pay(node.accounts[0], wallet, 9).await;
+        assert_eq!(api.balance_at_head(wallet, "ETH", &node).await.total, U256::from(9));
+        let told = api.event("asset.quarantined").await;
+        assert_eq!(told["data"]["asset"]["quarantined"]["reason"], "operator");
+        assert_eq!(api.balance(wallet, "DUSD").await.total, U256::from(5), "it stays as it was");
+        let gauge = format!(r#"tidemark_assets_quarantined{{asset="DUSD",chain="{CHAIN}"}} 1"#);
+        assert!(daemon.metrics().await.contains(&gauge));
+        assert!(daemon.log().contains("by an operator"), "the log says how to bring it back");
+
+        daemon.command(&["assets", "release", "--chain", CHAIN, "--asset", &id]).await;
+        eventually("the token in full", || async {
+            let balance = api.balance(wallet, "DUSD").await;
+            (balance.total == U256::from(12)).then_some(())
+        })
+        .await;
+        node.mint(wallet, 1).await;
+        assert_eq!(api.balance_at_head(wallet, "DUSD", &node).await.total, U256::from(13));
+        daemon.command(&["verify-journal", "--chain", CHAIN]).await;
+    }
 }

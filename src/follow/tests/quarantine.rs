@@ -220,3 +220,49 @@ async fn a_token_that_is_no_longer_configured_no_longer_counts() {
         store.close().await;
     }
 }
+
+#[tokio::test]
+async fn a_token_that_an_operator_sets_aside_stops_counting_with_the_next_commit_and_comes_back_in_full()
+ {
+    for store in TestStore::all().await {
+        let mut rig = Rig::new(&store);
+        let (tenant, wallet) = one_wallet(&store, &mut rig).await;
+        let usd = |tx, amount| Payment { asset: token(), ..pay(tx, None, who(9), amount) };
+        rig.chain.mine(&[usd(1, 30)]);
+        rig.follow().await.unwrap();
+        // Somebody else's hand, beside a follower that knows nothing of it.
+        let operator = Rig::with(&store, Arc::clone(&rig.chain), rig.settlement).follower.committer;
+        let aside = operator.set_aside(token()).await.unwrap().expect("it counts");
+        assert_eq!(aside.quarantine.expect("set aside").reason, QuarantineReason::Operator);
+        assert!(operator.set_aside(token()).await.unwrap().is_none(), "once");
+        assert!(operator.set_aside(AssetKey::Native).await.unwrap().is_none(), "never the coin");
+        rig.chain.mine(&[usd(2, 12), pay(3, None, who(9), 5)]);
+        rig.follow().await.unwrap();
+        let held = async || store.position(wallet, &chain_name(), token()).await.total().unwrap();
+        assert_eq!((held().await, native(&store, wallet).await), (30.into(), 5.into()));
+        let gauge = rig.follower.gauge_quarantined(&asset(&store, token()).await);
+        assert_eq!(gauge.get(), 1);
+        let events = store.events(tenant).await;
+        let (_, _, data) = events.iter().find(|(kind, ..)| kind == "asset.quarantined").unwrap();
+        assert_eq!(data["data"]["asset"]["quarantined"]["reason"], "operator");
+        // A reorg takes back what was booked, and nothing else.
+        rig.chain.cut(1);
+        rig.chain.mine(&[usd(2, 12), usd(4, 1)]);
+        rig.chain.mine(&[pay(3, None, who(9), 6)]);
+        rig.follow().await.unwrap();
+        assert_eq!((held().await, native(&store, wallet).await), (30.into(), 6.into()));
+
+        operator.release(token()).await.unwrap().expect("released");
+        rig.follow().await.unwrap();
+        rig.follow().await.unwrap();
+        assert_exact(&store, &rig, &BTreeMap::from([(who(9), wallet)])).await;
+        assert_eq!((held().await, gauge.get()), (43.into(), 0));
+        // There and back while nobody looks.
+        operator.set_aside(token()).await.unwrap().expect("it counts");
+        operator.release(token()).await.unwrap().expect("released");
+        rig.chain.mine(&[usd(5, 7)]);
+        rig.follow().await.unwrap();
+        assert_exact(&store, &rig, &BTreeMap::from([(who(9), wallet)])).await;
+        store.close().await;
+    }
+}
