@@ -214,6 +214,9 @@ pub struct TokenConfig {
     /// Whether it is made of the native coin and becomes it again by `Deposit` and `Withdrawal` (as WETH9), without
     /// a log of a transfer.
     pub wraps_native: bool,
+    /// Whether its issuer destroys what an address holds by `DestroyedBlackFunds` (as TetherToken does), without a log
+    /// of a transfer.
+    pub destroys_funds: bool,
 }
 
 string_enum! {

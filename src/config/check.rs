@@ -380,6 +380,7 @@ fn tokens(
             name: name.to_owned(),
             decimals,
             wraps_native: known::wraps_native(chain_id, contract),
+            destroys_funds: known::destroys_funds(chain_id, contract),
         });
     }
     let mut written: BTreeMap<Address, usize> = BTreeMap::new();
@@ -401,6 +402,9 @@ fn tokens(
             wraps_native: raw
                 .wraps_native
                 .unwrap_or_else(|| known::wraps_native(chain_id, &raw.contract)),
+            destroys_funds: raw
+                .destroys_funds
+                .unwrap_or_else(|| known::destroys_funds(chain_id, &raw.contract)),
             symbol: raw.symbol,
         };
         match tokens.iter_mut().find(|known| known.contract == contract) {

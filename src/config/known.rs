@@ -71,6 +71,20 @@ pub(super) fn wraps_native(chain_id: u64, contract: &str) -> bool {
     WRAPPING.iter().any(|(id, known)| *id == chain_id && contract.eq_ignore_ascii_case(known))
 }
 
+/// Contracts whose issuer takes what a blacklisted address holds, with a log of `DestroyedBlackFunds` and none of a
+/// transfer. USDT is one on Ethereum only: the newer contracts on other chains log a transfer to nobody beside it, and
+/// it would count twice.
+///
+/// What it issues and redeems is not told by a log that can be booked: `Issue(uint256)` and `Redeem(uint256)` change the
+/// balance of the contract's owner, whom they do not name, and who calls through a contract of several signers. If the
+/// owner is registered, the comparison with the chain's own balances books it as the block settles.
+const DESTROYING: &[(u64, &str)] = &[(1, "0xdAC17F958D2ee523a2206206994597C13D831ec7")];
+
+/// Whether a contract is known to destroy what addresses hold without logging it as a transfer.
+pub(super) fn destroys_funds(chain_id: u64, contract: &str) -> bool {
+    DESTROYING.iter().any(|(id, known)| *id == chain_id && contract.eq_ignore_ascii_case(known))
+}
+
 pub(super) static CHAINS: &[KnownChain] = &[
     KnownChain {
         name: "ethereum",

@@ -93,6 +93,7 @@ pub(super) struct RawToken {
     pub name: Option<String>,
     pub decimals: Whole,
     pub wraps_native: Option<bool>,
+    pub destroys_funds: Option<bool>,
 }
 
 #[derive(Deserialize)]

@@ -11,6 +11,7 @@ const CONTRACTS: [(&str, &str); 3] = [
     ("src/dev/contracts", "DemoToken"),
     ("tests/it/contracts", "FakeSafeFactory"),
     ("tests/it/contracts", "Mover"),
+    ("tests/it/contracts", "Tether"),
 ];
 
 #[test]

@@ -30,5 +30,6 @@ mod safes;
 mod solana;
 mod tenants;
 mod tidy;
+mod tokens;
 mod webhooks;
 mod worthless;

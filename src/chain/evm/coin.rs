@@ -1,4 +1,4 @@
-//! How a chain's native coin, and the token that wraps it, move without a `Transfer` log or a transaction's value:
+//! How a chain's native coin, and some tokens, move without a `Transfer` log or a transaction's value:
 //! each chain's own ways.
 
 use std::collections::HashSet;
@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use alloy::primitives::{Address as EvmAddress, B256, address, b256};
 
 use super::state::evm;
-use crate::config::ChainConfig;
+use crate::config::{ChainConfig, TokenConfig};
 
 /// What a chain's blocks say of its native coin and of tokens that wrap it.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub(super) struct Coin {
     pub pays_beneficiary: bool,
     /// The tokens that are made and destroyed by `Deposit` and `Withdrawal`, without a `Transfer`.
     pub wrapping: HashSet<EvmAddress>,
+    /// The tokens that are destroyed by `DestroyedBlackFunds`, without a `Transfer`.
+    pub destroying: HashSet<EvmAddress>,
     /// The system's own call in each block of an OP-stack chain, which moves nothing.
     pub l1_attributes: EvmAddress,
 }
@@ -56,11 +58,15 @@ const PAID_BENEFICIARIES: [u64; 5] = [1, 11_155_111, 17_000, 560_048, 31_337];
 
 impl Coin {
     pub fn new(config: &ChainConfig) -> Self {
-        let wrapping = config.tokens.iter().filter(|token| token.wraps_native);
+        let of = |which: fn(&TokenConfig) -> bool| {
+            let tokens = config.tokens.iter().filter(|token| which(token));
+            tokens.filter_map(|token| evm(token.contract).ok()).collect()
+        };
         Self {
             logs: if matches!(config.chain_id, 137 | 80_002) { POLYGON } else { EIP_7708 },
             pays_beneficiary: PAID_BENEFICIARIES.contains(&config.chain_id),
-            wrapping: wrapping.filter_map(|token| evm(token.contract).ok()).collect(),
+            wrapping: of(|token| token.wraps_native),
+            destroying: of(|token| token.destroys_funds),
             l1_attributes: address!("4200000000000000000000000000000000000015"),
         }
     }

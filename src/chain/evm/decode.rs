@@ -1,7 +1,7 @@
 //! A verified block made into movements.
 //!
 //! What moves money here: the top-level value of a successful transaction, ERC-20 `Transfer` logs, `Deposit` and
-//! `Withdrawal` of tokens that wrap the native coin, fees (a failed transaction pays too) and who earns them,
+//! `Withdrawal` of tokens that wrap the native coin, `DestroyedBlackFunds` of tokens that have it, fees (a failed transaction pays too) and who earns them,
 //! deposits of OP-stack chains and EIP-4895 withdrawals. Internal calls leave no trace in receipts, unless the chain
 //! logs what they move: see [`super::trace`].
 
@@ -29,6 +29,8 @@ pub(super) const TRANSFER: B256 =
 const DEPOSIT: B256 = b256!("e1fffcc4923d04b559f4d29a8bfc6cda04eb5b0d3c460751c2402c5c5cc9109c");
 /// `Withdrawal(address,uint256)` of WETH9.
 const WITHDRAWAL: B256 = b256!("7fcf532c15f0a6db0bd6d0e038bea71d30d808c7d98cb3bf7268a95bf5081b65");
+/// `DestroyedBlackFunds(address,uint256)` of TetherToken.
+const DESTROYED: B256 = b256!("61e6e66b0d6339b2980aecc6ccc0039736791f0ccde9ed512e789a7fbdd698c6");
 /// What a transaction costs that runs no code. To send value from inside costs 6,700 more at the least, to destroy a
 /// contract 5,000, and a refund that would bring that down again (EIP-3529: a fifth of it) takes another 5,000 to earn.
 const PLAIN_GAS: u64 = 21_000;
@@ -312,6 +314,13 @@ fn logs_of(
                     (token, Kind::Unwrap, who, None, wei)
                 }
             }
+            Some(&DESTROYED) if coin.destroying.contains(&log.address) => {
+                let Some((who, wei)) = destroyed(log) else {
+                    out.unknown_transfers += 1;
+                    continue;
+                };
+                (AssetKey::Token(address(log.address)), Kind::Burn, who, None, wei)
+            }
             _ => continue,
         };
         let amount = Amount::new(wei);
@@ -342,6 +351,15 @@ fn wrapped(log: &Log<'_>) -> Option<(Option<Address>, U256)> {
     let [_, who] = log.topics.as_slice() else { return None };
     let wei = U256::from_be_bytes(log.data.to_array::<32>()?);
     Some((somebody(EvmAddress::from_word(*who)), wei))
+}
+
+/// Whose tokens were destroyed, and how many: nothing is indexed.
+fn destroyed(log: &Log<'_>) -> Option<(Option<Address>, U256)> {
+    let [_] = log.topics.as_slice() else { return None };
+    let data = log.data.to_array::<64>()?;
+    let (who, units) = data.split_at(32);
+    let who = who.strip_prefix(&[0; 12])?;
+    Some((somebody(EvmAddress::from_slice(who)), U256::from_be_slice(units)))
 }
 
 enum Shape {

@@ -119,6 +119,7 @@ impl Identity {
                 name: super::contracts::DEMO_NAME.to_owned(),
                 decimals: super::contracts::DEMO_DECIMALS,
                 wraps_native: false,
+                destroys_funds: false,
             }],
             verification: Verification::Full,
             history: self.family.history_methods()[0],

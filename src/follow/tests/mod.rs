@@ -54,13 +54,19 @@ fn hostile() -> [AssetKey; 2] {
 }
 
 fn hostile_tokens() -> [TokenConfig; 2] {
-    [0xe1, 0xe2].map(|byte| TokenConfig {
+    [0xe1, 0xe2].map(|byte| configured(byte, format!("EVIL{byte}"), 18))
+}
+
+/// A token whose contract has that byte everywhere.
+fn configured(byte: u8, symbol: String, decimals: u8) -> TokenConfig {
+    TokenConfig {
         contract: Address::from([byte; 20]),
-        symbol: format!("EVIL{byte}"),
-        name: "Evil".into(),
-        decimals: 18,
+        name: symbol.clone(),
+        symbol,
+        decimals,
         wraps_native: false,
-    })
+        destroys_funds: false,
+    }
 }
 
 fn chain_name() -> ChainName {
@@ -68,17 +74,7 @@ fn chain_name() -> ChainName {
 }
 
 fn config(settlement: Settlement) -> ChainConfig {
-    ChainConfig {
-        settlement,
-        tokens: vec![TokenConfig {
-            contract: Address::from([0xee; 20]),
-            symbol: "USD".into(),
-            name: "Dollar".into(),
-            decimals: 6,
-            wraps_native: false,
-        }],
-        ..chain("scripted")
-    }
+    ChainConfig { settlement, tokens: vec![configured(0xee, "USD".into(), 6)], ..chain("scripted") }
 }
 
 /// A chain, its follower and its store.

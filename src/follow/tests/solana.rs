@@ -50,6 +50,7 @@ fn follower(store: &TestStore, node: &Node) -> Follower {
         name: "Dollar".into(),
         decimals: 6,
         wraps_native: false,
+        destroys_funds: false,
     });
     let metrics = Metrics::new();
     let source = SolanaSource::new(&config, metrics.clone()).unwrap();

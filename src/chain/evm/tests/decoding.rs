@@ -1,4 +1,4 @@
-use alloy::primitives::U256;
+use alloy::primitives::{U256, keccak256};
 use serde_json::{Value, json};
 
 use super::{checker, coin, mixed_block, mixed_receipts, read, read_as};
@@ -217,6 +217,33 @@ fn wrapping_and_unwrapping_move_the_wrapped_token_of_the_configured_contract_onl
         assert_eq!(one.amount.get(), U256::from(9));
         assert_eq!(one.asset, AssetKey::Token(who(OTHER)));
     }
+}
+
+#[test]
+fn funds_that_an_issuer_destroys_are_burnt_by_the_configured_contract_only_and_in_the_known_shape_only()
+ {
+    let destroyed = keccak256("DestroyedBlackFunds(address,uint256)").to_string();
+    let indexed = format!("0x{:0>64}", &SENDER[2..]);
+    let log = |address: &str, topics: &[&str], data: &str| json!({"address": address, "topics": topics, "data": data});
+    let data = format!("0x{:0>64}{:064x}", &SENDER[2..], 9);
+    let dirty = format!("0x{:f>64}{:064x}", &SENDER[2..], 9);
+    let (mut block, mut receipts) = (mixed_block(), mixed_receipts());
+    receipts[0]["logs"] = json!([
+        log(OTHER, &[&destroyed], &data),
+        log(PAYEE, &[&destroyed], &data),
+        log(OTHER, &[&destroyed, &indexed], &format!("{:#066x}", 9)),
+        log(OTHER, &[&destroyed], &dirty),
+        log(OTHER, &[&keccak256("Issue(uint256)").to_string()], &format!("{:#066x}", 9)),
+        log(OTHER, &[&keccak256("Redeem(uint256)").to_string()], &format!("{:#066x}", 9)),
+    ]);
+    block["transactions"][0]["value"] = json!("0x0");
+    let mut coin = coin();
+    coin.destroying.insert(OTHER.parse().expect("an address"));
+    let decoded =
+        read_as(&coin, &checker(Verification::Links), &block, &receipts).expect("a block");
+    let [burn, _fee] = of(&decoded, 0)[..] else { panic!("two movements") };
+    assert_eq!((burn.kind, burn.from, burn.to), (Kind::Burn, Some(who(SENDER)), None));
+    assert_eq!((burn.amount.get(), burn.asset), (U256::from(9), AssetKey::Token(who(OTHER))));
 }
 
 #[test]
