@@ -157,6 +157,8 @@ metrics! {
     rpc_endpoint_budget_left: IntGaugeVec ["chain", "endpoint", "per"];
     /// 1 while the endpoint answers.
     rpc_endpoint_healthy: IntGaugeVec ["chain", "endpoint"];
+    /// 1 while quicker endpoints are asked before it.
+    rpc_endpoint_slow: IntGaugeVec ["chain", "endpoint"];
     /// 1 for the way in which the endpoint tells what moved inside the newest blocks' transactions (debug, trace).
     rpc_endpoint_tracing: IntGaugeVec ["chain", "endpoint", "method"];
     /// Blocks in which code ran, by whether what moved inside their transactions was traced (traced, untraced).

@@ -93,7 +93,7 @@ impl CommitKind {
     }
 }
 
-/// A commit that has entries, or a rewind by hand.
+/// A commit that has entries, or what a person has ordered (a rewind, a quarantine).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JournalCommit {
     /// Counts from 1 without gaps.

@@ -7,7 +7,7 @@ use tidemark::dev::{anvil::Request, contracts::SafeSetup};
 
 use crate::harness::{Node, npm_folder};
 
-const CONTRACTS: [(&str, &str); 3] = [
+const CONTRACTS: [(&str, &str); 4] = [
     ("src/dev/contracts", "DemoToken"),
     ("tests/it/contracts", "FakeSafeFactory"),
     ("tests/it/contracts", "Mover"),

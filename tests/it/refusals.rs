@@ -17,7 +17,7 @@ use tidemark::dev::anvil::Options;
 use tokio::process::Command;
 
 use crate::harness::{
-    Api, CHAIN, Daemon, Gate, Node, Settings, Store, eventually, on_both_stores, own_port, tidemark,
+    CHAIN, Daemon, Gate, Node, Settings, Store, eventually, on_both_stores, own_port, tidemark,
 };
 
 /// A command that fails does so at once; a daemon that starts all the same would run for ever.

@@ -108,6 +108,7 @@ impl Endpoint {
         // That nothing was too large is to be seen as well.
         metrics.oversized_answers_total.with_label_values(&labels).inc_by(0);
         metrics.oversized_answer_bytes.with_label_values(&labels).set(0);
+        metrics.rpc_endpoint_slow.with_label_values(&labels).set(0);
         Ok(Self {
             name: config.name.clone(),
             weight: config.weight,
@@ -181,6 +182,7 @@ impl Endpoint {
     /// After another endpoint, asked later, has answered before it.
     pub(super) fn overtaken(&self) {
         if self.patience.overtaken(Instant::now()) {
+            self.gauge_slow(1);
             tracing::warn!(
                 chain = %self.chain,
                 endpoint = self.name,
@@ -192,6 +194,7 @@ impl Endpoint {
     /// After an answer that came first; another endpoint was asked beside it, or not.
     pub(super) fn came_first(&self, took: Duration, beside: bool) {
         if self.patience.answered(took, beside) {
+            self.gauge_slow(0);
             tracing::info!(chain = %self.chain, endpoint = self.name, "the endpoint is quick again");
         }
     }
@@ -243,6 +246,11 @@ impl Endpoint {
         self.metrics.oversized_answers_total.with_label_values(&labels).inc();
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         self.metrics.oversized_answer_bytes.with_label_values(&labels).set(bytes);
+    }
+
+    fn gauge_slow(&self, value: i64) {
+        let labels = [self.chain.as_str(), &self.name];
+        self.metrics.rpc_endpoint_slow.with_label_values(&labels).set(value);
     }
 
     fn healthy(&self, value: i64) {

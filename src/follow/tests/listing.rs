@@ -290,6 +290,21 @@ impl Coming {
     }
 }
 
+impl Coming {
+    /// A block, another branch, or settlement.
+    fn step(&mut self, number: u64) {
+        match self.random.random_range(0..10) {
+            0..2 if number > 2 => self.reorg(),
+            2 => {
+                let (head, settled) =
+                    (self.rig.chain.head().at.number, self.rig.chain.settled_number());
+                self.rig.chain.settle(self.random.random_range(settled..=head));
+            }
+            _ => self.mine(),
+        }
+    }
+}
+
 #[tokio::test]
 async fn whenever_a_token_is_configured_and_whatever_vanishes_meanwhile_it_counts_in_full() {
     for seed in 0..24 {
@@ -300,15 +315,7 @@ async fn whenever_a_token_is_configured_and_whatever_vanishes_meanwhile_it_count
                 if step == listed_at {
                     coming.rig.restart(&store);
                 }
-                match coming.random.random_range(0..10) {
-                    0..2 if step > 2 => coming.reorg(),
-                    2 => {
-                        let (head, settled) =
-                            (coming.rig.chain.head().at.number, coming.rig.chain.settled_number());
-                        coming.rig.chain.settle(coming.random.random_range(settled..=head));
-                    }
-                    _ => coming.mine(),
-                }
+                coming.step(step);
                 coming.turn().await;
                 if step > listed_at && coming.random.random_bool(0.3) {
                     coming.rig.follow().await.unwrap();
@@ -319,6 +326,36 @@ async fn whenever_a_token_is_configured_and_whatever_vanishes_meanwhile_it_count
             assert_exact(&store, &coming.rig, &coming.wallets).await;
             let drift = &coming.rig.follower.metrics.balance_drift_total;
             assert_eq!(drift.with_label_values(&["scripted"]).get(), 0, "seed {seed}");
+            store.close().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_is_taken_out_and_put_back_ends_exact_whatever_vanished_meanwhile() {
+    for seed in 0..12 {
+        for store in TestStore::all().await {
+            let mut coming = Coming::new(&store, seed).await;
+            coming.rig.restart(&store);
+            let out_at = coming.random.random_range(5..12);
+            let back_at = out_at + coming.random.random_range(2..10);
+            for step in 0..30 {
+                if step == out_at {
+                    coming.rig.restart(&store);
+                    let config = ChainConfig::clone(&coming.rig.follower.config);
+                    coming.rig.follower.config =
+                        Arc::new(ChainConfig { tokens: Vec::new(), ..config });
+                }
+                if step == back_at {
+                    coming.rig.restart(&store);
+                }
+                coming.step(step);
+                coming.turn().await;
+            }
+            coming.mine();
+            coming.rig.chain.settle(coming.rig.chain.head().at.number);
+            sweep_all(&mut coming.rig).await;
+            assert_exact(&store, &coming.rig, &coming.wallets).await;
             store.close().await;
         }
     }

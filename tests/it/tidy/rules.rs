@@ -28,6 +28,7 @@ pub const ACTING: &[&str] = &[
     "crate::config::Config",
     "crate::daemon",
     "crate::metrics",
+    "crate::obstacle",
     "crate::registry",
     "crate::store",
     "crate::wake",

@@ -235,7 +235,9 @@ fn patient(name: &str, node: &Node, weight: u32) -> EndpointConfig {
 #[tokio::test]
 async fn a_slow_endpoint_of_greater_weight_is_left_for_a_quick_one_until_it_is_quick_again() {
     let (heavy, quick) = (Node::start(honest).await, Node::start(honest).await);
-    let both = source(vec![patient("heavy", &heavy, 2), patient("quick", &quick, 1)]);
+    let endpoints = vec![patient("heavy", &heavy, 2), patient("quick", &quick, 1)];
+    let metrics = Metrics::new();
+    let both = EvmSource::new(&config(endpoints), metrics.clone()).expect("a source");
     both.block(mixed()).await.expect("an answer");
     assert_eq!(quick.requests().len(), 0);
     heavy.delay(Duration::from_secs(8));
@@ -250,6 +252,9 @@ async fn a_slow_endpoint_of_greater_weight_is_left_for_a_quick_one_until_it_is_q
     let started = tokio::time::Instant::now();
     Priority::Background.scope(both.block(mixed())).await.expect("an answer");
     assert!(started.elapsed() < Duration::from_secs(1));
+
+    let slow = metrics.rpc_endpoint_slow.with_label_values(&["anvil", "heavy"]);
+    assert_eq!(slow.get(), 1);
 
     heavy.delay(Duration::ZERO);
     let before = quick.requests().len();
@@ -268,6 +273,7 @@ async fn a_slow_endpoint_of_greater_weight_is_left_for_a_quick_one_until_it_is_q
     let quick_before = quick.requests().len();
     Priority::Background.scope(both.block(mixed())).await.expect("an answer");
     assert_eq!(quick.requests().len(), quick_before, "and all of it");
+    assert_eq!(slow.get(), 0);
 }
 
 #[tokio::test]
