@@ -214,7 +214,7 @@ pub struct TokenConfig {
     /// Whether it is made of the native coin and becomes it again by `Deposit` and `Withdrawal` (as WETH9), without
     /// a log of a transfer.
     pub wraps_native: bool,
-    /// Whether its issuer destroys what an address holds by `DestroyedBlackFunds` (as TetherToken does), without a log
+    /// Whether its issuer destroys what an address holds by `DestroyedBlackFunds` (as USDT's on Ethereum), without a log
     /// of a transfer.
     pub destroys_funds: bool,
 }

@@ -311,6 +311,10 @@ pub trait Source: Send + Sync + 'static {
         self.complete(block, watched).await
     }
 
+    /// What the nodes say does not fit to what they have said: each is asked which chain it serves before it is asked
+    /// anything else.
+    fn ask_identity_again(&self) {}
+
     /// Blocks announced by the node, where it can announce: wake-ups only, some may be missing.
     fn announced(&self) -> watch::Receiver<Option<Announced>> {
         watch::Sender::new(None).subscribe()

@@ -418,6 +418,9 @@ impl Follower {
                     self.reorganize(cursor).await?;
                     Turn::More
                 } else {
+                    if head.at.number < cursor.settled.at.number {
+                        self.source.ask_identity_again();
+                    }
                     Turn::Idle
                 }
             }

@@ -38,6 +38,8 @@ impl Follower {
             chain_store::blocks_from(&mut session.conn(), cursor.no, cursor.settled.at.number)
                 .await?;
         drop(session);
+        // A node of another chain has no block of ours either: that is no reorg.
+        self.source.ask_identity_again();
         let head = self.source.head().await?.at.number;
         if head < cursor.settled.at.number {
             return Err(TurnError::Retry(format!(
@@ -130,6 +132,7 @@ impl Follower {
 
     /// A contradiction to settled blocks, seen once more; halts when it stands.
     pub(super) fn contradicted(&mut self, reason: String) -> Result<(), TurnError> {
+        self.source.ask_identity_again();
         let pause = self.contradiction_pause;
         if self.contradicted_at.is_some_and(|last| last.elapsed() < pause) {
             return Err(TurnError::Retry(reason));

@@ -298,6 +298,10 @@ on_both_stores! {
         })
         .await;
         stranger.mint(wallet, 1000).await;
+        stranger.mine(40).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let (_, chain) = api.readiness(CHAIN).await;
+        assert!(!chain["reason"].as_str().unwrap_or_default().contains("halted"), "no rewind for that");
         gate.open(node.url());
         daemon.ready().await;
         node.mint(wallet, 4).await;

@@ -29,7 +29,7 @@ pub(super) const TRANSFER: B256 =
 const DEPOSIT: B256 = b256!("e1fffcc4923d04b559f4d29a8bfc6cda04eb5b0d3c460751c2402c5c5cc9109c");
 /// `Withdrawal(address,uint256)` of WETH9.
 const WITHDRAWAL: B256 = b256!("7fcf532c15f0a6db0bd6d0e038bea71d30d808c7d98cb3bf7268a95bf5081b65");
-/// `DestroyedBlackFunds(address,uint256)` of TetherToken.
+/// `DestroyedBlackFunds(address,uint256)` of USDT on Ethereum.
 const DESTROYED: B256 = b256!("61e6e66b0d6339b2980aecc6ccc0039736791f0ccde9ed512e789a7fbdd698c6");
 /// What a transaction costs that runs no code. To send value from inside costs 6,700 more at the least, to destroy a
 /// contract 5,000, and a refund that would bring that down again (EIP-3529: a fifth of it) takes another 5,000 to earn.

@@ -213,7 +213,7 @@ impl Multicall {
         if look {
             let Some(Ok(code)) = answers.next() else { return Ok(nothing()) };
             let code = code.parse::<Hex<'_>>()?.to_vec();
-            if !code.is_some_and(|code| keccak256(code) == CODE) {
+            if code.is_none_or(|code| keccak256(code) != CODE) {
                 return Ok(nothing());
             }
         }

@@ -271,6 +271,10 @@ impl Source for EvmSource {
         Some(self)
     }
 
+    fn ask_identity_again(&self) {
+        self.pool.ask_identity_again();
+    }
+
     fn announced(&self) -> watch::Receiver<Option<Announced>> {
         self.announced.subscribe()
     }

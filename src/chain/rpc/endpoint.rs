@@ -231,8 +231,13 @@ impl Endpoint {
         }
         state.cooling = Some((now + pause, failure.clone()));
         self.healthy(0);
-        *self.chain_checked.lock() = None;
+        self.forget_chain();
         self.limited.store(false, Ordering::Relaxed);
+    }
+
+    /// Which chain it serves is asked before anything else.
+    pub(super) fn forget_chain(&self) {
+        *self.chain_checked.lock() = None;
     }
 
     /// What a block's receipts are that are too large together, with so many bytes of them read.

@@ -163,6 +163,13 @@ impl Pool {
         ([quick, slow, spent, doubtful].concat(), count, failures)
     }
 
+    /// Each endpoint says which chain it serves before it is asked anything else.
+    pub fn ask_identity_again(&self) {
+        for endpoint in &self.endpoints {
+            endpoint.forget_chain();
+        }
+    }
+
     /// What an endpoint has said was believed, and is not true.
     pub fn refute(&self, endpoint: &str, failure: &Failure) {
         for endpoint in self.endpoints.iter().filter(|one| one.name == endpoint) {

@@ -184,6 +184,10 @@ impl Source for SolanaSource {
         Ok(block)
     }
 
+    fn ask_identity_again(&self) {
+        self.pool.ask_identity_again();
+    }
+
     fn announced(&self) -> watch::Receiver<Option<Announced>> {
         self.announced.subscribe()
     }

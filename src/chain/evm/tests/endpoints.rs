@@ -166,6 +166,14 @@ async fn an_endpoint_of_another_chain_is_not_asked_further() {
     assert_eq!(node.times("eth_getBlockByNumber"), 0);
 
     let good = Node::start(honest).await;
+    let doubted = only(&good);
+    for asked in [1, 1, 2] {
+        doubted.head().await.expect("a head");
+        assert_eq!(good.times("eth_chainId"), asked);
+        if good.times("eth_getBlockByNumber") == 2 {
+            doubted.ask_identity_again();
+        }
+    }
     let endpoints = || vec![endpoint("bad", &node.url, 2), endpoint("good", &good.url, 1)];
     assert_eq!(source(endpoints()).blocks(1, 2).await.expect("blocks").len(), 2);
     // Where no other one serves the chain, that is the verdict, whatever ails the other one.
@@ -281,7 +289,7 @@ async fn where_the_other_one_fails_or_is_as_slow_the_first_one_is_waited_for() {
     let (heavy, other) = (Node::start(honest).await, Node::start(honest).await);
     let both = source(vec![patient("heavy", &heavy, 2), patient("other", &other, 1)]);
     both.head().await.expect("a head");
-    heavy.delay(Duration::from_millis(3000));
+    heavy.delay(Duration::from_secs(3));
     other.change(except("eth_getBlockByHash", || Reply::Http(503, String::new())));
     assert!(both.block(mixed()).await.expect("an answer").is_some(), "the other one fails");
     assert_eq!(other.times("eth_getBlockByHash"), 1);
