@@ -3,8 +3,9 @@
 use std::{ops::Deref, path::Path, sync::Arc};
 
 use super::{
-    Address, AddressError, AssetKey, BlockHash, HistoryMethod, Settlement, SetupError,
-    SignatureError, Source, TxId, evm::Evm, sign_in::Network, solana::Solana,
+    Address, AddressError, AssetKey, BalanceProof, BlockHash, HistoryMethod, NoProof, Proven,
+    Settlement, SetupError, SignatureError, Source, TxId, evm::Evm, sign_in::Network,
+    solana::Solana,
 };
 use crate::{
     config::{ChainConfig, NativeCoin, Verification},
@@ -35,6 +36,22 @@ impl Family {
                 format!("{caip2}/{}:{}", self.token_namespace(), self.format_address(contract))
             }
         }
+    }
+
+    /// The inverse of [`Family::caip19`]: the family, the chain's CAIP-2 id, and the asset.
+    #[must_use]
+    pub fn parse_caip19(text: &str) -> Option<(Self, &str, AssetKey)> {
+        let (caip2, asset) = text.split_once('/')?;
+        let (namespace, reference) = asset.split_once(':')?;
+        let family = Self::ALL.iter().copied().find(|family| family.network(caip2).is_some())?;
+        let key = match namespace {
+            "slip44" => reference.parse::<u32>().ok().map(|_| AssetKey::Native)?,
+            token if token == family.token_namespace() => {
+                AssetKey::Token(family.parse_address(reference).ok()?)
+            }
+            _ => return None,
+        };
+        Some((family, caip2, key))
     }
 }
 
@@ -102,6 +119,14 @@ pub trait Rules: Send + Sync {
         message: &str,
         signature: &str,
     ) -> Result<(), SignatureError>;
+
+    /// What a proof of a balance shows, if its block is on the chain.
+    ///
+    /// # Errors
+    /// What in it does not hold.
+    fn check_proof(&self, _proof: &BalanceProof) -> Result<Proven, NoProof> {
+        Err(NoProof("blocks of this family of chains do not commit to balances"))
+    }
 
     /// Whether a height can stay without a block for ever, as Solana's skipped slots do.
     fn skips_heights(&self) -> bool {

@@ -14,6 +14,7 @@ pub mod evm;
 mod family;
 mod name;
 mod priority;
+mod proof;
 pub(crate) mod rpc;
 pub mod sign_in;
 mod signature;
@@ -31,6 +32,9 @@ pub use certainty::Certainty;
 pub use family::{Defaults, Family, Identity, Rules};
 pub use name::{AssetKey, ChainName};
 pub use priority::Priority;
+pub use proof::{
+    BalanceProof, Layout, NoProof, Place, ProofSource, Proven, Provers, StorageProof, Unprovable,
+};
 pub use rpc::SetupError;
 pub use signature::SignatureError;
 pub use source::{

@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::{
-    Address, AssetKey, Block, BlockHash, BlockRef, Certainty, Family, Header, Movement, TxId,
+    Address, AssetKey, Block, BlockHash, BlockRef, Certainty, Family, Header, Movement,
+    ProofSource, TxId,
 };
 use crate::{amount::Amount, string_enum::string_enum};
 
@@ -340,6 +341,11 @@ pub trait Source: Send + Sync + 'static {
 
     /// What nodes can tell of one address without every block being read.
     fn address_index(&self) -> Option<&dyn AddressIndex> {
+        None
+    }
+
+    /// Balances that others can check, where blocks commit to them.
+    fn proofs(&self) -> Option<&dyn ProofSource> {
         None
     }
 

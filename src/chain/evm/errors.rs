@@ -53,6 +53,8 @@ const NOT_THERE: &[&str] = &[
     "state already discarded",
     "has been pruned",
     "is pruned",
+    "exceeds maximum proof window",
+    "requested block is too old",
     "cannot query unfinalized data",
     "requested data is not available",
     "transaction not found",
@@ -137,6 +139,12 @@ mod tests {
         (-32000, "Block not found"),
         // Reth
         (-32603, "State at block #3 is pruned"),
+        (-32602, "distance to target block exceeds maximum proof window"),
+        // Erigon, of proofs
+        (
+            -32000,
+            "requested block is too old, block must be within 100000 blocks of the head block number",
+        ),
         // OpenEthereum
         (
             -32000,

@@ -16,6 +16,7 @@
 //! | `state` | balances, nonces and transactions at a block |
 //! | `multicall` | many balances by one call |
 //! | `token` | what token contracts say of themselves |
+//! | `proof` | balances proven against the header's state root |
 //! | `safe` | Safes in receipts, and the proof from the chain's state |
 //! | `ws` | announcements of new blocks |
 //! | `source` | [`EvmSource`]: the above behind [`crate::chain::Source`] |

@@ -2,11 +2,11 @@
 
 use std::{path::Path, sync::Arc};
 
-use super::{EvmSource, caip2, signature};
+use super::{EvmSource, caip2, proof, signature};
 use crate::{
     chain::{
-        Address, AddressError, BlockHash, Defaults, Family, HistoryMethod, Identity, Rules,
-        SetupError, SignatureError, Source, TxId, sign_in::Network,
+        Address, AddressError, BalanceProof, BlockHash, Defaults, Family, HistoryMethod, Identity,
+        NoProof, Proven, Rules, SetupError, SignatureError, Source, TxId, sign_in::Network,
     },
     config::{ChainConfig, NativeCoin, Verification},
     metrics::Metrics,
@@ -94,6 +94,10 @@ impl Rules for Evm {
         signature: &str,
     ) -> Result<(), SignatureError> {
         signature::verify(address, message, signature)
+    }
+
+    fn check_proof(&self, proof: &BalanceProof) -> Result<Proven, NoProof> {
+        proof::check(proof)
     }
 
     fn defaults(&self) -> Defaults {

@@ -12,7 +12,7 @@ use super::{
     fetch::Reader,
     json::{self, Quantity},
     logs::{self, Spans},
-    proof,
+    proof::{self, Places},
     state::{self, Known},
     trace::Tracer,
     verify::Checker,
@@ -21,10 +21,10 @@ use super::{
 use crate::{
     amount::Amount,
     chain::{
-        Address, Announced, AssetKey, BalanceQuery, Block, BlockRef, Certainty, ChainBalance,
-        DailyUse, Family, Header, LogIndex, SafeRejection, SafeSource, SafeState, Senders,
-        SettlementTag, Source, SourceError, TokenFacts, TokenSource, TraceAbility, TxId, TxLookup,
-        Watching,
+        Address, Announced, AssetKey, BalanceProof, BalanceQuery, Block, BlockRef, Certainty,
+        ChainBalance, DailyUse, Family, Header, LogIndex, ProofSource, Proven, SafeRejection,
+        SafeSource, SafeState, Senders, SettlementTag, Source, SourceError, TokenFacts,
+        TokenSource, TraceAbility, TxId, TxLookup, Unprovable, Watching,
         certainty::agreed,
         rpc::{Call, Dialect, Endpoint, Failure, Listener, Pool, SetupError, Slim, fields_of},
     },
@@ -44,6 +44,7 @@ pub struct EvmSource {
     reader: Reader,
     pub(super) tracer: Tracer,
     known: Known,
+    places: Places,
     spans: Spans,
     announced: watch::Sender<Option<Announced>>,
     listener: Option<Listener<Subscription>>,
@@ -93,6 +94,7 @@ impl EvmSource {
             pool,
             listener,
             known: Known::new(config.name.clone()),
+            places: Places::default(),
             spans: Spans::default(),
             announced: watch::Sender::new(None),
         })
@@ -275,6 +277,10 @@ impl Source for EvmSource {
         self.pool.ask_identity_again();
     }
 
+    fn proofs(&self) -> Option<&dyn ProofSource> {
+        Some(self)
+    }
+
     fn announced(&self) -> watch::Receiver<Option<Announced>> {
         self.announced.subscribe()
     }
@@ -308,6 +314,40 @@ impl LogIndex for EvmSource {
 
     async fn blocks_of(&self, at: &[BlockRef]) -> Result<Vec<Block>, SourceError> {
         self.pool.ask(|endpoint| async move { self.reader.blocks_of(&endpoint, at).await }).await
+    }
+}
+
+#[async_trait]
+impl ProofSource for EvmSource {
+    /// What an endpoint lacks or gets wrong here is none of its faults: it still tells blocks well.
+    async fn prove(
+        &self,
+        at: BlockRef,
+        query: BalanceQuery,
+        others: &[Address],
+    ) -> Result<Result<(BalanceProof, Proven), Unprovable>, SourceError> {
+        let endpoints = self.pool.well();
+        let mut failures = Vec::with_capacity(endpoints.len());
+        for endpoint in &endpoints {
+            let proof = proof::prove(endpoint, &self.places, at, query, others);
+            match self.pool.put(proof).await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failures.push((endpoint, failure)),
+            }
+        }
+        if failures.is_empty() {
+            let detail = "every endpoint is left alone for a while".to_owned();
+            return Err(SourceError::Unavailable { detail, retry_after: None });
+        }
+        let lacks = |failure: &Failure| matches!(failure, Failure::Unsupported(_));
+        if failures.iter().all(|(_, failure)| lacks(failure)) {
+            return Ok(Err(Unprovable::NoNode));
+        }
+        Err(self.pool.verdict(&failures))
+    }
+
+    async fn block_at(&self, number: u64) -> Result<Option<BlockRef>, SourceError> {
+        Ok(self.header_at(number).await?.map(|header| header.at))
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-const BALANCE_OF: &str = "0x70a08231";
+pub(super) const BALANCE_OF: &str = "0x70a08231";
 /// How many contracts are remembered as warned about.
 const MAX_WARNED: usize = 1024;
 

@@ -290,7 +290,7 @@ fn header_hash<T>(block: &Block<T>) -> Result<(), Failure> {
 }
 
 /// The header as it is hashed; fields of later forks are part of it where the node shows them.
-fn header<T>(block: &Block<T>) -> Header {
+pub(super) fn header<T>(block: &Block<T>) -> Header {
     Header {
         parent_hash: block.parent_hash,
         ommers_hash: block.ommers_hash,

@@ -295,7 +295,7 @@ impl Pool {
     /// What the failures of all endpoints come to. Only if every one of them contradicted itself is that the verdict:
     /// as long as one could still answer well, trying again may help. That one serves another chain is told as soon as
     /// no other one answers: somebody has to know.
-    fn verdict(&self, failures: &[(&Arc<Endpoint>, Failure)]) -> SourceError {
+    pub fn verdict(&self, failures: &[(&Arc<Endpoint>, Failure)]) -> SourceError {
         let detail = failures
             .iter()
             .map(|(endpoint, failure)| match failure {

@@ -14,6 +14,7 @@ mod liars;
 mod logs;
 mod node;
 mod panics;
+mod proofs;
 mod safes;
 mod signing;
 mod sizes;
