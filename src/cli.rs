@@ -6,6 +6,7 @@ pub(crate) mod audit;
 pub(crate) mod journal;
 mod keys;
 mod progress;
+mod proof;
 pub(crate) mod rewind;
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ pub use audit::AuditArgs;
 use clap::{Args, Parser, Subcommand};
 pub use journal::VerifyArgs;
 pub use keys::KeysCommand;
+pub use proof::ProofArgs;
 pub use rewind::RewindArgs;
 
 use crate::{
@@ -76,6 +78,9 @@ pub enum Command {
     /// Compute every hash of the journals anew, and name the first commit that was tampered with: exit code 0 when all
     /// is sound, 1 when it is not.
     VerifyJournal(VerifyArgs),
+    /// Check a proof of a balance (GET /v1/wallets/…/proof) without a node, a database or a configuration: exit code 0
+    /// when it holds, 1 when it does not.
+    VerifyProof(ProofArgs),
 }
 
 #[derive(Clone, Copy, Debug, Args)]
@@ -105,8 +110,9 @@ pub struct Usage(String);
 /// Whatever stopped it; [`exit_code`] tells what the process should answer.
 pub async fn execute(cli: Cli) -> anyhow::Result<()> {
     logging::init(cli.log_format);
-    // The local chain brings its own configuration.
+    // The local chain brings its own configuration, and a proof needs none.
     let command = match cli.command {
+        Command::VerifyProof(args) => return proof::run(&args),
         Command::Dev(args) => {
             let family = if args.solana { Family::Solana } else { Family::Evm };
             return crate::dev::run(family, args.daemons, args.once).await;
@@ -115,7 +121,7 @@ pub async fn execute(cli: Cli) -> anyhow::Result<()> {
     };
     let config = Config::load(cli.config.as_deref())?;
     match command {
-        Command::Dev(_) => Ok(()),
+        Command::Dev(_) | Command::VerifyProof(_) => Ok(()),
         Command::Run => Ok(crate::daemon::run_until_signalled(config).await?),
         Command::Keys(command) => keys::run(&config, command).await,
         Command::Assets(command) => assets::run(&config, command).await,
@@ -261,6 +267,9 @@ mod tests {
             "tidemark --config my.toml verify-journal",
             "tidemark --config my.toml verify-journal --chain ethereum --from 1000 --expect 0123456789ab",
             "tidemark --config my.toml accept-differences --chain ethereum",
+            "tidemark verify-proof",
+            "tidemark verify-proof - --block-hash 0x0123",
+            "tidemark verify-proof proof.json",
         ] {
             assert!(parse(line).is_ok(), "{line}");
         }

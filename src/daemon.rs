@@ -6,7 +6,7 @@
 mod identity;
 mod start;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use identity::Identity;
 
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::Api,
-    chain::{ChainName, Source},
+    chain::{ChainName, Provers, Source},
     clock::Clock,
     commit::Committer,
     config::{ChainConfig, Config},
@@ -127,6 +127,7 @@ pub async fn run(
         let (id, config) = (identity.name().to_owned(), config.fleet.clone());
         Fleet::new(db.clone(), id, config, clock.clone(), metrics.clone(), wake.clone())
     });
+    let sources = sources(&config, &metrics, fleet.as_ref())?;
     let obstacles = Obstacles::default();
     let parts = Parts {
         db: &db,
@@ -136,7 +137,7 @@ pub async fn run(
         wake: &wake,
         obstacles: &obstacles,
     };
-    let followers = parts.followers(&config, fleet.as_ref())?;
+    let followers = parts.followers(&config, fleet.as_ref(), &sources);
     let mut tasks = Tasks { set: JoinSet::new(), shutdown: shutdown.clone() };
     if let Some(fleet) = fleet.clone() {
         tokio::select! {
@@ -176,6 +177,7 @@ pub async fn run(
     let api = Api {
         db: db.clone(),
         reads: api_reads,
+        provers: Provers::new(sources),
         ids,
         random: Random::System,
         clock,
@@ -242,25 +244,23 @@ impl Parts<'_> {
         &self,
         config: &Config,
         fleet: Option<&Fleet>,
-    ) -> Result<Vec<(ChainName, Follower)>, DaemonError> {
+        sources: &Sources,
+    ) -> Vec<(ChainName, Follower)> {
         let Self { db, ids, clock, metrics, wake, obstacles } = *self;
         let registry = Registry::default();
         let mut followers = Vec::new();
         for chain in config.chains.values().filter(|chain| config.fleet.follows(&chain.name)) {
-            let source = source(config, chain, metrics)?;
+            let Some(source) = sources.get(&chain.name) else { continue };
             let (db, ids, clock) = (db.clone(), ids.clone(), clock.clone());
             let committer =
                 Committer::new(db, ids, clock, metrics.clone(), wake.clone(), chain.into());
             let committer = match fleet {
-                Some(fleet) => {
-                    fleet.share(&chain.name, source.daily_use());
-                    committer.held_by(fleet.chain(&chain.name))
-                }
+                Some(fleet) => committer.held_by(fleet.chain(&chain.name)),
                 None => committer,
             };
             let follower = Follower::new(
                 Arc::new(chain.clone()),
-                source,
+                Arc::clone(source),
                 committer,
                 registry.watchlist(&chain.name),
                 metrics.clone(),
@@ -272,7 +272,7 @@ impl Parts<'_> {
         if followers.is_empty() {
             tracing::warn!("this daemon follows no chain: only the API and the webhooks run");
         }
-        Ok(followers)
+        followers
     }
 }
 
@@ -339,6 +339,25 @@ fn unasked(ended: Result<(String, Result<(), String>), tokio::task::JoinError>) 
         Ok((task, Err(detail))) => DaemonError::Task { task, detail },
         Err(error) => DaemonError::Task { task: "unknown".to_owned(), detail: format!("{error}") },
     }
+}
+
+type Sources = BTreeMap<ChainName, Arc<dyn Source>>;
+
+/// The sources of all chains: of those that others follow, the API has balances proven all the same.
+fn sources(
+    config: &Config,
+    metrics: &Metrics,
+    fleet: Option<&Fleet>,
+) -> Result<Sources, DaemonError> {
+    let mut sources = BTreeMap::new();
+    for chain in config.chains.values() {
+        let source = source(config, chain, metrics)?;
+        if let Some(fleet) = fleet {
+            fleet.share(&chain.name, source.daily_use());
+        }
+        sources.insert(chain.name.clone(), source);
+    }
+    Ok(sources)
 }
 
 /// The source of a chain.

@@ -40,6 +40,7 @@
 //!   database. They import no store.
 //! - `chain` knows no database; `store` knows no node. `follow`, `commit`, `webhook` and `api`
 //!   know no chain family: what differs between families is behind [`chain::Source`] and [`chain::Family`].
+//! - What `api` asks of nodes are proofs, by [`chain::Provers`], and nothing else.
 //! - Nobody but `store` names `sqlx`. Store functions borrow a connection and never begin or commit.
 //! - Only `commit`, `fleet`, `webhook`, `retention` and the API's own writes open write transactions, by [`store::Db::run_tx`];
 //!   besides, `cli::keys` makes keys and `daemon` gives back leases as it starts.

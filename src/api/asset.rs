@@ -16,6 +16,7 @@ use super::{
     error::{Code, Failures, Problem},
     key::Scope,
     page::Page,
+    past::{Watched, not_covered},
     request::Params,
 };
 use crate::{
@@ -67,6 +68,47 @@ impl AssetIndex {
                 || asset.symbol.as_ref().is_some_and(|symbol| symbol.eq_ignore_ascii_case(token))
         };
         self.by_chain.values().flat_map(BTreeMap::values).filter(is_named).collect()
+    }
+
+    /// The one asset, and the one chain of a wallet, that are meant.
+    ///
+    /// # Errors
+    /// 400 if none or several are, 409 if the wallet is not watched there.
+    pub fn meant(
+        &self,
+        token: &str,
+        chain: Option<&ChainName>,
+        watched: Vec<Watched>,
+    ) -> Result<(&Asset, Watched), Problem> {
+        let mut named = self.named(token);
+        if named.is_empty() {
+            return Err(unknown_token("asset", token));
+        }
+        named.retain(|asset| chain.is_none_or(|chain| asset.chain == *chain));
+        let mut meant = Vec::new();
+        for one in watched {
+            let on: Vec<&&Asset> =
+                named.iter().filter(|asset| asset.chain == one.on.chain).collect();
+            match on[..] {
+                [] => {}
+                [asset] => meant.push((*asset, one)),
+                _ => {
+                    let message = "names several assets of the chain: use a contract address";
+                    return Err(Problem::field(Code::InvalidRequest, "asset", message));
+                }
+            }
+        }
+        if meant.len() > 1 {
+            let chains: BTreeSet<&str> =
+                meant.iter().map(|(asset, _)| asset.chain.as_str()).collect();
+            let chains: Vec<&str> = chains.into_iter().collect();
+            let message = format!(
+                "is to be named: the wallet is watched for this asset on {}",
+                chains.join(", ")
+            );
+            return Err(Problem::field(Code::InvalidRequest, "chain", message));
+        }
+        meant.pop().ok_or_else(|| not_covered(Vec::new()))
     }
 }
 

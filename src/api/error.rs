@@ -39,6 +39,8 @@ string_enum! {
         LimitReached = "limit_reached",
         NotCovered = "not_covered",
         HistoryTooLong = "history_too_long",
+        NotProvable = "not_provable",
+        StatePruned = "state_pruned",
         IdempotencyKeyRequired = "idempotency_key_required",
         IdempotencyKeyReused = "idempotency_key_reused",
         IdempotencyInProgress = "idempotency_in_progress",
@@ -49,6 +51,8 @@ string_enum! {
         MethodNotAllowed = "method_not_allowed",
         PayloadTooLarge = "payload_too_large",
         UnsupportedMediaType = "unsupported_media_type",
+        RateLimited = "rate_limited",
+        ChainUnavailable = "chain_unavailable",
         Timeout = "timeout",
         Unavailable = "unavailable",
         Internal = "internal",
@@ -78,17 +82,21 @@ impl Code {
             | Self::IdempotencyInProgress
             | Self::ChallengeUsed
             | Self::NotCovered
+            | Self::StatePruned
             | Self::PrimaryWallet => StatusCode::CONFLICT,
             Self::ChallengeExpired | Self::FeedRestarted => StatusCode::GONE,
-            Self::LimitReached => StatusCode::TOO_MANY_REQUESTS,
+            Self::LimitReached | Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::IdempotencyKeyReused
             | Self::SignatureInvalid
             | Self::HistoryTooLong
+            | Self::NotProvable
             | Self::ContractWalletUnsupported => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Timeout | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Timeout | Self::Unavailable | Self::ChainUnavailable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
@@ -100,6 +108,10 @@ impl Code {
             Self::LimitReached => "There are too many of these already",
             Self::NotCovered => "The balance there is not known",
             Self::HistoryTooLong => "The history is too long for one request",
+            Self::NotProvable => "The balance has no proof",
+            Self::StatePruned => "No node has the state of this block",
+            Self::RateLimited => "Too many requests",
+            Self::ChainUnavailable => "The chain's nodes do not answer",
             Self::UnknownChain => "Unknown chain",
             Self::UnknownToken => "Unknown token",
             Self::WalletExists => "The address is registered already",

@@ -1,6 +1,6 @@
 //! `GET /v1/wallets/{locator}/balances/{asset}/explain`: why a balance is what it is, entry by entry.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use alloy::primitives::U256;
 use axum::extract::State;
@@ -13,14 +13,14 @@ use uuid::Uuid;
 use super::{
     App,
     answer::Json,
-    asset::{AssetIndex, unknown_token},
+    asset::AssetIndex,
     auth::Caller,
     balance::{AsOfView, block_view},
     error::{Code, Failures, Problem},
     key::Scope,
     locator::Locator,
     page::read_limit,
-    past::{MOST, Watched, from_view, not_covered, too_long},
+    past::{MOST, Watched, from_view, too_long},
     request::{Fields, Named, Params},
 };
 use crate::{
@@ -178,39 +178,6 @@ struct Query<'a> {
 }
 
 impl Query<'_> {
-    /// The one asset and chain that are meant.
-    fn meant(&self, watched: Vec<Watched>) -> Result<(&Asset, Watched), Problem> {
-        let mut named = self.index.named(&self.asset);
-        if named.is_empty() {
-            return Err(unknown_token("asset", &self.asset));
-        }
-        named.retain(|asset| self.chain.is_none_or(|chain| asset.chain == *chain));
-        let mut meant = Vec::new();
-        for one in watched {
-            let on: Vec<&&Asset> =
-                named.iter().filter(|asset| asset.chain == one.on.chain).collect();
-            match on[..] {
-                [] => {}
-                [asset] => meant.push((*asset, one)),
-                _ => {
-                    let message = "names several assets of the chain: use a contract address";
-                    return Err(Problem::field(Code::InvalidRequest, "asset", message));
-                }
-            }
-        }
-        if meant.len() > 1 {
-            let chains: BTreeSet<&str> =
-                meant.iter().map(|(asset, _)| asset.chain.as_str()).collect();
-            let chains: Vec<&str> = chains.into_iter().collect();
-            let message = format!(
-                "is to be named: the wallet is watched for this asset on {}",
-                chains.join(", ")
-            );
-            return Err(Problem::field(Code::InvalidRequest, "chain", message));
-        }
-        meant.pop().ok_or_else(|| not_covered(Vec::new()))
-    }
-
     async fn page(
         &self,
         conn: &mut Conn<'_>,
@@ -218,7 +185,8 @@ impl Query<'_> {
     ) -> Result<ExplanationView, Problem> {
         let wallet = self.locator.resolve(conn, tenant).await?;
         let cursors = chain::cursors(conn).await?;
-        let (asset, on) = self.meant(Watched::of(&wallet, &cursors))?;
+        let watched = Watched::of(&wallet, &cursors);
+        let (asset, on) = self.index.meant(&self.asset, self.chain, watched)?;
         let mark = match &self.cursor {
             Some(text) => read_cursor(text, &wallet, asset).ok_or_else(|| {
                 let message = "must be a nextCursor of this list, or be left out";

@@ -1,7 +1,7 @@
 //! HTTP: one file per resource. What a tenant reads of its wallets and their chains may come from a replica
 //! (`reads`); keys, assets, settings and webhooks are read at the primary. A write is one transaction (`write`), or
 //! shares one with others of its kind (`batch`). Everything here is filtered by the caller's tenant, and nothing
-//! here knows a chain family.
+//! here knows a chain family. Of nodes only proofs are asked.
 
 mod answer;
 mod asset;
@@ -23,6 +23,7 @@ mod openapi;
 mod ownership;
 mod page;
 mod past;
+mod proof;
 mod request;
 pub mod safe_deployment;
 mod setting;
@@ -47,9 +48,9 @@ use tokio_util::sync::CancellationToken;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use self::error::{Code, FieldError, ProblemBody};
-use self::{asset::AssetIndex, auth::Caller, cache::Cache, error::Problem};
+use self::{asset::AssetIndex, auth::Caller, cache::Cache, error::Problem, proof::Proving};
 use crate::{
-    chain::ChainName,
+    chain::{ChainName, Provers},
     clock::{Clock, Millis},
     config::{ChainConfig, Config},
     id::Ids,
@@ -76,6 +77,8 @@ pub struct Api {
     pub db: Db,
     /// For what may lag: what a tenant reads of its wallets and their chains.
     pub reads: Reads,
+    /// All that is asked of nodes here.
+    pub provers: Provers,
     pub ids: Ids,
     pub random: Random,
     pub clock: Clock,
@@ -89,6 +92,7 @@ pub struct Api {
 struct App {
     db: Db,
     reads: Reads,
+    proving: Proving,
     ids: Ids,
     random: Random,
     clock: Clock,
@@ -148,6 +152,7 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(wallet::read, wallet::update, wallet::delete))
         .routes(routes!(balance::read))
         .routes(routes!(explain::read))
+        .routes(routes!(proof::read))
         .routes(routes!(transfer::list))
         .routes(routes!(safe_deployment::list, safe_deployment::create))
         .routes(routes!(safe_deployment::read))
@@ -191,6 +196,7 @@ impl Api {
         let app = App {
             db: self.db,
             reads: self.reads,
+            proving: Proving::new(self.provers),
             ids: self.ids,
             random: self.random,
             clock: self.clock,

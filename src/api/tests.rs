@@ -7,6 +7,7 @@ mod isolation;
 mod operation;
 mod ownership;
 mod past;
+mod proofs;
 pub(crate) mod reading;
 mod registration;
 mod repeating;
@@ -29,7 +30,7 @@ use super::{
     key::{self, Scope},
 };
 use crate::{
-    chain::{Address, AssetKey, BlockHash, BlockRef, ChainName, Family},
+    chain::{Address, AssetKey, BlockHash, BlockRef, ChainName, Family, Provers},
     clock::{Clock, Millis},
     config::{
         ChainConfig, Config, FleetConfig, RetentionConfig, Secret, ServerConfig, WebhookConfig,
@@ -179,6 +180,7 @@ impl World {
         let api = Api {
             db: store.db.clone(),
             reads: Reads::new(store.db.clone()),
+            provers: Provers::default(),
             ids: Ids::new(clock.clone()),
             random: Random::seeded(1),
             wake: Wake::new(config.chains.keys().cloned()),

@@ -128,6 +128,11 @@ pub trait Rules: Send + Sync {
         Err(NoProof("blocks of this family of chains do not commit to balances"))
     }
 
+    /// How somebody checks a proof who trusts nobody, step by step, and what it does not show.
+    fn how_to_check(&self, _proof: &BalanceProof) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Whether a height can stay without a block for ever, as Solana's skipped slots do.
     fn skips_heights(&self) -> bool {
         false

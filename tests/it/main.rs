@@ -22,6 +22,7 @@ mod outage;
 mod oversized;
 mod past;
 mod proof;
+mod proven;
 mod quarantine;
 mod refusals;
 mod reorgs;

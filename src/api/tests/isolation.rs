@@ -21,7 +21,14 @@ async fn two_tenants_see_nothing_of_each_other() {
         assert_eq!(world.get_as(&world.other, path).await.ok(200)["data"], json!([]), "{path}");
     }
     for locator in [&id, ALICE, "external:a", "email:a@b.c:evm"] {
-        for rest in ["", "/balances", "/balances?at=50", "/balances/usdc/explain", "/transfers"] {
+        for rest in [
+            "",
+            "/balances",
+            "/balances?at=50",
+            "/balances/usdc/explain",
+            "/proof?asset=usdc",
+            "/transfers",
+        ] {
             let reply = world.get_as(&world.other, &format!("/v1/wallets/{locator}{rest}")).await;
             reply.is_problem(404, "wallet_not_found");
         }

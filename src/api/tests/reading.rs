@@ -15,6 +15,7 @@ impl Reading {
         let api = Api {
             db: db.clone(),
             reads: Reads::new(db.clone()),
+            provers: Provers::default(),
             ids: Ids::new(clock.clone()),
             random: Random::System,
             wake: Wake::new(chains.keys().cloned()),

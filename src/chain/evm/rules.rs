@@ -100,6 +100,10 @@ impl Rules for Evm {
         proof::check(proof)
     }
 
+    fn how_to_check(&self, proof: &BalanceProof) -> Vec<String> {
+        proof::how_to_check(proof)
+    }
+
     fn defaults(&self) -> Defaults {
         Defaults {
             native: NativeCoin {

@@ -108,7 +108,7 @@ pub const NEVER: &[Never] = &[
     Never {
         modules: &["api", "webhook"],
         paths: &["crate::commit", "crate::chain::Source", "crate::follow", "crate::registry"],
-        because: "the API and the webhooks know the store only",
+        because: "the API and the webhooks know the store only; what nodes prove comes by chain::Provers",
     },
     Never {
         modules: &["commit", "follow", "ledger", "registry"],

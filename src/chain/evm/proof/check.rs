@@ -11,7 +11,8 @@ use super::{account_at, place, word_at};
 use crate::{
     amount::Amount,
     chain::{
-        AssetKey, BalanceProof, BlockHash, BlockRef, NoProof, Proven, StorageProof, evm::state::evm,
+        AssetKey, BalanceProof, BlockHash, BlockRef, Layout, NoProof, Place, Proven, StorageProof,
+        evm::state::evm,
     },
 };
 
@@ -35,7 +36,10 @@ pub(in crate::chain::evm) fn check(proof: &BalanceProof) -> Result<Proven, NoPro
     let amount = match (asset, storage) {
         (AssetKey::Native, None) => account.map_or(U256::ZERO, |account| account.balance),
         (AssetKey::Token(_), Some(storage)) => {
-            if storage.key != place::key(storage.place, owner).0 {
+            let Place { layout, slot, .. } = storage.place;
+            // A slot where there is none would be shown as if it meant something.
+            let is_named = layout != Layout::Solady || slot == [0; 32];
+            if !is_named || storage.key != place::key(storage.place, owner).0 {
                 return Err(NoProof("the storage slot is not that of the address's balance"));
             }
             let root = account.map_or(EMPTY_ROOT_HASH, |account| account.storage_root);
@@ -66,5 +70,45 @@ fn stored(root: B256, storage: &StorageProof) -> Result<U256, NoProof> {
     if word != U256::from_be_bytes(*value) {
         return Err(NoProof("another value stands in the storage slot"));
     }
-    place::balance(*place, word).ok_or(NoProof("a word has no such bits"))
+    place::balance(*place, word).ok_or(NoProof("no balance has so many bits"))
+}
+
+/// The steps of [`check`] in words, and what stays open.
+pub(in crate::chain::evm) fn how_to_check(proof: &BalanceProof) -> Vec<String> {
+    let mut steps = vec![
+        "keccak256 of header is block.hash. Item 4 of its RLP list is the state root, items 9 and 12 are number and \
+         time."
+            .to_owned(),
+        "accountProof leads from the state root along keccak256 of account to the RLP list of nonce, balance, storage \
+         root and code hash (EIP-1186); where it ends before, there is no account and nothing is held."
+            .to_owned(),
+    ];
+    match &proof.storage {
+        None => steps.push("That balance is balance.raw.".to_owned()),
+        Some(StorageProof { place, .. }) => {
+            let made = match place.layout {
+                Layout::Solidity => "the address and place.slot, 32 bytes each",
+                Layout::Vyper => "place.slot and the address, 32 bytes each",
+                Layout::Solady => "the address (20 bytes), 8 zero bytes and 0x87a211a2",
+            };
+            steps.push(format!("storageProof[0].key is keccak256 of {made}."));
+            steps.push(
+                "storageProof[0].proof leads from that storage root along keccak256 of the key to the RLP of value; \
+                 where it ends before, the value is 0."
+                    .to_owned(),
+            );
+            let bits = place.bits;
+            steps.push(format!("The lowest {bits} bits of the value are balance.raw."));
+            steps.push(
+                "Not shown: that the contract keeps balances in that place. Look into its source code, or call \
+                 balanceOf at that block."
+                    .to_owned(),
+            );
+        }
+    }
+    steps.push(
+        "Not shown: that the block is on the chain. Compare its hash with a source that you trust."
+            .to_owned(),
+    );
+    steps
 }

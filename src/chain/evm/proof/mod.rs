@@ -25,7 +25,7 @@ use alloy::{
 use alloy_trie::{EMPTY_ROOT_HASH, TrieAccount};
 use serde::{Deserialize, de::IgnoredAny};
 
-pub(super) use check::check;
+pub(super) use check::{check, how_to_check};
 pub(super) use probe::Places;
 #[cfg(test)]
 pub(super) use trie::tests::trie;

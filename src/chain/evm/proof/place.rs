@@ -6,6 +6,8 @@ use crate::chain::{Layout, Place};
 
 /// Bits of a word.
 const WHOLE: u16 = 256;
+/// The smallest number that a balance is packed as: as large as 79 billion units of 18 decimals.
+const LEAST: u16 = 96;
 /// `erc7201:openzeppelin.storage.ERC20`, whose first member is the mapping (OpenZeppelin's upgradeable tokens, 5.0).
 const OPENZEPPELIN_5: B256 =
     b256!("52c63247e1f47db19d5ce0460030c497f067ca4cebf71ba98eeadabe20bace00");
@@ -25,17 +27,19 @@ pub(super) fn key(place: Place, owner: EvmAddress) -> B256 {
     }
 }
 
-/// The balance in a word; `None` if no word has so many bits.
-pub(super) fn balance(place: Place, word: U256) -> Option<U256> {
-    low_bits(word, place.bits)
+/// How many bits of a word a balance can be, the most first. USDC keeps a mark in the highest bit; others pack smaller
+/// numbers with something else, in whole bytes.
+fn widths() -> impl Iterator<Item = u16> {
+    [WHOLE, WHOLE - 1].into_iter().chain((LEAST / 8..WHOLE / 8).rev().map(|bytes| bytes * 8))
 }
 
-fn low_bits(word: U256, bits: u16) -> Option<U256> {
-    match bits {
-        1..WHOLE => Some(word & ((U256::ONE << usize::from(bits)) - U256::ONE)),
-        WHOLE => Some(word),
-        _ => None,
-    }
+/// The balance in a word; `None` if no balance has so many bits.
+pub(super) fn balance(place: Place, word: U256) -> Option<U256> {
+    widths().any(|bits| bits == place.bits).then(|| low_bits(word, place.bits))
+}
+
+fn low_bits(word: U256, bits: u16) -> U256 {
+    word & (U256::MAX >> usize::from(WHOLE - bits))
 }
 
 /// All places that are known, with whole words; the usual ones first.
@@ -73,9 +77,7 @@ pub(super) fn trial(seed: B256) -> U256 {
 
 /// Of how many of a trial's lowest bits a figure is made; `None` if it is something else.
 pub(super) fn bits_of(figure: U256, trial: U256) -> Option<u16> {
-    // USDC keeps a mark in the highest bit. Others pack smaller numbers with something else, in whole bytes.
-    let packed = (4..WHOLE / 8).rev().map(|bytes| bytes * 8);
-    [WHOLE, WHOLE - 1].into_iter().chain(packed).find(|bits| low_bits(trial, *bits) == Some(figure))
+    widths().find(|bits| low_bits(trial, *bits) == figure)
 }
 
 #[cfg(test)]
@@ -120,12 +122,13 @@ mod tests {
         }
 
         #[test]
-        fn the_bits_of_a_balance_are_those_that_the_contract_reads(seed: [u8; 32], bytes in 4_u16..=32) {
+        fn the_bits_of_a_balance_are_those_that_the_contract_reads(seed: [u8; 32], bytes in 12_u16..=32) {
             let trial = trial(seed.into());
             for bits in [bytes * 8, 255] {
-                let figure = low_bits(trial, bits).expect("a width");
+                let figure = low_bits(trial, bits);
                 prop_assert_eq!(bits_of(figure, trial), Some(bits));
             }
+            prop_assert_eq!(bits_of(low_bits(trial, 88), trial), None);
             // A figure that is reckoned from the word, as a rebasing token's, is none of its bits.
             prop_assert_eq!(bits_of(trial >> 1, trial), None);
             prop_assert_eq!(bits_of(trial.wrapping_add(U256::ONE), trial), None);

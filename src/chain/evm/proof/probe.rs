@@ -22,6 +22,8 @@ use crate::chain::{
 const MOST: usize = 1024;
 /// A token without a place may have one that many blocks later.
 const LOOK_AGAIN_BLOCKS: u64 = 1_000;
+/// Slots that a call for a balance reads, if a node names them; what is beyond is not looked at.
+const MOST_READ: usize = 64;
 /// Holders whose balances a place must hold, and those who are asked about.
 const AGREEING: usize = 2;
 const MOST_HOLDERS: usize = 8;
@@ -62,21 +64,24 @@ impl Places {
         }
         let probe = Probe { endpoint, at, contract };
         let candidates = probe.candidates(owner).await?;
-        let found = match probe.tried_out(owner, &candidates).await? {
-            Some(found) => {
-                self.learn(contract, found.map_or(Learnt::Nowhere(at.number), Learnt::At));
-                found
+        match probe.tried_out(owner, &candidates).await? {
+            Tried::Found(place) => {
+                self.learn(contract, Learnt::At(place));
+                Ok(Some(place))
             }
-            None => {
+            Tried::NotFound => {
+                self.learn(contract, Learnt::Nowhere(at.number));
+                Ok(None)
+            }
+            Tried::NotAllowed => {
                 let found = probe.agreed_on(owner, others, candidates).await?;
                 // With other holders there may be one the next time.
                 if let Some(place) = found {
                     self.learn(contract, Learnt::At(place));
                 }
-                found
+                Ok(found)
             }
-        };
-        Ok(found)
+        }
     }
 
     pub(super) fn forget(&self, contract: EvmAddress) {
@@ -124,6 +129,16 @@ struct ReadOf {
     storage_keys: Vec<B256>,
 }
 
+/// What came of putting another word into each of the places that may be it.
+enum Tried {
+    /// This one drives what the contract says.
+    Found(Place),
+    /// None does.
+    NotFound,
+    /// The node lets nobody change a state for a call.
+    NotAllowed,
+}
+
 /// One search.
 struct Probe<'a> {
     endpoint: &'a Endpoint,
@@ -142,19 +157,15 @@ impl Probe<'_> {
         };
         let own = |read: Read| -> Vec<B256> {
             let own = read.access_list.into_iter().filter(|read| read.address == contract);
-            own.flat_map(|read| read.storage_keys).collect()
+            own.flat_map(|read| read.storage_keys).take(MOST_READ).collect()
         };
         // Not all nodes tell, and some of those that do tell nothing.
         let keys = told.map(own).unwrap_or_default();
         Ok(if keys.is_empty() { place::usual() } else { place::named(owner, &keys) })
     }
 
-    /// The place that drives what the contract says; `None` if the node lets nobody try.
-    async fn tried_out(
-        &self,
-        owner: EvmAddress,
-        candidates: &[Place],
-    ) -> Result<Option<Option<Place>>, Failure> {
+    /// Looks for the place that drives what the contract says.
+    async fn tried_out(&self, owner: EvmAddress, candidates: &[Place]) -> Result<Tried, Failure> {
         let Self { endpoint, at, contract } = *self;
         let trial = |place: &Place| place::trial(place::key(*place, owner));
         let control = Some(format!(r#"{{"code":"{CONTROL_CODE}"}}"#));
@@ -172,15 +183,15 @@ impl Probe<'_> {
             None => Ok(None),
         };
         if figure(answers.next())? != Some(CONTROL) {
-            return Ok(None);
+            return Ok(Tried::NotAllowed);
         }
         for place in candidates {
             let found = figure(answers.next())?;
             if let Some(bits) = found.and_then(|found| place::bits_of(found, trial(place))) {
-                return Ok(Some(Some(Place { bits, ..*place })));
+                return Ok(Tried::Found(Place { bits, ..*place }));
             }
         }
-        Ok(Some(None))
+        Ok(Tried::NotFound)
     }
 
     /// The one place that holds the balances of several holders, each another one.

@@ -462,8 +462,12 @@ fn a_proof_is_of_one_address_one_asset_and_one_place() {
         check(&BalanceProof { storage: Some(storage), ..token.clone() })
     };
     with(|storage| storage.place.layout = Layout::Vyper).expect_err("another layout");
-    with(|storage| storage.place.bits = 0).expect_err("no bits");
-    with(|storage| storage.place.bits = 257).expect_err("too many bits");
+    for bits in [0, 1, 8, 64, 254, 257, u16::MAX] {
+        let mut storage = token.storage.clone().expect("a storage");
+        storage.place.bits = bits;
+        let storage = Some(storage);
+        check(&BalanceProof { storage, ..token.clone() }).expect_err("no balance's bits");
+    }
     with(|storage| storage.nodes.clear()).expect_err("no nodes");
     with(|_| ()).expect("a proof");
 }
