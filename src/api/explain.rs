@@ -34,7 +34,7 @@ use crate::{
     },
     model::{Asset, Reason, Transfer, Wallet},
     store::{
-        Conn, asset_opening, balance, chain,
+        Conn, StoreError, asset_opening, balance, chain,
         history::past::{self, Booked},
         transfer,
     },
@@ -79,7 +79,22 @@ pub struct ExplanationView {
     /// Whether the two are equal; null before the last page. If they are not, the books are wrong: `tidemark audit`
     /// shows where.
     pub agrees: Option<bool>,
+    /// What the chain's own state said when it was last compared with the ledger and agreed; null until then. How it is
+    /// shown to others: `GET /v1/wallets/{locator}/proof`.
+    pub proof: Option<AgreementView>,
     pub as_of: AsOfView,
+}
+
+/// A figure of the chain's own that agreed with the ledger.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Agreement)]
+pub struct AgreementView {
+    /// The settled block after which it was held.
+    pub block: PointView,
+    pub figure: AmountView,
+    /// When it was compared.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Millis,
 }
 
 /// What there was before the entries explain all. It is the first of the entries itself, where it is more than nothing.
@@ -201,6 +216,7 @@ impl Query<'_> {
         let held = balance::of_wallets(conn, on.cursor.no, &[wallet.no]).await?;
         let position = held.get(&(wallet.no, asset.no)).map(|held| held.position);
         let balance = position.unwrap_or_default().total()?;
+        let proof = agreement(conn, &wallet, asset, &on).await?;
         let sum = Some(reader.tally().total).filter(|_| is_end);
         let family = wallet.family;
         let entries = reader.lines.iter().flat_map(|line| views(line, asset, family)).collect();
@@ -215,6 +231,7 @@ impl Query<'_> {
             total: sum.and_then(Sum::amount).map(|sum| AmountView::new(sum, asset)),
             balance: sum.map(|_| AmountView::new(balance, asset)),
             agrees: sum.map(|sum| sum.amount() == Some(balance)),
+            proof,
             as_of: AsOfView {
                 chain: asset.chain.to_string(),
                 head: block_view(family, &on.cursor.head),
@@ -302,6 +319,27 @@ async fn opening(
         coverage.map(from_view).unwrap_or_default()
     };
     Ok(OpeningView { block, amount: AmountView::new(sum, asset) })
+}
+
+/// The newest comparison with the chain's own state that agreed.
+async fn agreement(
+    conn: &mut Conn<'_>,
+    wallet: &Wallet,
+    asset: &Asset,
+    on: &Watched,
+) -> Result<Option<AgreementView>, StoreError> {
+    let settled = on.cursor.settled.at.number;
+    let found = balance::agreement(conn, wallet.no, asset.no).await?;
+    // After a rewind the block may be ahead, and may be another one by then.
+    let Some(found) = found.filter(|found| found.block <= settled) else { return Ok(None) };
+    let point = chain::block_at_or_below(conn, on.cursor.no, found.block).await?;
+    let point = point.filter(|point| point.at.number == found.block);
+    let block = PointView {
+        number: Some(found.block),
+        hash: point.map(|point| wallet.family.format_block_hash(&point.at.hash)),
+        time: point.map(|point| point.time),
+    };
+    Ok(Some(AgreementView { block, figure: AmountView::new(found.figure, asset), at: found.at }))
 }
 
 fn views(line: &Line, asset: &Asset, family: Family) -> Vec<ExplainedView> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{LedgerError, known::Shortage, reconcile::Drift};
 use crate::{
+    amount::Amount,
     chain::{Address, BlockRef, ChainName, Header, Kind, SafeState},
     clock::Millis,
     event::NewEvent,
@@ -185,6 +186,18 @@ pub struct BalanceChange {
     pub balance: Balance,
     /// The block after which it is that.
     pub block: u64,
+    pub proof: ProofChange,
+}
+
+/// What becomes of the newest figure of the chain's own that a balance agreed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProofChange {
+    /// It stays.
+    Kept,
+    /// The settled part is, after that block, what the chain's state says.
+    Agreed { block: u64, figure: Amount },
+    /// The settled block that it is of may never have been.
+    Gone,
 }
 
 /// A block that is remembered.

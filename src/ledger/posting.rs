@@ -4,7 +4,7 @@ use std::collections::hash_map::Entry;
 
 use super::{
     Changes, Known, LedgerError, Refused,
-    changes::{AssetChange, AssetClass, BalanceChange, TransferUpdate},
+    changes::{AssetChange, AssetClass, BalanceChange, ProofChange, TransferUpdate},
     journal::{self, Connected, Left, Line},
     known::{HashMap, Watches, same_movement, transfer_id},
 };
@@ -29,6 +29,7 @@ struct Working {
     changed_at: Option<u64>,
     /// Whether entries changed it.
     booked: bool,
+    proof: ProofChange,
 }
 
 /// Where a step has a balance: looked up once for each side of a movement.
@@ -310,6 +311,9 @@ impl<'a> Posting<'a> {
             )?;
         working.changed_at = Some(self.head);
         working.booked = true;
+        if kind == EntryKind::DisconnectSettled {
+            working.proof = ProofChange::Gone;
+        }
         Ok(())
     }
 
@@ -318,7 +322,14 @@ impl<'a> Posting<'a> {
         let Self { slots, balances, known, .. } = self;
         *slots.entry((wallet, asset)).or_insert_with(|| {
             let balance = known.balances.get(&(wallet, asset)).copied().unwrap_or_default();
-            balances.push(Working { wallet, asset, balance, changed_at: None, booked: false });
+            balances.push(Working {
+                wallet,
+                asset,
+                balance,
+                changed_at: None,
+                booked: false,
+                proof: ProofChange::Kept,
+            });
             Slot(balances.len() - 1)
         })
     }
@@ -339,6 +350,17 @@ impl<'a> Posting<'a> {
         self.changes.entries.reserve(sides);
         self.changes.events.reserve(sides);
         self.changes.report.connected.reserve(sides);
+    }
+
+    /// Remembers that the chain's state says the same after the settled block `block`. Without a balance there is nothing
+    /// to be remembered.
+    pub fn agreed(&mut self, wallet: WalletNo, asset: AssetNo, block: u64, figure: Amount) {
+        let (head, slot) = (self.head, self.slot(wallet, asset));
+        let working = &mut self.balances[slot.0];
+        if working.balance.version > 0 || working.changed_at.is_some() {
+            working.proof = ProofChange::Agreed { block, figure };
+            working.changed_at = Some(head);
+        }
     }
 
     /// Takes over what the asset's issuer has frozen. Without a balance there is nothing that could be.
@@ -468,8 +490,8 @@ impl<'a> Posting<'a> {
             self.journal()?;
         }
         let changed = self.balances.into_iter().filter_map(|working| {
-            let Working { wallet, asset, balance, changed_at, .. } = working;
-            Some(BalanceChange { wallet, asset, balance, block: changed_at? })
+            let Working { wallet, asset, balance, changed_at, proof, .. } = working;
+            Some(BalanceChange { wallet, asset, balance, block: changed_at?, proof })
         });
         self.changes.balances = changed.collect();
         // In the order of the table: neighbours are written together.

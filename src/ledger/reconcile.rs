@@ -156,6 +156,10 @@ pub(super) fn take_over(
                 continue;
             }
         }
+        let settled = posting.balance(balance.wallet, balance.asset).position.settled;
+        if settled == holding.total {
+            posting.agreed(balance.wallet, balance.asset, at.at.number, settled);
+        }
         posting.set_frozen(balance.wallet, balance.asset, holding.frozen);
     }
     Ok(())

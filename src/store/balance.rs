@@ -15,7 +15,10 @@ use crate::{
     chain::{Address, BlockHash, BlockRef, ChainName, Family},
     clock::Millis,
     id::{TenantId, WalletId},
-    ledger::{changes::BalanceChange, known::HashMap},
+    ledger::{
+        changes::{BalanceChange, ProofChange},
+        known::HashMap,
+    },
     model::{AssetNo, Balance, BlockPoint, ChainNo, Position, TenantNo, WalletNo},
 };
 
@@ -161,11 +164,20 @@ static BALANCE: Table = Table::upsert(
         "version",
         "block_number",
         "updated_at",
+        "proven_block",
+        "proven_figure",
+        "proven_at",
     ],
     "ON CONFLICT (wallet_no, asset_no) DO UPDATE
      SET settled = excluded.settled, incoming = excluded.incoming, outgoing = excluded.outgoing,
          held = excluded.held, frozen = excluded.frozen, version = excluded.version,
-         block_number = excluded.block_number, updated_at = excluded.updated_at
+         block_number = excluded.block_number, updated_at = excluded.updated_at,
+         proven_block = CASE WHEN excluded.proven_block IS NULL THEN balance.proven_block
+                             ELSE NULLIF(excluded.proven_block, -1) END,
+         proven_figure = CASE WHEN excluded.proven_block IS NULL THEN balance.proven_figure
+                              WHEN excluded.proven_block <> -1 THEN excluded.proven_figure END,
+         proven_at = CASE WHEN excluded.proven_block IS NULL THEN balance.proven_at
+                          WHEN excluded.proven_block <> -1 THEN excluded.proven_at END
      WHERE balance.version = excluded.version - 1",
 );
 
@@ -190,13 +202,60 @@ pub async fn write(
             row.push(frozen)?;
             row.push(version.saturating_add(1))?;
             row.push(change.block.cast_signed())?;
-            row.push(now)
+            row.push(now)?;
+            // A row that is new has no proof that could go.
+            let (block, figure) = match change.proof {
+                ProofChange::Agreed { block, figure } => (Some(block.cast_signed()), Some(figure)),
+                ProofChange::Gone if version > 0 => (Some(-1), Some(Amount::ZERO)),
+                ProofChange::Gone | ProofChange::Kept => (None, None),
+            };
+            row.push(block)?;
+            row.push(figure)?;
+            row.push(block.map(|_| now))
         })
         .await?;
     if usize::try_from(written) != Ok(changes.len()) {
         return Err(StoreError::Stale("a balance changed meanwhile".to_owned()));
     }
     Ok(())
+}
+
+/// What the chain's own state said of a balance when it last agreed with the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Agreement {
+    /// The settled block that was compared.
+    pub block: u64,
+    pub figure: Amount,
+    pub at: Millis,
+}
+
+#[derive(FromRow)]
+struct RawAgreement {
+    proven_block: Option<i64>,
+    proven_figure: Option<Amount>,
+    proven_at: Option<Millis>,
+}
+
+/// The newest comparison that a balance agreed with; `None` if there was none yet.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn agreement(
+    conn: &mut Conn<'_>,
+    wallet: WalletNo,
+    asset: AssetNo,
+) -> Result<Option<Agreement>, StoreError> {
+    let row: Option<RawAgreement> = on!(conn, c => sqlx::query_as(
+        "SELECT proven_block, proven_figure, proven_at FROM balance WHERE wallet_no = $1 AND asset_no = $2",
+    )
+    .bind(wallet.0)
+    .bind(asset.0)
+    .fetch_optional(c)
+    .await)?;
+    Ok(row.and_then(|row| {
+        let block = u64::try_from(row.proven_block?).ok()?;
+        Some(Agreement { block, figure: row.proven_figure?, at: row.proven_at? })
+    }))
 }
 
 /// What one wallet holds.

@@ -12,7 +12,7 @@ use crate::{
     chain::{Address, AssetKey, ChainName, Kind},
     clock::{Clock, Millis},
     id::{Ids, TenantId, WalletId},
-    ledger::changes::BalanceChange,
+    ledger::changes::{BalanceChange, ProofChange},
     metrics::Metrics,
     model::{
         AssetNo, Balance, BalanceRef, Cursor, Direction, NewWallet, NewWatch, Position, Status,
@@ -302,6 +302,19 @@ impl TestStore {
         all.get(&(wallet, asset)).copied().unwrap_or_default()
     }
 
+    /// The newest figure of the chain's own that a balance agreed with.
+    pub async fn agreement(
+        &self,
+        wallet: WalletId,
+        name: &ChainName,
+        asset: AssetKey,
+    ) -> Option<balance::Agreement> {
+        let asset = self.asset_no(name, asset).await?;
+        let wallet = self.wallet_no(wallet).await;
+        let mut session = self.db.read().await.unwrap();
+        balance::agreement(&mut session.conn(), wallet, asset).await.unwrap()
+    }
+
     /// Writes a balance behind the ledger's back.
     pub async fn set_balance(
         &self,
@@ -312,7 +325,7 @@ impl TestStore {
     ) {
         let asset = self.asset_no(name, asset).await.unwrap();
         let wallet = self.wallet_no(wallet).await;
-        let change = BalanceChange { wallet, asset, balance, block: 0 };
+        let change = BalanceChange { wallet, asset, balance, block: 0, proof: ProofChange::Kept };
         let mut tx = self.db.begin().await.unwrap();
         balance::write(&mut tx.conn(), &[change], Millis(0)).await.unwrap();
         tx.commit().await.unwrap();

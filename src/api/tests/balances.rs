@@ -3,7 +3,7 @@ use crate::{
     amount::Amount,
     chain::{Kind, Ordinal, TxId},
     id::WalletId,
-    ledger::changes::BalanceChange,
+    ledger::changes::{BalanceChange, ProofChange},
     model::{
         Asset, AssetNo, Balance, ChainNo, Direction, Position, Status, TenantNo, Transfer,
         TransferNo, WalletNo,
@@ -38,7 +38,7 @@ pub(super) async fn hold(world: &World, wallet: WalletId, asset: AssetKey, balan
     let mut conn = tx.conn();
     let (_, asset) = numbers(&mut conn, asset).await;
     let wallet = wallet_no(&mut conn, wallet).await;
-    let change = BalanceChange { wallet, asset, balance, block: 100 };
+    let change = BalanceChange { wallet, asset, balance, block: 100, proof: ProofChange::Kept };
     balance::write(&mut conn, &[change], NOW).await.expect("a balance");
     tx.commit().await.expect("a commit");
 }

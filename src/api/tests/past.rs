@@ -5,7 +5,7 @@ use crate::{
     amount::Amount,
     chain::{Kind, Ordinal, TxId},
     id::{Naming, WalletId},
-    ledger::changes::{AssetOpening, BalanceChange, TransferUpdate},
+    ledger::changes::{AssetOpening, BalanceChange, ProofChange, TransferUpdate},
     model::{
         Balance, ChainNo, Direction, Entry, EntryKind, Position, Reason, Status, TenantNo,
         Transfer, TransferNo, WalletNo,
@@ -99,7 +99,13 @@ impl Books {
         transfer::insert_entries(conn, &taken_back, &[], 1, NOW).await.expect("entries");
         let asset = AssetNo::nth(self.chain, 1).expect("a number");
         let balance = Balance { position, ..Balance::default() };
-        let change = BalanceChange { wallet: self.wallet, asset, balance, block: HEAD };
+        let change = BalanceChange {
+            wallet: self.wallet,
+            asset,
+            balance,
+            block: HEAD,
+            proof: ProofChange::Kept,
+        };
         balance::write(conn, &[change], NOW).await.expect("a balance");
         tx.commit().await.expect("a commit");
     }
@@ -337,7 +343,13 @@ async fn what_vanishes_between_two_pages_is_in_the_sum_of_the_last() {
     let asset = row.asset;
     let position = Position { settled: 100.into(), incoming: 8.into(), outgoing: Amount::ZERO };
     let balance = Balance { position, version: 1, ..Balance::default() };
-    let change = BalanceChange { wallet: books.wallet, asset, balance, block: HEAD };
+    let change = BalanceChange {
+        wallet: books.wallet,
+        asset,
+        balance,
+        block: HEAD,
+        proof: ProofChange::Kept,
+    };
     balance::write(conn, &[change], NOW).await.expect("a balance");
     tx.commit().await.expect("a commit");
     let cursor = first["nextCursor"].as_str().expect("a cursor");
@@ -355,10 +367,43 @@ async fn books_that_do_not_add_up_say_so() {
     let mut tx = books.world.api.db.begin().await.expect("a transaction");
     let balance = Balance { position: Position::of(99.into()), version: 1, ..Balance::default() };
     let (wallet, asset) = (books.wallet, books.rows[0].asset);
-    let change = BalanceChange { wallet, asset, balance, block: HEAD };
+    let change = BalanceChange { wallet, asset, balance, block: HEAD, proof: ProofChange::Kept };
     balance::write(&mut tx.conn(), &[change], NOW).await.expect("a balance");
     tx.commit().await.expect("a commit");
     let page = books.explain("usdc/explain").await.ok(200);
     assert_eq!(page["agrees"], false);
     assert_eq!((&page["total"]["raw"], &page["balance"]["raw"]), (&json!("100"), &json!("99")));
+}
+
+#[tokio::test]
+async fn an_explanation_says_what_the_chain_last_agreed_with() {
+    let mut books = Books::new().await;
+    books.moves(20, Direction::In, 100, Status::Settled);
+    books.write().await;
+    let asset = books.rows[0].asset;
+    let mut version = 1;
+    let mut change = async |proof: ProofChange| {
+        let position = Position::of(100.into());
+        let balance = Balance { position, version, ..Balance::default() };
+        version += 1;
+        let wallet = books.wallet;
+        let change = BalanceChange { wallet, asset, balance, block: HEAD, proof };
+        let mut tx = books.world.api.db.begin().await.expect("a transaction");
+        balance::write(&mut tx.conn(), &[change], NOW).await.expect("a balance");
+        tx.commit().await.expect("a commit");
+        books.explain("usdc/explain").await.ok(200)["proof"].clone()
+    };
+    assert_eq!(change(ProofChange::Kept).await, Value::Null);
+    let agreed = ProofChange::Agreed { block: 190, figure: 100.into() };
+    let expected = json!({
+        "block": { "number": 190, "hash": null, "time": null },
+        "figure": { "raw": "100", "amount": "0.0001", "usd": null },
+        "at": NOW.to_string(),
+    });
+    assert_eq!(change(agreed).await, expected);
+    assert_eq!(change(ProofChange::Kept).await, expected);
+    let ahead = ProofChange::Agreed { block: 191, figure: 100.into() };
+    assert_eq!(change(ahead).await, Value::Null, "what has not settled (any more) shows nothing");
+    change(agreed).await;
+    assert_eq!(change(ProofChange::Gone).await, Value::Null);
 }

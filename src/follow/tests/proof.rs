@@ -512,3 +512,34 @@ async fn a_rewind_takes_adjustments_back_and_they_can_come_again() {
         store.close().await;
     }
 }
+
+#[tokio::test]
+async fn what_the_chain_agreed_with_is_remembered_until_its_block_is_taken_back() {
+    for store in TestStore::all().await {
+        let mut rig = Rig::new(&store);
+        let (_, wallet) = one_wallet(&store, &mut rig).await;
+        let chain = chain_name();
+        let agreed = async || {
+            let agreed = store.agreement(wallet, &chain, AssetKey::Native).await;
+            agreed.map(|agreed| (agreed.block, agreed.figure))
+        };
+        let beginning = rig.chain.head();
+        rig.chain.mine(&[pay(1, None, who(9), 100)]);
+        rig.follow().await.unwrap();
+        assert_eq!(agreed().await, None, "nothing was compared yet");
+        settle_all(&mut rig).await;
+        let first = Some((rig.chain.head().at.number, Amount::from(100)));
+        assert_eq!(agreed().await, first);
+        rig.chain.mine(&[]);
+        settle_all(&mut rig).await;
+        assert_eq!(agreed().await, first, "nothing touched it");
+        hidden(&rig, pay(2, None, who(9), 40));
+        rig.chain.mine(&[pay(3, None, who(9), 5)]);
+        settle_all(&mut rig).await;
+        let adjusted = Some((rig.chain.head().at.number, Amount::from(145)));
+        assert_eq!(agreed().await, adjusted, "after an adjustment it agrees");
+        rig.follower.committer.rewind(&beginning, &journal::order()).await.unwrap();
+        assert_eq!(agreed().await, None, "that block may never have been");
+        store.close().await;
+    }
+}

@@ -19,7 +19,7 @@ use crate::{
     id::{Ids, LeaseToken, TenantId},
     ledger::changes::{
         AssetChange, AssetOpening, BalanceChange, DeploymentChange, HistoryEnd, LookChanges,
-        NewBlock, SafeProof, ScanChange, TransferUpdate, WatchChanges,
+        NewBlock, ProofChange, SafeProof, ScanChange, TransferUpdate, WatchChanges,
     },
     ledger::past::Way,
     model::{
@@ -357,7 +357,13 @@ async fn transfers(conn: &mut Conn<'_>) {
     let entry = Entry { transfer: transfer_no(10), kind: EntryKind::Settle, amount: Amount::ZERO };
     let connected = Entry { transfer: new.no, kind: EntryKind::ConnectSettled, amount: new.amount };
     let balance = Balance { version: 1, ..Balance::default() };
-    let change = BalanceChange { wallet: WALLET, asset: ASSET, balance, block: 10 };
+    let change = BalanceChange {
+        wallet: WALLET,
+        asset: ASSET,
+        balance,
+        block: 10,
+        proof: ProofChange::Kept,
+    };
     let order = RewindOrder { by: None, reason: "reason".to_owned() };
     let commit = JournalCommit {
         number: 6000,
@@ -389,6 +395,7 @@ async fn transfers(conn: &mut Conn<'_>) {
         transfer::newest_block(conn, CHAIN, 5000),
         balance::of_wallets(conn, CHAIN, &[WALLET]),
         balance::tenants_holding(conn, ASSET),
+        balance::agreement(conn, WALLET, ASSET),
         balance::write(conn, &[change], NOW),
         audit::replayed(conn, CHAIN, WALLET),
         transfer::by_numbers(conn, [transfer_no(10)]),
