@@ -376,6 +376,27 @@ async fn books_that_do_not_add_up_say_so() {
 }
 
 #[tokio::test]
+async fn a_block_far_from_both_ends_of_a_long_history_is_refused_and_one_near_an_end_is_not() {
+    let mut books = Books::new().await;
+    // Each part that is read is twice as large as the one before: the last begins before the limit and ends behind it.
+    let each = 40;
+    for n in 0..each * (HEAD - 2) {
+        books.moves(2 + n / each, Direction::In, 1, Status::Settled);
+    }
+    books.write().await;
+    let held = |at: u64| (each * (at - 1)).to_string();
+    for at in [2, 10, 24, HEAD - 24, HEAD - 10, HEAD - 2] {
+        let read = books.balances(&format!("at={at}&tokens=usdc")).await.ok(200);
+        assert_eq!(total(&read), held(at), "after block {at}");
+    }
+    for at in [90, 100, 110] {
+        let reply = books.balances(&format!("at={at}")).await;
+        let detail = reply.is_problem(422, "history_too_long")["detail"].to_string();
+        assert!(detail.contains("More than 1000 transfers"), "{detail}");
+    }
+}
+
+#[tokio::test]
 async fn an_explanation_says_what_the_chain_last_agreed_with() {
     let mut books = Books::new().await;
     books.moves(20, Direction::In, 100, Status::Settled);
