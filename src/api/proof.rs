@@ -320,7 +320,7 @@ impl Proving {
 
     async fn prove(&self, tenant: TenantId, now: Millis, asked: &Asked) -> Result<Made, Problem> {
         let (chain, query) = (&asked.cursor.chain, asked.query());
-        let prover = self.provers.of(chain).ok_or_else(|| {
+        let nodes = self.provers.of(chain).ok_or_else(|| {
             let detail = format!(
                 "The blocks of {chain} do not commit to balances: nobody can prove one to somebody who trusts no node."
             );
@@ -341,12 +341,12 @@ impl Proving {
         let _turn = self.at_once.acquire().await.map_err(Problem::internal)?;
         let at = match asked.block {
             Some(at) => at,
-            None => node_block(prover, asked).await?,
+            None => node_block(nodes, asked).await?,
         };
         if let Some((proof, proven)) = kept(at) {
             return Ok((proof, proven, asked.block.is_some()));
         }
-        let made = prover.prove(at, query, &asked.others).await;
+        let made = nodes.prove(at, query, &asked.others).await;
         let (proof, proven) =
             made.map_err(|error| failed(&error, asked))?.map_err(|why| refused(why, asked))?;
         let proof = Arc::new(proof);
@@ -356,8 +356,8 @@ impl Proving {
 }
 
 /// The block that is not remembered, as a node says.
-async fn node_block(prover: &dyn ProofSource, asked: &Asked) -> Result<BlockRef, Problem> {
-    let block = prover.block_at(asked.number).await.map_err(|error| failed(&error, asked))?;
+async fn node_block(nodes: &dyn ProofSource, asked: &Asked) -> Result<BlockRef, Problem> {
+    let block = nodes.block_at(asked.number).await.map_err(|error| failed(&error, asked))?;
     block.ok_or_else(|| pruned(asked))
 }
 

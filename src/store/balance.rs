@@ -229,13 +229,6 @@ pub struct Agreement {
     pub at: Millis,
 }
 
-#[derive(FromRow)]
-struct RawAgreement {
-    proven_block: Option<i64>,
-    proven_figure: Option<Amount>,
-    proven_at: Option<Millis>,
-}
-
 /// The newest comparison that a balance agreed with; `None` if there was none yet.
 ///
 /// # Errors
@@ -245,16 +238,15 @@ pub async fn agreement(
     wallet: WalletNo,
     asset: AssetNo,
 ) -> Result<Option<Agreement>, StoreError> {
-    let row: Option<RawAgreement> = on!(conn, c => sqlx::query_as(
+    let row: Option<(Option<i64>, Option<Amount>, Option<Millis>)> = on!(conn, c => sqlx::query_as(
         "SELECT proven_block, proven_figure, proven_at FROM balance WHERE wallet_no = $1 AND asset_no = $2",
     )
     .bind(wallet.0)
     .bind(asset.0)
     .fetch_optional(c)
     .await)?;
-    Ok(row.and_then(|row| {
-        let block = u64::try_from(row.proven_block?).ok()?;
-        Some(Agreement { block, figure: row.proven_figure?, at: row.proven_at? })
+    Ok(row.and_then(|(block, figure, at)| {
+        Some(Agreement { block: u64::try_from(block?).ok()?, figure: figure?, at: at? })
     }))
 }
 

@@ -28,8 +28,7 @@ async fn world(
     let mut world = World::with(config).await;
     world.api.provers = Provers::new(BTreeMap::from([(base, source)]));
     let (router, writing) = world.api.clone().parts();
-    world.router = router;
-    world._writing.spawn(writing);
+    let world = World { router, _writing: JoinSet::from_iter([writing]), ..world };
     world.begin_chain("base", 200, NOW).await;
     let wallet = world.wallet(ALICE).await;
     open(&world, &wallet, "base").await;

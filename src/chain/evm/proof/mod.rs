@@ -109,25 +109,19 @@ fn header(answer: &Answer, at: BlockRef) -> Result<alloy::consensus::Header, Fai
 /// The balance, if the proof leads from the root to it.
 pub(super) fn proven(root: B256, owner: EvmAddress, account: &Account) -> Option<U256> {
     let Account { nodes, balance, nonce, storage_hash, code_hash } = account;
-    match account_at(root, owner, nodes).ok()? {
-        Some(found) => {
-            let told = TrieAccount {
-                nonce: nonce.0,
-                balance: *balance,
-                storage_root: *storage_hash,
-                code_hash: *code_hash,
-            };
-            (found == told).then_some(*balance)
-        }
-        // Nodes show an account that is not there as an empty one, or with zeros for its hashes.
-        None => {
-            let empty = balance.is_zero()
-                && nonce.0 == 0
-                && [EMPTY_ROOT_HASH, B256::ZERO].contains(storage_hash)
-                && [KECCAK_EMPTY, B256::ZERO].contains(code_hash);
-            empty.then_some(U256::ZERO)
-        }
-    }
+    let told = TrieAccount {
+        nonce: nonce.0,
+        balance: *balance,
+        storage_root: *storage_hash,
+        code_hash: *code_hash,
+    };
+    // Nodes show an account that is not there as an empty one, or with zeros for its hashes.
+    let is_empty = balance.is_zero()
+        && nonce.0 == 0
+        && [EMPTY_ROOT_HASH, B256::ZERO].contains(storage_hash)
+        && [KECCAK_EMPTY, B256::ZERO].contains(code_hash);
+    let found = account_at(root, owner, nodes).ok()?;
+    found.map_or(is_empty, |found| found == told).then_some(*balance)
 }
 
 /// The account that a state root has for an address; `None` if it has none.

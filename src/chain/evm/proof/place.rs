@@ -8,7 +8,7 @@ use crate::chain::{Layout, Place};
 const WHOLE: u16 = 256;
 /// The smallest number that a balance is packed as: as large as 79 billion units of 18 decimals.
 const LEAST: u16 = 96;
-/// `erc7201:openzeppelin.storage.ERC20`, whose first member is the mapping (OpenZeppelin's upgradeable tokens, 5.0).
+/// `erc7201:openzeppelin.storage.ERC20`, whose first member is the mapping (`OpenZeppelin`'s upgradeable tokens, 5.0).
 const OPENZEPPELIN_5: B256 =
     b256!("52c63247e1f47db19d5ce0460030c497f067ca4cebf71ba98eeadabe20bace00");
 /// Solady's `_BALANCE_SLOT_SEED`, behind the zeros that stand before it.

@@ -209,8 +209,8 @@ async fn proved(state: &State, owner: EvmAddress, asset: Option<EvmAddress>) -> 
 }
 
 /// A proof of so much, which whoever checks it takes too.
-fn is_of(proved: Proved, state: &State, amount: u64) -> BalanceProof {
-    let (proof, proven) = proved.expect("an answer").expect("a proof");
+fn is_of(answer: Proved, state: &State, amount: u64) -> BalanceProof {
+    let (proof, proven) = answer.expect("an answer").expect("a proof");
     assert_eq!(proven.amount, Amount::from(amount));
     assert_eq!(proven.at, state.at());
     assert_eq!(Family::Evm.check_proof(&proof), Ok(proven));
@@ -485,10 +485,10 @@ proptest! {
             .map(|(owner, word)| (owner.into(), U256::from_be_bytes(word)))
             .filter(|(_, word)| !word.is_zero())
             .collect();
-        let state = State { words, slot, ..State::default() };
+        let state = State { slot, words, ..State::default() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let proved = runtime.expect("a runtime").block_on(proved(&state, owner, Some(TOKEN)));
-        let (proof, proven) = proved.expect("an answer").expect("a proof");
+        let answer = runtime.expect("a runtime").block_on(proved(&state, owner, Some(TOKEN)));
+        let (proof, proven) = answer.expect("an answer").expect("a proof");
         let held = state.words.get(&owner).copied().unwrap_or_default();
         prop_assert_eq!(proven.amount, Amount::new(held));
         prop_assert_eq!(Family::Evm.check_proof(&proof), Ok(proven));
