@@ -209,7 +209,7 @@ string_enum! {
     TraceAbility {
         /// `debug_traceBlockByHash` with `prestateTracer`, and `callTracer`.
         Debug = "debug",
-        /// `trace_block` and `trace_transaction`, as OpenEthereum had them.
+        /// `trace_block` and `trace_transaction`, as `OpenEthereum` had them.
         Trace = "trace",
         /// Nothing, or it is asked for no traces.
         None = "none",

@@ -43,7 +43,7 @@ const LONGEST: u32 = 7;
 #[derive(Default)]
 pub(super) struct Traces {
     open: BTreeMap<u64, Open>,
-    running: BTreeMap<u64, AbortOnDropHandle<(Result<Told, SourceError>, Duration)>>,
+    running: BTreeMap<u64, AbortOnDropHandle<Answer>>,
     /// Whether the last answer came quickly.
     quick: bool,
     /// Traced, with nothing in them that somebody watches. The next commit of a block writes it down.
@@ -60,6 +60,9 @@ struct Open {
     tries: u32,
     again: Option<Instant>,
 }
+
+/// What came of asking, and how long it took.
+type Answer = (Result<Told, SourceError>, Duration);
 
 /// What became of a block that was to be traced.
 enum Told {

@@ -232,7 +232,7 @@ impl<'a> Posting<'a> {
         let connection = known.connection.checked_add(1);
         let inconsistent = || refused(known, EntryKind::Connect, LedgerError::Inconsistent);
         let connection = connection.ok_or_else(inconsistent)?;
-        let mut side = Transfer { connection, amount, ..known.clone() };
+        let mut side = Transfer { amount, connection, ..known.clone() };
         self.connect_next(&mut side, slot)?;
         Ok(side)
     }

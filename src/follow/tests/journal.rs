@@ -370,7 +370,7 @@ fn a_journal_is_sound_whatever_is_taken_back_by_hand() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.unwrap().block_on(async {
             for store in TestStore::all().await {
-                simulate(seed, &store).await;
+                Box::pin(simulate(seed, &store)).await;
                 store.close().await;
             }
         });

@@ -4,7 +4,7 @@ mod content;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -38,6 +38,8 @@ pub(super) struct Scripted {
     announced: watch::Sender<Option<Announced>>,
     /// Answers about balances are held back.
     held: watch::Sender<bool>,
+    /// Whether the node traces.
+    traces: AtomicBool,
     pub safes: Safes,
     pub tokens: Tokens,
     salt: AtomicU64,
@@ -54,8 +56,6 @@ struct State {
     hidden: HashSet<BlockHash>,
     /// Blocks whose payments of the native coin only a trace shows.
     internal: HashSet<BlockHash>,
-    /// Whether the node traces.
-    traces: bool,
     settled: u64,
     /// Calls to fail before one succeeds.
     faults: u32,
@@ -100,7 +100,6 @@ impl State {
             logged: HashMap::new(),
             hidden: HashSet::new(),
             internal: HashSet::new(),
-            traces: false,
             settled: 0,
             faults: 0,
             pruned: false,
@@ -129,6 +128,7 @@ impl Scripted {
             state: Mutex::new(State::new()),
             announced: watch::channel(None).0,
             held: watch::channel(false).0,
+            traces: AtomicBool::new(false),
             safes: Safes::default(),
             tokens: Tokens::default(),
             salt: AtomicU64::new(1),
@@ -183,8 +183,8 @@ impl Scripted {
     }
 
     /// From now on the node traces, or not.
-    pub fn traces(&self, traces: bool) {
-        self.state.lock().traces = traces;
+    pub fn have_traced(&self, traces: bool) {
+        self.traces.store(traces, Ordering::Relaxed);
     }
 
     /// The newest block shows movements of a token that no balance knows of, each of so much.
@@ -474,7 +474,7 @@ impl Source for Scripted {
 
     async fn trace(&self, blocks: &mut [Block], _patience: Duration) {
         let Ok(state) = self.call() else { return };
-        if !state.traces {
+        if !self.traces() {
             return;
         }
         for block in blocks.iter_mut().filter(|block| block.traced == Traced::Not) {
@@ -484,7 +484,7 @@ impl Source for Scripted {
     }
 
     fn traces(&self) -> bool {
-        self.state.lock().traces
+        self.traces.load(Ordering::Relaxed)
     }
 
     async fn balances_at(

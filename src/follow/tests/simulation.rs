@@ -245,7 +245,9 @@ impl Simulation {
                 }
                 rig.follow().await.expect("an honest chain is followed");
             }
-            17 if self.blocks == Blocks::Traced => rig.chain.traces(self.random.random_bool(0.6)),
+            17 if self.blocks == Blocks::Traced => {
+                rig.chain.have_traced(self.random.random_bool(0.6));
+            }
             17 => rig.chain.fail(self.random.random_range(1..6)),
             _ => {
                 rig.follow().await.expect("an honest chain is followed");
@@ -272,7 +274,7 @@ async fn simulate(seed: u64, blocks: Blocks, store: &TestStore) {
         simulation.step(store, &mut rig, tenant).await;
     }
     rig.chain.fail(0);
-    rig.chain.traces(true);
+    rig.chain.have_traced(true);
     rig.follow().await.unwrap();
     rig.traced().await;
     simulation.check(store, &rig).await;
@@ -320,7 +322,7 @@ fn on_every_store(seed: u64, blocks: Blocks) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.unwrap().block_on(async {
         for store in TestStore::all().await {
-            simulate(seed, blocks, &store).await;
+            Box::pin(simulate(seed, blocks, &store)).await;
             store.close().await;
         }
     });
