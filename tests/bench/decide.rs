@@ -63,7 +63,8 @@ pub fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     let (mut took, mut booked, figures) = (Duration::ZERO, 0, Figures::new());
     for blocks in blocks.chunks(BLOCKS) {
         let Some(last) = blocks.last() else { bail!("a commit of no blocks") };
-        let input = Blocks { blocks, settled: (&last.header).into(), figures: &figures, traced: &[] };
+        let input =
+            Blocks { blocks, settled: (&last.header).into(), figures: &figures, traced: &[] };
         let safes = KnownDeployments::default();
         let started = Instant::now();
         let decision = connect::connect(&chain, &cursor, &known, safes, Vec::new(), input, NOW)?;
@@ -104,14 +105,13 @@ fn blocks(transfers: &[Vec<Transfer>]) -> Vec<MatchedBlock> {
             }
         };
         MatchedBlock {
-            header: Header { at: at(number), parent: at(number - 1), time: 1_768_000_000 + number
-            untraced: false,
-        },
+            header: Header { at: at(number), parent: at(number - 1), time: 1_768_000_000 + number },
             movements: (0..).zip(transfers).map(movement).collect(),
             worthless: tidemark::ledger::worthless::Worthless::default(),
             safes: Vec::new(),
             tracked: Vec::new(),
             touched: Vec::new(),
+            untraced: false,
         }
     };
     (1..).zip(transfers).map(block).collect()
