@@ -281,7 +281,7 @@ on_both_stores! {
         let gate = Gate::to(node.url()).await;
         let mut settings = Settings { node_url: gate.url(), ..Settings::new(&node, &store) };
         // For each transaction that Anvil traces it executes those before it again, and answers nothing else meanwhile.
-        settings.endpoint = ", tracing = \"none\"".to_owned();
+        settings.endpoint.push_str(", tracing = \"none\"");
         let daemon = Daemon::start_with(settings).await;
         let api = daemon.customer("acme").await;
         let (owner, wallet) = (node.accounts[1], Node::stranger());
