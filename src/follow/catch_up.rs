@@ -50,8 +50,6 @@ impl Follower {
         pipeline: &mut Pipeline,
         head: &Header,
     ) -> Result<End, TurnError> {
-        // What settles in batches does not wait for traces.
-        self.finish_traces().await?;
         // What the commits so far will have left, with the one that is being written.
         let mut cursor = self.current()?;
         let said = match self.config.settlement {
@@ -86,12 +84,14 @@ impl Follower {
                 }
                 return Err(TurnError::Retry("the node changed branches while it was read".into()));
             }
+            let kept = self.kept(&blocks, said.unwrap_or(0));
             let mut matched = self.matched(blocks).await?;
             let more = self.take_more(&mut prefetch, &mut matched, head.at.number).await;
-            let settled = settle::settled_in(&cursor, &matched, said, head.at.number);
+            let upto = self.settles(said);
+            let settled = settle::settled_in(&cursor, &matched, upto, head.at.number);
             let matched = Arc::new(matched);
             cursor = self.connect_in(pipeline, &cursor, Arc::clone(&matched), settled).await?;
-            self.connected(&matched, None);
+            self.connected(&matched, kept);
             // What came of the rest counts only after what was good before it.
             waiting = more?;
             if self.wake_up.notified().now_or_never().is_some() {

@@ -490,7 +490,7 @@ impl Follower {
 
     /// Commits one block that continues the cursor. What settles is the next step's matter.
     async fn connect_one(&mut self, cursor: &Cursor, block: Block) -> Result<(), TurnError> {
-        let kept = self.kept(&block);
+        let kept = self.kept(std::slice::from_ref(&block), 0);
         let matched = self.matched(vec![block]).await?;
         self.connect(cursor, &matched, cursor.settled).await?;
         self.connected(&matched, kept);

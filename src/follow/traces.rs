@@ -174,25 +174,30 @@ impl Follower {
         Ok(())
     }
 
-    /// The block as it is kept until it is traced; `None` where there is nothing to keep.
-    pub(super) fn kept(&self, block: &Block) -> Option<Block> {
-        if block.traced != Traced::Not || !self.source.traces() {
-            return None;
+    /// Those of the blocks above `settled` that are to be traced, as they are kept until then: none of many, which are
+    /// read again.
+    pub(super) fn kept(&self, blocks: &[Block], settled: u64) -> Vec<Block> {
+        if blocks.len() > KEPT || !self.source.traces() {
+            return Vec::new();
         }
         let coins = |movement: &&Movement| movement.asset == AssetKey::Native;
-        Some(Block {
+        let open = |block: &&Block| block.traced == Traced::Not && block.header.at.number > settled;
+        let kept = |block: &Block| Block {
             movements: block.movements.iter().filter(coins).cloned().collect(),
             transactions: block.transactions.clone(),
             traced: Traced::Not,
             ..Block::empty(block.header)
-        })
+        };
+        blocks.iter().filter(open).map(kept).collect()
     }
 
-    /// Blocks were taken in; `kept` is the last one of them, if it is kept.
-    pub(super) fn connected(&mut self, matched: &[MatchedBlock], mut kept: Option<Block>) {
+    /// Blocks were taken in; `kept` are some of them.
+    pub(super) fn connected(&mut self, matched: &[MatchedBlock], kept: Vec<Block>) {
+        let mut kept: BTreeMap<u64, Block> =
+            kept.into_iter().map(|block| (block.header.at.number, block)).collect();
         for block in matched.iter().filter(|block| block.untraced) {
             let at = block.header.at;
-            self.traces.add(at, kept.take_if(|kept| kept.header.at == at));
+            self.traces.add(at, kept.remove(&at.number).filter(|kept| kept.header.at == at));
         }
     }
 
@@ -296,20 +301,13 @@ impl Follower {
         Ok(below.filter(|below| below.at.number > cursor.settled.at.number))
     }
 
-    /// Before blocks settle without being compared: waits a moment for the traces of those that were taken in.
-    pub(super) async fn finish_traces(&mut self) -> Result<(), TurnError> {
-        self.trace().await?;
-        let mut waited = false;
-        while self.traces.awaited().is_some() && self.source.traces() {
-            waited = true;
-            let _ = tokio::time::timeout(AGAIN, self.wake_up.notified()).await;
-            self.trace().await?;
+    /// How far blocks settle that are not compared with the chain: not up to those whose traces are awaited.
+    pub(super) fn settles(&self, said: Option<u64>) -> Option<u64> {
+        let awaited = self.traces.awaited().filter(|_| self.source.traces());
+        match (said, awaited) {
+            (Some(said), Some(awaited)) => Some(said.min(awaited.saturating_sub(1))),
+            (said, _) => said,
         }
-        if waited {
-            // Somebody else may have called as well.
-            self.wake_up.notify_one();
-        }
-        Ok(())
     }
 }
 

@@ -32,15 +32,24 @@ pub struct Evm<'a> {
     pub verification: &'a str,
     pub poll_ms: u64,
     pub batch_blocks: u64,
+    pub tracing: &'a str,
 }
 
 impl<'a> Evm<'a> {
     pub fn new(url: &'a str, token: String) -> Self {
-        Self { url, ws: None, token, verification: "full", poll_ms: 1000, batch_blocks: 100 }
+        Self {
+            url,
+            ws: None,
+            token,
+            verification: "full",
+            poll_ms: 1000,
+            batch_blocks: 100,
+            tracing: "none",
+        }
     }
 
     fn toml(&self) -> String {
-        let Self { url, token, verification, poll_ms, batch_blocks, .. } = self;
+        let Self { url, token, verification, poll_ms, batch_blocks, tracing, .. } = self;
         let ws = self.ws.map_or_else(String::new, |ws| format!(", ws = \"{ws}\""));
         format!(
             r#"
@@ -52,7 +61,7 @@ verification = "{verification}"
 poll_interval_ms = {poll_ms}
 batch_blocks = {batch_blocks}
 sweep_per_minute = 0
-endpoints = [{{ name = "node", url = "{url}"{ws} }}]
+endpoints = [{{ name = "node", url = "{url}", tracing = "{tracing}"{ws} }}]
 
 [[chains.{CHAIN}.tokens]]
 contract = "{token}"

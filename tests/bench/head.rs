@@ -29,9 +29,9 @@ const FULL_BLOCKS: u64 = 100;
 const WARM_UP: u64 = 10;
 /// Watched transfers in a full block.
 const TRANSFERS: u64 = 500;
-const PROBE: Duration = Duration::from_millis(1);
+pub(super) const PROBE: Duration = Duration::from_millis(1);
 /// Between two blocks: no chain makes them back to back.
-const PAUSE: Duration = Duration::from_millis(25);
+pub(super) const PAUSE: Duration = Duration::from_millis(25);
 const GAS: u64 = 100_000;
 /// `finalized` is twice as many blocks below the head.
 const EPOCH: u64 = 2;
@@ -39,14 +39,14 @@ const MULTICALL3: &str = "0xcA11bde05977b3631167028862bE2a173976CA11";
 const CODE: &str = include_str!("../../src/chain/evm/tests/multicall3.hex");
 
 /// A real node with the demo token and Multicall3.
-struct Node {
-    anvil: Anvil,
-    bank: Address,
-    token: Address,
+pub(super) struct Node {
+    pub anvil: Anvil,
+    pub bank: Address,
+    pub token: Address,
 }
 
 impl Node {
-    async fn start() -> anyhow::Result<Self> {
+    pub async fn start() -> anyhow::Result<Self> {
         let anvil = Anvil::start(Options {
             mining: Mining::Manual,
             slots_in_an_epoch: Some(EPOCH),
@@ -61,7 +61,7 @@ impl Node {
         Ok(Self { anvil, bank, token })
     }
 
-    fn rpc(&self) -> &Rpc {
+    pub fn rpc(&self) -> &Rpc {
         &self.anvil.rpc
     }
 
@@ -105,7 +105,7 @@ impl Node {
         Ok(begun.elapsed())
     }
 
-    async fn height(&self) -> anyhow::Result<u64> {
+    pub async fn height(&self) -> anyhow::Result<u64> {
         Ok(self.rpc().head().await?.number.to())
     }
 

@@ -19,6 +19,7 @@ mod figure;
 mod head;
 mod http;
 mod idle;
+mod internal;
 mod reads;
 mod recorded;
 mod register;
@@ -66,6 +67,11 @@ const MEASUREMENTS: &[Measurement] = &[
         name: "head",
         about: "from a real node's announcement to the readable balance; requests to settle",
         run: |bench| Box::pin(head::measure(bench)),
+    },
+    Measurement {
+        name: "internal",
+        about: "from the announcement to the balance with what only a trace shows",
+        run: |bench| Box::pin(internal::measure(bench)),
     },
     Measurement {
         name: "reads",
