@@ -157,6 +157,7 @@ impl Follower {
         self.watchlist.clear();
         self.gauge_registered();
         self.reading = None;
+        self.traces = super::traces::Traces::default();
         self.sweep.give_up();
         self.backfill.forget();
         self.tracked.forget();

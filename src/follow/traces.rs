@@ -19,6 +19,7 @@ use crate::{
         Address, AssetKey, Block, BlockRef, Movement, Ordinal, Priority, Source, SourceError,
         TraceAbility, Traced,
     },
+    commit::CommitError,
     ledger::{known::MatchedBlock, worthless::Worthless},
     model::{BlockPoint, Cursor},
     registry::Watchlist,
@@ -206,9 +207,9 @@ impl Follower {
         self.give_up_settled(self.current()?.settled);
         while let Some((at, told)) = self.traces.came() {
             match told {
-                Ok(Told::Moved(block)) => self.complete(block).await?,
+                Ok(Told::Moved(block)) if block.header.at == at => self.complete(block).await?,
                 Ok(Told::Nothing(block)) => self.traces.again(at.number, Some(block)),
-                Ok(Told::Gone) => self.traces.again(at.number, None),
+                Ok(Told::Moved(_) | Told::Gone) => self.traces.again(at.number, None),
                 Err(error) => {
                     tracing::debug!(
                         chain = %self.config.name,
@@ -273,10 +274,29 @@ impl Follower {
             touched: Vec::new(),
             untraced: false,
         };
-        let committed = self.committer.complete(&cursor, &matched).await?;
-        self.traces.open.remove(&header.at.number);
-        self.committed(&committed);
-        Ok(())
+        match self.committer.complete(&cursor, &matched).await {
+            Ok(committed) => {
+                self.traces.open.remove(&header.at.number);
+                self.committed(&committed);
+                Ok(())
+            }
+            // The chain goes on without it: what it moved is compared with the chain's own figures at settlement.
+            Err(CommitError::Refused(refused)) => {
+                self.metrics
+                    .trace_mismatches_total
+                    .with_label_values(&[self.config.name.as_str()])
+                    .inc();
+                tracing::error!(
+                    chain = %self.config.name,
+                    block.number = header.at.number,
+                    error = %refused,
+                    "the ledger refuses what was traced of a block: it is left out until the block settles; please report it"
+                );
+                self.traces.again(header.at.number, None);
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn give_up_settled(&mut self, settled: BlockPoint) {

@@ -36,6 +36,8 @@ const USUAL_BATCH: usize = 100;
 const CHECKED_FOR: Duration = Duration::from_mins(1);
 /// How often one call halves its batch because an answer took too long: every attempt costs the whole timeout.
 const MAX_TIMEOUT_HALVINGS: u32 = 2;
+/// How long an endpoint that did not answer a batch in time has to answer the smallest question.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
 /// Why an endpoint's client could not be made; no URL in it.
 #[derive(Debug, thiserror::Error)]
@@ -334,7 +336,9 @@ impl Endpoint {
                     answers.push(Err(Failure::TooLarge(detail)));
                     rest = later;
                 }
-                Err(Failure::Timeout) if half > 0 && timeouts < MAX_TIMEOUT_HALVINGS => {
+                Err(Failure::Timeout)
+                    if half > 0 && timeouts < MAX_TIMEOUT_HALVINGS && self.is_alive().await =>
+                {
                     timeouts += 1;
                     size = half;
                 }
@@ -374,7 +378,7 @@ impl Endpoint {
             return Ok(());
         }
         let answer = self
-            .request(&[Call::new(self.dialect.identity, "[]".to_owned())], None)
+            .request(&[self.identity()], None)
             .await?
             .pop()
             .unwrap_or_else(|| Err(Failure::Invalid("no answer".to_owned())))?;
@@ -386,9 +390,28 @@ impl Endpoint {
         Ok(())
     }
 
+    fn identity(&self) -> Call {
+        Call::new(self.dialect.identity, "[]".to_owned())
+    }
+
+    /// Whether it answers at all: who does not is gone, and no smaller batch helps.
+    async fn is_alive(&self) -> bool {
+        if self.budget.take(1).await.is_err() {
+            return false;
+        }
+        let identity = [self.identity()];
+        let answered = tokio::time::timeout(SIGN_OF_LIFE, self.send(&identity, None)).await;
+        answered.is_ok_and(|answered| answered.is_ok())
+    }
+
     /// One HTTP request, counted and timed. With `slim` only what is read of its answer is kept.
     async fn request(&self, calls: &[Call], slim: Option<&Arc<Slim>>) -> Result<Answers, Failure> {
         self.budget.take(calls.len()).await?;
+        self.send(calls, slim).await
+    }
+
+    /// As [`Self::request`], for calls that the budget has room for.
+    async fn send(&self, calls: &[Call], slim: Option<&Arc<Slim>>) -> Result<Answers, Failure> {
         let started = Instant::now();
         let result = match self.http.exchange(calls, slim).await {
             Ok(body) => split(self.dialect, &body, calls.len()),

@@ -49,6 +49,8 @@ pub(crate) struct Node {
     requests: Arc<Mutex<Vec<usize>>>,
     /// Calls that a request may have.
     max_batch: Arc<AtomicUsize>,
+    /// Calls of a request that is answered at all.
+    silent_above: Arc<AtomicUsize>,
     script: Arc<Mutex<Arc<Script>>>,
     /// How long each answer takes.
     delay: Arc<Mutex<Duration>>,
@@ -62,6 +64,7 @@ impl Node {
             asked: Arc::default(),
             requests: Arc::default(),
             max_batch: Arc::new(AtomicUsize::new(usize::MAX)),
+            silent_above: Arc::new(AtomicUsize::new(usize::MAX)),
             script: Arc::new(Mutex::new(Arc::new(script))),
             delay: Arc::default(),
         };
@@ -84,6 +87,11 @@ impl Node {
         self.max_batch.store(calls, Ordering::Relaxed);
     }
 
+    /// Requests with more calls are not answered, from now on.
+    pub fn silence_above(&self, calls: usize) {
+        self.silent_above.store(calls, Ordering::Relaxed);
+    }
+
     pub fn times(&self, method: &str) -> usize {
         self.asked.lock().iter().filter(|asked| *asked == method).count()
     }
@@ -102,6 +110,9 @@ async fn answer(State(node): State<Node>, body: String) -> Response<Body> {
     node.requests.lock().push(calls.len());
     let delay = *node.delay.lock();
     tokio::time::sleep(delay).await;
+    if calls.len() > node.silent_above.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
+    }
     if calls.len() > node.max_batch.load(Ordering::Relaxed) {
         let error = json!({"code": -32600, "message": "batch too large"});
         return http(200, json!({"jsonrpc": "2.0", "id": null, "error": error}).to_string());

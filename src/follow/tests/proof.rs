@@ -543,3 +543,24 @@ async fn what_the_chain_agreed_with_is_remembered_until_its_block_is_taken_back(
         store.close().await;
     }
 }
+
+#[tokio::test]
+async fn a_trace_that_no_balance_can_hold_is_left_out_and_halts_nothing() {
+    for store in TestStore::all().await {
+        let mut rig = Rig::new(&store);
+        let (_, wallet) = one_wallet(&store, &mut rig).await;
+        rig.chain.have_traced(true);
+        rig.chain.mine(&[]);
+        rig.chain.overflow_in_last(who(9));
+        for _ in 0..20 {
+            rig.follow().await.expect("the chain goes on");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let refused = &rig.follower.metrics.trace_mismatches_total;
+        assert!(refused.with_label_values(&["scripted"]).get() > 0, "it was refused");
+        rig.chain.mine(&[pay(2, None, who(9), 5)]);
+        rig.follow().await.expect("the chain goes on");
+        assert_exact(&store, &rig, &BTreeMap::from([(who(9), wallet)])).await;
+        store.close().await;
+    }
+}

@@ -56,6 +56,8 @@ struct State {
     hidden: HashSet<BlockHash>,
     /// Blocks whose payments of the native coin only a trace shows.
     internal: HashSet<BlockHash>,
+    /// The block whose trace shows more than any balance can hold, for whom.
+    overflowing: Option<(BlockHash, Address)>,
     settled: u64,
     /// Calls to fail before one succeeds.
     faults: u32,
@@ -100,6 +102,7 @@ impl State {
             logged: HashMap::new(),
             hidden: HashSet::new(),
             internal: HashSet::new(),
+            overflowing: None,
             settled: 0,
             faults: 0,
             pruned: false,
@@ -180,6 +183,14 @@ impl Scripted {
     /// Whether the chain has that block.
     pub fn has(&self, at: BlockRef) -> bool {
         self.state.lock().chain.iter().any(|header| header.at == at)
+    }
+
+    /// The newest block's trace shows more than any balance can hold.
+    pub fn overflow_in_last(&self, to: Address) {
+        self.call_in_last();
+        let mut state = self.state.lock();
+        let hash = state.chain.last().unwrap().at.hash;
+        state.overflowing = Some((hash, to));
     }
 
     /// From now on the node traces, or not.

@@ -226,6 +226,24 @@ async fn a_batch_that_is_too_large_is_halved_and_the_limit_remembered() {
 }
 
 #[tokio::test]
+async fn a_batch_that_takes_too_long_is_halved_only_while_the_endpoint_answers_at_all() {
+    let node = Node::start(honest).await;
+    let mut one = endpoint("one", &node.url, 1);
+    one.request_timeout = Duration::from_millis(300);
+    let source = source(vec![one]);
+    source.blocks(1, 4).await.expect("blocks");
+    let before = node.requests().len();
+    // It answers small questions, and no others.
+    node.silence_above(3);
+    source.blocks(1, 4).await.expect("blocks");
+    assert_eq!(node.requests()[before..], [4, 1, 2, 2, 1]);
+    let before = node.requests().len();
+    node.silence_above(0);
+    source.blocks(1, 4).await.expect_err("silence");
+    assert_eq!(node.requests()[before..], [4, 1]);
+}
+
+#[tokio::test]
 async fn an_answer_that_never_comes_is_given_up() {
     let node = Node::start(except("eth_getBlockByNumber", || Reply::Silence)).await;
     let mut slow = endpoint("slow", &node.url, 1);

@@ -88,5 +88,13 @@ pub(super) fn calls(state: &State, hash: &BlockHash) -> Vec<Movement> {
         kind: Kind::Internal,
         ..movement(payment)
     };
-    payments.into_iter().flat_map(|(_, all)| all.iter().filter(native).map(call)).collect()
+    let told = payments.into_iter().flat_map(|(_, all)| all.iter().filter(native).map(call));
+    let mut calls: Vec<Movement> = told.collect();
+    if let Some((_, to)) = state.overflowing.filter(|(block, _)| block == hash) {
+        let one = Payment { tx: 1, from: None, to: Some(to), asset: AssetKey::Native, amount: 0 };
+        let at = |step| Ordinal::Trace(vec![7, step]);
+        let call = |step| Movement { ordinal: at(step), amount: Amount::MAX, ..call(&one) };
+        calls.extend([call(0), call(1)]);
+    }
+    calls
 }
