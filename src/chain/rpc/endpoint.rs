@@ -90,7 +90,7 @@ pub(in crate::chain) struct Endpoint {
     state: Mutex<State>,
     /// When the chain id was right; `None` after a failure.
     chain_checked: Mutex<Option<Instant>>,
-    checking: tokio::sync::Mutex<()>,
+    checking: tokio::sync::Mutex<Option<(Instant, Failure)>>,
     /// Learnt: what this node can do less than others of its family, as the family's source understands it.
     /// Forgotten when it fails: behind the same URL another node may answer next.
     pub limited: AtomicBool,
@@ -126,7 +126,7 @@ impl Endpoint {
                 cooling: None,
             }),
             chain_checked: Mutex::new(None),
-            checking: tokio::sync::Mutex::new(()),
+            checking: tokio::sync::Mutex::default(),
             limited: AtomicBool::new(false),
             metrics,
         })
@@ -373,21 +373,34 @@ impl Endpoint {
         if is_fresh() {
             return Ok(());
         }
-        let _one_at_a_time = self.checking.lock().await;
+        let asked = Instant::now();
+        let mut failed = self.checking.lock().await;
         if is_fresh() {
             return Ok(());
         }
+        // Whoever waited for a question that failed does not ask it again.
+        if let Some((_, failure)) = failed.as_ref().filter(|(at, _)| *at > asked) {
+            return Err(failure.clone());
+        }
+        if let Err(failure) = self.ask_chain().await {
+            *failed = Some((Instant::now(), failure.clone()));
+            return Err(failure);
+        }
+        *self.chain_checked.lock() = Some(Instant::now());
+        Ok(())
+    }
+
+    async fn ask_chain(&self) -> Result<(), Failure> {
         let answer = self
             .request(&[self.identity()], None)
             .await?
             .pop()
             .unwrap_or_else(|| Err(Failure::Invalid("no answer".to_owned())))?;
         let found = (self.dialect.caip2)(&answer)?;
-        if found != self.caip2 {
-            return Err(Failure::WrongChain(wrong_chain(&self.name, &found, &self.caip2)));
+        if found == self.caip2 {
+            return Ok(());
         }
-        *self.chain_checked.lock() = Some(Instant::now());
-        Ok(())
+        Err(Failure::WrongChain(wrong_chain(&self.name, &found, &self.caip2)))
     }
 
     fn identity(&self) -> Call {

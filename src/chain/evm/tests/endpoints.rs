@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -241,6 +241,20 @@ async fn a_batch_that_takes_too_long_is_halved_only_while_the_endpoint_answers_a
     node.silence_above(0);
     source.blocks(1, 4).await.expect_err("silence");
     assert_eq!(node.requests()[before..], [4, 1]);
+}
+
+#[tokio::test]
+async fn who_waits_for_an_endpoint_to_say_its_chain_does_not_wait_for_one_failure_after_the_other()
+{
+    let node = Node::start(except("eth_chainId", || Reply::Silence)).await;
+    let mut silent = endpoint("silent", &node.url, 1);
+    silent.request_timeout = Duration::from_millis(500);
+    let source = source(vec![silent]);
+    let started = Instant::now();
+    let asked = futures::future::join_all((0..8).map(|_| source.head())).await;
+    assert!(asked.iter().all(Result::is_err));
+    assert_eq!(node.times("eth_chainId"), 1);
+    assert!(started.elapsed() < Duration::from_millis(1_500), "{:?}", started.elapsed());
 }
 
 #[tokio::test]

@@ -14,7 +14,13 @@ mod diff;
 mod frames;
 mod resolve;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use ability::Abilities;
 pub(in crate::chain) use ability::Ability;
@@ -23,6 +29,7 @@ use diff::{Change, TracedTx};
 use frames::FlatCall;
 pub(super) use frames::Moved;
 use serde_json::value::RawValue;
+use tokio::sync::Semaphore;
 
 use crate::{
     chain::{
@@ -33,8 +40,12 @@ use crate::{
     metrics::Metrics,
 };
 
-/// Blocks that are traced by one request: a node executes each of them anew.
-const AT_ONCE: usize = 8;
+/// Blocks that are traced by one request at most, and requests at a time: a node executes each block anew, and some go
+/// on with it when nobody waits for it any more.
+const MOST_AT_ONCE: usize = 8;
+const REQUESTS: usize = 2;
+/// The next request may ask for more blocks where one took less than this, and asks for one where it took longer.
+const QUICK: Duration = Duration::from_millis(250);
 /// How long a block waits for the calls of some of its transactions.
 const CALLS: Duration = Duration::from_secs(3);
 
@@ -48,6 +59,9 @@ pub(super) enum Told {
 /// Asks the endpoints of one chain that trace.
 pub(super) struct Tracer {
     abilities: Abilities,
+    /// Blocks that the next request asks for.
+    at_once: AtomicUsize,
+    requests: Semaphore,
     decoder: Arc<Decoder>,
     chain: ChainName,
     metrics: Metrics,
@@ -65,6 +79,8 @@ impl Tracer {
         let pinned = endpoints.iter().map(|endpoint| (endpoint.name.clone(), endpoint.tracing));
         Self {
             abilities: Abilities::new(chain, pinned, metrics),
+            at_once: AtomicUsize::new(1),
+            requests: Semaphore::new(REQUESTS),
             decoder: Arc::clone(decoder),
             chain: chain.clone(),
             metrics: metrics.clone(),
@@ -84,13 +100,22 @@ impl Tracer {
     /// Notes in each of the blocks that nobody has traced what a node tells of it, if it does within `patience` for
     /// each.
     pub async fn trace(&self, pool: &Pool, blocks: &mut [Block], patience: Duration) {
-        let mut open: Vec<&mut Block> =
+        let open: Vec<&mut Block> =
             blocks.iter_mut().filter(|block| block.traced == Traced::Not).collect();
-        for some in open.chunks_mut(AT_ONCE) {
+        let mut open = open.into_iter();
+        while open.len() > 0 {
+            let Ok(_one_of_few) = self.requests.acquire().await else { return };
+            let at_once = self.at_once.load(Ordering::Relaxed);
+            let some: Vec<&mut Block> = open.by_ref().take(at_once).collect();
             let places: Vec<BlockRef> = some.iter().map(|block| block.header.at).collect();
             let patience = patience * u32::try_from(places.len()).unwrap_or(1);
-            let Some(told) = self.told_of(pool, &places, patience).await else { return };
-            for (block, told) in some.iter_mut().zip(told) {
+            let started = Instant::now();
+            let told = self.told_of(pool, &places, patience).await;
+            let quick = told.is_some() && started.elapsed() < QUICK;
+            let next = if quick { (at_once * 2).min(MOST_AT_ONCE) } else { 1 };
+            self.at_once.store(next, Ordering::Relaxed);
+            let Some(told) = told else { return };
+            for (block, told) in some.into_iter().zip(told) {
                 self.note(block, &told);
             }
         }
