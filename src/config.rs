@@ -145,6 +145,9 @@ pub struct ChainConfig {
     pub poll_interval: Duration,
     /// Readiness fails when the newest applied block is older, by its own time, than this.
     pub lag_limit: Duration,
+    /// By how much the newest settled block may be older than the newest applied one before somebody is alerted.
+    /// It changes nothing of what settles.
+    pub settlement_limit: Duration,
     /// Blocks fetched by one request and committed by one transaction while catching up.
     pub batch_blocks: u64,
     /// Where a chain without a cursor begins; `None`: at the head.

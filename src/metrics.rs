@@ -76,6 +76,10 @@ metrics! {
     chain_head_timestamp_seconds: GaugeVec ["chain"];
     /// Time of the newest block in the ledger, in Unix seconds, as the block says.
     chain_applied_timestamp_seconds: GaugeVec ["chain"];
+    /// Time of the newest settled block, in Unix seconds, as the block says.
+    chain_settled_timestamp_seconds: GaugeVec ["chain"];
+    /// By how much the newest settled block may be older than the newest one in the ledger, as configured.
+    chain_settlement_limit_seconds: IntGaugeVec ["chain"];
     /// When the follower last finished a step without an error, in Unix seconds.
     chain_last_progress_timestamp_seconds: GaugeVec ["chain"];
     /// Number of the newest commit of the chain's journal.

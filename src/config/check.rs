@@ -28,6 +28,7 @@ pub(super) const MEBIBYTE: u64 = 1024 * 1024;
 
 const UNKNOWN_POLL_MS: u64 = 2000;
 const UNKNOWN_LAG_SECONDS: u64 = 120;
+const UNKNOWN_SETTLEMENT_SECONDS: u64 = 3600;
 const DROPPED_AFTER_SECONDS: u64 = 3600;
 const MAX_DIFFERENCES: u64 = 100;
 const MAX_DIFFERENCES_PERCENT: u64 = 25;
@@ -145,6 +146,12 @@ fn chain(name: &str, raw: RawChain) -> Result<ChainConfig, ConfigError> {
         known.map_or(UNKNOWN_LAG_SECONDS, |chain| chain.lag_limit_seconds),
         SECONDS,
     )?;
+    let settlement_limit = number(
+        "settlement_limit_seconds",
+        raw.settlement_limit_seconds,
+        known.map_or(UNKNOWN_SETTLEMENT_SECONDS, |chain| chain.settlement_limit_seconds),
+        SECONDS,
+    )?;
     Ok(ChainConfig {
         name: ChainName::new(name),
         family,
@@ -162,6 +169,7 @@ fn chain(name: &str, raw: RawChain) -> Result<ChainConfig, ConfigError> {
         history: history(&key, family, raw.history.as_deref())?,
         poll_interval: Duration::from_millis(poll_interval),
         lag_limit: Duration::from_secs(lag_limit),
+        settlement_limit: Duration::from_secs(settlement_limit),
         batch_blocks: number("batch_blocks", raw.batch_blocks, defaults.batch_blocks, 1..=10_000)?,
         start_block,
         sweep_per_minute: number(

@@ -15,6 +15,8 @@ pub(super) struct KnownChain {
     /// Near the block time; where blocks are slow, a part of it, so that polling adds little to it.
     pub poll_interval_ms: u64,
     pub lag_limit_seconds: u64,
+    /// About twice what settlement usually takes at most: what is longer is a stall.
+    pub settlement_limit_seconds: u64,
     pub tokens: &'static [KnownToken],
 }
 
@@ -97,6 +99,8 @@ pub(super) static CHAINS: &[KnownChain] = &[
         poll_interval_ms: 3000,
         // Ten slots: some are missed.
         lag_limit_seconds: 120,
+        // Two to three epochs of 6.4 minutes.
+        settlement_limit_seconds: 2400,
         tokens: ETHEREUM,
     },
     KnownChain {
@@ -109,6 +113,8 @@ pub(super) static CHAINS: &[KnownChain] = &[
         verification: Verification::Full,
         poll_interval_ms: 2000,
         lag_limit_seconds: 60,
+        // When the batch on L1 is final: 20 to 30 minutes.
+        settlement_limit_seconds: 3600,
         tokens: OPTIMISM,
     },
     KnownChain {
@@ -121,6 +127,8 @@ pub(super) static CHAINS: &[KnownChain] = &[
         verification: Verification::Bloom,
         poll_interval_ms: 450,
         lag_limit_seconds: 30,
+        // Two seconds; without fast finality, 240 blocks.
+        settlement_limit_seconds: 300,
         tokens: BNB,
     },
     KnownChain {
@@ -130,11 +138,13 @@ pub(super) static CHAINS: &[KnownChain] = &[
         native: KnownNative { symbol: "POL", name: "Polygon Ecosystem Token", slip44: 966 },
         // Before block 80,084,800 the logs of state sync are appended to the answers but stand neither in
         // the receipts' root nor in the bloom.
-        // `finalized` is Heimdall's milestone: seconds, but in an outage (2025-09-10) it stands still, and
+        // `finalized` is Heimdall's milestone: minutes, but in an outage (2025-09-10) it stands still, and
         // so must crediting. A number of confirmations is no answer here: 157 blocks went on 2023-02-22.
         verification: Verification::Links,
         poll_interval_ms: 2000,
         lag_limit_seconds: 60,
+        // Two to eight minutes.
+        settlement_limit_seconds: 960,
         tokens: POLYGON,
     },
     KnownChain {
@@ -146,6 +156,8 @@ pub(super) static CHAINS: &[KnownChain] = &[
         verification: Verification::Full,
         poll_interval_ms: 2000,
         lag_limit_seconds: 60,
+        // As on optimism, some 20 minutes.
+        settlement_limit_seconds: 3600,
         tokens: BASE,
     },
     KnownChain {
@@ -159,6 +171,8 @@ pub(super) static CHAINS: &[KnownChain] = &[
         // Blocks come every 250 ms; a batch a second is what its own guide for exchanges asks for.
         poll_interval_ms: 1000,
         lag_limit_seconds: 60,
+        // When the batch on L1 is final: some 17 minutes.
+        settlement_limit_seconds: 3600,
         tokens: ARBITRUM,
     },
     KnownChain {
@@ -172,6 +186,8 @@ pub(super) static CHAINS: &[KnownChain] = &[
         verification: Verification::Links,
         poll_interval_ms: 1000,
         lag_limit_seconds: 60,
+        // Seconds after a block was executed.
+        settlement_limit_seconds: 120,
         tokens: AVALANCHE,
     },
     KnownChain {
@@ -184,6 +200,8 @@ pub(super) static CHAINS: &[KnownChain] = &[
         verification: Verification::Links,
         poll_interval_ms: 400,
         lag_limit_seconds: 30,
+        // A second.
+        settlement_limit_seconds: 120,
         tokens: SEI,
     },
     KnownChain {
@@ -194,6 +212,8 @@ pub(super) static CHAINS: &[KnownChain] = &[
         verification: Verification::Full,
         poll_interval_ms: 3000,
         lag_limit_seconds: 300,
+        // As on ethereum; test networks lose finality more easily.
+        settlement_limit_seconds: 7200,
         tokens: SEPOLIA,
     },
     KnownChain {
@@ -205,6 +225,7 @@ pub(super) static CHAINS: &[KnownChain] = &[
         verification: Verification::Full,
         poll_interval_ms: 2000,
         lag_limit_seconds: 300,
+        settlement_limit_seconds: 7200,
         tokens: OPTIMISM_SEPOLIA,
     },
     KnownChain {
@@ -216,6 +237,7 @@ pub(super) static CHAINS: &[KnownChain] = &[
         verification: Verification::Full,
         poll_interval_ms: 2000,
         lag_limit_seconds: 300,
+        settlement_limit_seconds: 7200,
         tokens: BASE_SEPOLIA,
     },
     KnownChain {
@@ -227,6 +249,7 @@ pub(super) static CHAINS: &[KnownChain] = &[
         verification: Verification::Full,
         poll_interval_ms: 1000,
         lag_limit_seconds: 300,
+        settlement_limit_seconds: 7200,
         tokens: ARBITRUM_SEPOLIA,
     },
     KnownChain {
@@ -238,6 +261,8 @@ pub(super) static CHAINS: &[KnownChain] = &[
         // A slot.
         poll_interval_ms: 400,
         lag_limit_seconds: 60,
+        // 13 seconds.
+        settlement_limit_seconds: 120,
         tokens: SOLANA,
     },
     KnownChain {
@@ -248,6 +273,7 @@ pub(super) static CHAINS: &[KnownChain] = &[
         verification: Verification::Full,
         poll_interval_ms: 400,
         lag_limit_seconds: 300,
+        settlement_limit_seconds: 600,
         tokens: SOLANA_DEVNET,
     },
 ];

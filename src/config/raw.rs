@@ -66,6 +66,7 @@ pub(super) struct RawChain {
     pub history: Option<String>,
     pub poll_interval_ms: Option<Whole>,
     pub lag_limit_seconds: Option<Whole>,
+    pub settlement_limit_seconds: Option<Whole>,
     pub batch_blocks: Option<Whole>,
     pub start_block: Option<Whole>,
     pub sweep_per_minute: Option<Whole>,

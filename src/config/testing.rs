@@ -27,6 +27,7 @@ pub(crate) fn chain(name: &str) -> ChainConfig {
         history: HistoryMethod::Blocks,
         poll_interval: Duration::from_millis(10),
         lag_limit: Duration::from_mins(1),
+        settlement_limit: Duration::from_hours(1),
         batch_blocks: 3,
         start_block: None,
         dropped_after: Duration::from_hours(1),

@@ -1,5 +1,6 @@
 mod database;
 mod fuzz;
+mod settlement;
 
 use std::{io::Write as _, path::Path};
 
@@ -309,29 +310,6 @@ fn safes_of_an_owner_can_be_left_to_registration_and_have_a_limit() {
         ".max_safes_per_owner",
         &["from 0 to 100000"],
     );
-}
-
-#[test]
-fn settlement_has_three_forms() {
-    let settlement = |line: &str| chain("base", line).settlement;
-    assert_eq!(settlement("settlement = \"safe\""), Settlement::Tag(SettlementTag::Safe));
-    assert_eq!(settlement("settlement = \"finalized\""), Settlement::Tag(SettlementTag::Finalized));
-    let twelve = "settlement = { confirmations = 12 }";
-    assert_eq!(settlement(twelve), Settlement::Confirmations(12));
-    chain_refused(
-        "base",
-        "settlement = \"latest\"",
-        ".settlement",
-        &["latest", "confirmations = 12"],
-    );
-    chain_refused(
-        "base",
-        "settlement = { blocks = 12 }",
-        ".settlement",
-        &["blocks", "confirmations"],
-    );
-    chain_refused("base", "settlement = {}", ".settlement.confirmations", &["missing"]);
-    chain_refused("base", "settlement = { confirmations = -1 }", ".settlement.confirmations", &[]);
 }
 
 #[test]

@@ -24,6 +24,14 @@ impl Follower {
             .chain_applied_timestamp_seconds
             .with_label_values(&[name])
             .set(seconds(cursor.head.time));
+        metrics
+            .chain_settled_timestamp_seconds
+            .with_label_values(&[name])
+            .set(seconds(cursor.settled.time));
+        metrics
+            .chain_settlement_limit_seconds
+            .with_label_values(&[name])
+            .set(gauge(self.config.settlement_limit.as_secs()));
         let JournalHead { commit, hash } = cursor.journal;
         metrics.journal_commit.with_label_values(&[name]).set(gauge(commit));
         metrics.journal_hash_prefix.with_label_values(&[name]).set(hash.prefix());

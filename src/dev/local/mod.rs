@@ -125,6 +125,7 @@ impl Identity {
             history: self.family.history_methods()[0],
             poll_interval: Duration::from_millis(250),
             lag_limit: Duration::from_secs(30),
+            settlement_limit: Duration::from_hours(1),
             batch_blocks: self.batch_blocks,
             start_block: None,
             dropped_after: Duration::from_mins(10),

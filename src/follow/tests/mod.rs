@@ -4,6 +4,7 @@ mod audit;
 mod commit;
 mod descent;
 mod doubts;
+mod finality;
 mod history;
 mod interrupted;
 mod journal;

@@ -59,6 +59,8 @@ struct State {
     /// The block whose trace shows more than any balance can hold, for whom.
     overflowing: Option<(BlockHash, Address)>,
     settled: u64,
+    /// What the node calls settled instead, whatever its chain is.
+    called_settled: Option<Header>,
     /// Calls to fail before one succeeds.
     faults: u32,
     /// Whether balances at old blocks can be read.
@@ -104,6 +106,7 @@ impl State {
             internal: HashSet::new(),
             overflowing: None,
             settled: 0,
+            called_settled: None,
             faults: 0,
             pruned: false,
             withheld_head: None,
@@ -255,6 +258,11 @@ impl Scripted {
         self.state.lock().settled = number;
     }
 
+    /// The node calls this block settled, whatever its chain is.
+    pub fn call_settled(&self, header: Option<Header>) {
+        self.state.lock().called_settled = header;
+    }
+
     pub fn settled_number(&self) -> u64 {
         self.state.lock().settled
     }
@@ -291,7 +299,6 @@ impl Scripted {
         self.state.lock().mute = mute;
     }
 
-    /// Every question about balances waits for its answer until this is over.
     /// The head is shown, and its block is not there.
     pub fn withhold_head(&self, withheld: bool) {
         self.state.lock().withheld_head = withheld.then_some(0);
@@ -322,6 +329,7 @@ impl Scripted {
         self.state.lock().panics = true;
     }
 
+    /// Every question about balances waits for its answer until this is over.
     pub fn hold_balances(&self, held: bool) {
         self.held.send_replace(held);
     }
@@ -431,7 +439,8 @@ impl Source for Scripted {
 
     async fn settled(&self, _tag: SettlementTag) -> Result<Option<Header>, SourceError> {
         let state = self.call()?;
-        Ok(state.chain.get(usize::try_from(state.settled).unwrap()).copied())
+        let own = state.chain.get(usize::try_from(state.settled).unwrap());
+        Ok(state.called_settled.or(own.copied()))
     }
 
     async fn header_at(&self, number: u64) -> Result<Option<Header>, SourceError> {
