@@ -24,7 +24,7 @@ use crate::{
         WalletNo, Watch,
     },
     store::{
-        Conn, Db, StoreError, asset, asset_opening, balance, correction, participant, safe,
+        Conn, Db, StoreError, asset, asset_opening, balance, chain, correction, participant, safe,
         transfer, watch,
     },
 };
@@ -218,7 +218,10 @@ impl<'a> Step<'a> {
         let reopened = watch::opened_above(conn, cursor.no, fork).await?;
         let anew: Vec<WalletNo> = reopened.iter().map(|(wallet, _)| *wallet).collect();
         let mut transfers = transfer::pending_above(conn, cursor.no, fork).await?;
+        let mut remembered = None;
         if below_settled {
+            let applied = chain::block_at_or_below(conn, cursor.no, fork).await?;
+            remembered = applied.map(|block| block.at).filter(|at| at.number == fork);
             let settled = transfer::settled_above(conn, cursor.no, fork).await?;
             let begun_anew: HashSet<&WalletNo> = anew.iter().collect();
             transfers.extend(settled.into_iter().filter(|row| !begun_anew.contains(&row.wallet)));
@@ -245,7 +248,7 @@ impl<'a> Step<'a> {
         let balances = balance::of_wallets(conn, cursor.no, &wallets).await?;
         let assets = assets(conn, cursor, HashSet::default(), pending_assets(&transfers)).await?;
         let known = Known { balances, assets, ..Known::default() };
-        Ok((known, Gone { transfers, reopened, deployments, asset_openings }))
+        Ok((known, Gone { transfers, reopened, deployments, asset_openings, remembered }))
     }
 
     pub async fn for_openings(

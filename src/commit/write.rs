@@ -34,8 +34,8 @@ impl Committer {
             asset_opening::delete_above(conn, chain, fork).await?;
             safe_look::delete_above(conn, chain, fork).await?;
         }
-        if let Some(floor) = blocks.below {
-            chain::delete_blocks_below(conn, chain, floor).await?;
+        if let Some((first, last)) = blocks.forgotten {
+            chain::delete_blocks(conn, chain, first, last).await?;
         }
         chain::mark_traced(conn, chain, &blocks.traced).await?;
         chain::insert_blocks(conn, chain, &blocks.connected).await?;

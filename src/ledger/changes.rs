@@ -93,6 +93,13 @@ pub struct Changes {
     pub report: Report,
 }
 
+impl BlockChanges {
+    /// Forgets what is below a height.
+    pub fn forget_below(&mut self, floor: u64) {
+        self.forgotten = floor.checked_sub(1).map(|last| (0, last));
+    }
+}
+
 impl Changes {
     /// Nothing yet but the move of the cursor.
     #[must_use]
@@ -216,8 +223,8 @@ pub struct BlockChanges {
     pub traced: Vec<BlockRef>,
     /// Forget what is above.
     pub above: Option<u64>,
-    /// Forget what is below.
-    pub below: Option<u64>,
+    /// Forget these heights, both ends included.
+    pub forgotten: Option<(u64, u64)>,
 }
 
 #[derive(Clone, Debug, Default)]

@@ -63,7 +63,7 @@ pub fn connect(
     if moved {
         // A settled block between two batches keeps its row: the next reorg search ends there.
         let below = if settled == head { 0 } else { REMEMBERED_BELOW_SETTLED };
-        posting.changes.blocks.below = Some(settled.at.number.saturating_sub(below));
+        posting.changes.blocks.forget_below(settled.at.number.saturating_sub(below));
         settle::settle_pending(&mut posting, pending)?;
     }
     let movements: usize = blocks.iter().map(|block| block.movements.len()).sum();

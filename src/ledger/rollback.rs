@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     amount::Amount,
-    chain::{Address, Header},
+    chain::{Address, BlockRef, Header},
     clock::Millis,
     event::EventType,
     model::{
@@ -31,6 +31,8 @@ pub struct Gone {
     pub deployments: Vec<Deployment>,
     /// Where assets began to count in blocks that vanished, with these assets as they are known.
     pub asset_openings: Vec<(AssetOpening, Asset)>,
+    /// The block that was applied at the height to go back to, where it is remembered.
+    pub remembered: Option<BlockRef>,
 }
 
 /// Goes back to `fork`, a block that was applied: never below the settled block.
@@ -72,10 +74,17 @@ pub fn rewind(
     posting.by_hand = true;
     posting.rewind = Some(Rewind { from: cursor.head.at.number, order });
     let mut taken = TakenBack::of(&gone, known);
+    let is_known = gone.remembered == Some(point.at);
     undo(&mut posting, gone, point)?;
-    let blocks = &mut posting.changes.blocks;
-    blocks.below = Some(point.at.number + 1);
-    blocks.connected.push(NewBlock { header: *target, untraced: false });
+    // What lies below a block that is remembered is its own past, for the next reorg. Of another one nothing says
+    // whether it continues what is remembered above the settled block.
+    if !is_known {
+        let number = point.at.number;
+        let above_settled = cursor.settled.at.number + 1;
+        let blocks = &mut posting.changes.blocks;
+        blocks.forgotten = Some((if number < above_settled { 0 } else { above_settled }, number));
+        blocks.connected.push(NewBlock { header: *target, untraced: false });
+    }
     let changes = posting.finish()?;
     taken.see(&changes);
     Ok((changes, taken))

@@ -40,7 +40,10 @@ pub fn settle(
     let next = Cursor { settled, ..cursor.clone() };
     let mut posting = Posting::new(chain, known, cursor, next, now, CommitKind::Settlement);
     settle_pending(&mut posting, pending)?;
-    posting.changes.blocks.below = Some(settled.at.number.saturating_sub(REMEMBERED_BELOW_SETTLED));
+    posting
+        .changes
+        .blocks
+        .forget_below(settled.at.number.saturating_sub(REMEMBERED_BELOW_SETTLED));
     reconcile::take_over(&mut posting, settled, compared.figures, compared.proofs)?;
     posting.finish()
 }

@@ -454,20 +454,24 @@ pub async fn delete_blocks_above(
     Ok(())
 }
 
-/// Forgets the blocks below `floor`, which no reorg can reach.
+/// Forgets the blocks from `first` to `last`: those that no reorg can reach, or that may not be the chain's own.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
-pub async fn delete_blocks_below(
+pub async fn delete_blocks(
     conn: &mut Conn<'_>,
     chain: ChainNo,
-    floor: u64,
+    first: u64,
+    last: u64,
 ) -> Result<(), StoreError> {
-    on!(conn, c => sqlx::query("DELETE FROM block WHERE chain_no = $1 AND number < $2")
-        .bind(chain.0)
-        .bind(number(floor)?)
-        .execute(c)
-        .await
-        .map(|_| ()))?;
+    on!(conn, c => sqlx::query(
+        "DELETE FROM block WHERE chain_no = $1 AND number >= $2 AND number <= $3",
+    )
+    .bind(chain.0)
+    .bind(number(first)?)
+    .bind(number(last)?)
+    .execute(c)
+    .await
+    .map(|_| ()))?;
     Ok(())
 }

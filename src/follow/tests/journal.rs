@@ -345,7 +345,8 @@ async fn simulate(seed: u64, store: &TestStore) {
             7 => rig.restart(store),
             _ => {
                 let settled = store.cursor(&chain_name()).await.unwrap().settled.at.number;
-                let to = random.random_range(settled.saturating_sub(6)..=settled);
+                let head = rig.chain.head().at.number;
+                let to = random.random_range(settled.saturating_sub(6)..=head);
                 if let Some(target) = rig.chain.header_at(to).await.unwrap() {
                     let committer = rig.follower.committer.clone();
                     let said = committer.would_rewind(&target).await.unwrap();

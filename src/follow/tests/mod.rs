@@ -14,6 +14,7 @@ mod past;
 mod priority;
 mod proof;
 mod quarantine;
+mod rewind;
 mod safes;
 mod scripted;
 mod simulation;

@@ -326,7 +326,7 @@ async fn chains(conn: &mut Conn<'_>) {
         chain::block_at_or_below(conn, CHAIN, 5000),
         chain::blocks_from(conn, CHAIN, 4990),
         chain::delete_blocks_above(conn, CHAIN, 4990),
-        chain::delete_blocks_below(conn, CHAIN, 4910),
+        chain::delete_blocks(conn, CHAIN, 0, 4909),
         asset::by_keys(conn, CHAIN, &[of(1).key]),
         asset::by_numbers(conn, &[ASSET]),
         asset::listed(conn),
