@@ -59,6 +59,20 @@ impl Amount {
     }
 }
 
+/// The base units that a number of whole units is, as [`Amount::to_units`] writes it; `None` for what is no such number
+/// of base units.
+#[must_use]
+pub fn from_units(text: &str, decimals: u8) -> Option<Amount> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    let missing = usize::from(decimals).checked_sub(fraction.trim_end_matches('0').len())?;
+    if !is_number(whole) || !is_number(fraction) {
+        return None;
+    }
+    let digits = format!("{whole}{}{}", fraction.trim_end_matches('0'), "0".repeat(missing));
+    digits.parse().ok().map(Amount::new)
+}
+
 /// [`Amount::to_units`] of the amount's digits.
 #[must_use]
 pub fn in_units(digits: &str, decimals: u8) -> String {
@@ -103,6 +117,8 @@ impl fmt::Debug for Amount {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -115,5 +131,26 @@ mod tests {
         let all = Amount::MAX.to_units(77);
         assert_eq!(all.replace('.', ""), U256::MAX.to_string());
         assert_eq!(Amount::from(5).to_units(255).len(), 257);
+    }
+
+    #[test]
+    fn what_is_no_exact_number_of_base_units_is_refused() {
+        assert_eq!(from_units("1000", 6), Some(Amount::from(1_000_000_000)));
+        assert_eq!(from_units("0.10", 2), Some(Amount::from(10)));
+        assert_eq!(from_units("5.000", 0), Some(Amount::from(5)));
+        for bad in
+            ["", ".", "1.", ".5", "-1", "+1", "1e3", "1,5", "1.0.0", " 1", "0x1", "0.0000001"]
+        {
+            assert_eq!(from_units(bad, 6), None, "{bad:?}");
+        }
+        assert_eq!(from_units(&"9".repeat(79), 0), None, "past 256 bits");
+    }
+
+    proptest! {
+        #[test]
+        fn an_amount_survives_its_whole_units(limbs in any::<[u64; 4]>(), shift in 0usize..256, decimals in 0u8..78) {
+            let amount = Amount::new(U256::from_limbs(limbs) >> shift);
+            prop_assert_eq!(from_units(&amount.to_units(decimals), decimals), Some(amount));
+        }
     }
 }

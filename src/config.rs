@@ -14,6 +14,7 @@ mod known;
 mod load;
 mod raw;
 mod retention;
+mod tiers;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub use error::ConfigError;
 
 use crate::{
     chain::{Address, AssetKey, ChainName, Family, HistoryMethod, Settlement},
+    model::Tier,
     string_enum::string_enum,
 };
 
@@ -136,6 +138,8 @@ pub struct ChainConfig {
     pub chain_id: u64,
     pub native: NativeCoin,
     pub settlement: Settlement,
+    /// Which deposits are available before they settle; by asset, and by their confirmations, the fewest first.
+    pub tiers: Vec<Tier>,
     pub endpoints: Vec<EndpointConfig>,
     pub tokens: Vec<TokenConfig>,
     pub verification: Verification,

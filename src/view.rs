@@ -170,6 +170,12 @@ pub struct TransferView {
     pub omitted: Option<u32>,
     #[schema(value_type = String, format = DateTime)]
     pub seen_at: Millis,
+    /// Only where one did: the rule by which it became available, or a withdrawal settled. `finalized`, `safe` and
+    /// `confirmations:12` are the chain's policy; `tier:3` is a value tier: the block lay 3 blocks below the head then,
+    /// and while the transfer is `pending` it can still be orphaned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "finalized")]
+    pub settled_by: Option<String>,
     #[schema(value_type = Option<String>, format = DateTime)]
     pub settled_at: Option<Millis>,
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -225,6 +231,7 @@ impl TransferView {
             memo: row.memo.clone(),
             omitted: row.omitted,
             seen_at: row.seen_at,
+            settled_by: row.settled_by.map(|by| by.to_string()),
             settled_at: row.settled_at,
             orphaned_at: row.orphaned_at,
         }

@@ -16,8 +16,9 @@ use super::{
     page::Page,
 };
 use crate::{
-    chain::{Family, TraceAbility},
-    model::JournalHead,
+    chain::{AssetKey, Family, TraceAbility},
+    config::ChainConfig,
+    model::{JournalHead, Tier},
     store::{chain, watch_count},
     view::BlockView,
 };
@@ -47,6 +48,37 @@ impl JournalView {
     }
 }
 
+/// Deposits of an asset that are available early, as long as what is available of one balance that way is no more.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Tier)]
+pub struct TierView {
+    /// CAIP-19.
+    pub asset: String,
+    /// Whole units.
+    #[schema(example = "1000")]
+    pub up_to: String,
+    pub confirmations: u64,
+}
+
+impl TierView {
+    fn new(config: &ChainConfig, tier: &Tier) -> Self {
+        let decimals = match tier.asset {
+            AssetKey::Native => Some(config.native.decimals),
+            AssetKey::Token(contract) => config
+                .tokens
+                .iter()
+                .find(|token| token.contract == contract)
+                .map(|token| token.decimals),
+        };
+        Self {
+            asset: config.family.caip19(&config.caip2, config.native.slip44, &tier.asset),
+            up_to: tier.up_to.to_units(decimals.unwrap_or(0)),
+            confirmations: tier.confirmations,
+        }
+    }
+}
+
 /// A chain and where it stands.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -60,6 +92,8 @@ pub struct ChainView {
     pub chain_id: u64,
     /// When a block counts as irreversible: `finalized`, `safe` or a number of confirmations.
     pub settlement: String,
+    /// Deposits that are available before that, so many blocks below the head.
+    pub tiers: Vec<TierView>,
     pub native: NativeView,
     /// The newest block whose movements are in the balances; null until the chain has begun.
     pub head: Option<BlockView>,
@@ -94,7 +128,7 @@ pub(super) async fn list(
         Ok::<_, Problem>((counts, chain::cursors(conn).await?, chain::tracing(conn).await?))
     });
     let (counts, cursors, tracing) = read.await?;
-    let view = |config: &crate::config::ChainConfig| {
+    let view = |config: &ChainConfig| {
         let cursor = cursors.iter().find(|cursor| cursor.chain == config.name);
         ChainView {
             name: config.name.to_string(),
@@ -102,6 +136,7 @@ pub(super) async fn list(
             caip2: config.caip2.clone(),
             chain_id: config.chain_id,
             settlement: config.settlement.to_string(),
+            tiers: config.tiers.iter().map(|tier| TierView::new(config, tier)).collect(),
             native: NativeView {
                 symbol: config.native.symbol.clone(),
                 name: config.native.name.clone(),

@@ -124,7 +124,8 @@ pub struct ExplainedView {
     pub direction: &'static str,
     /// `connect` (its block came), `settle` (it settled), `connect_settled` (both at once), `disconnect` (its block
     /// vanished) or `disconnect_settled` (taken back after it had settled: an opening that older transfers explain, or a
-    /// rewind by hand).
+    /// rewind by hand); `early` (a value tier made it available before its block settled) or `early_over` (no longer that: it
+    /// settles or its block vanishes, as the next entry says). The last two change no sum.
     pub effect: &'static str,
     pub amount: AmountView,
     /// How the transfer stands now.

@@ -111,7 +111,7 @@ async fn check_branch(
     let Some(cursor) = store::chain::cursor(&mut session.conn(), name).await? else {
         return Ok(());
     };
-    let booked = store::transfer::newest_block(&mut session.conn(), cursor.no, to).await?;
+    let booked = store::settling::newest_block(&mut session.conn(), cursor.no, to).await?;
     let opened = store::watch::newest_opening(&mut session.conn(), cursor.no, to).await?;
     drop(session);
     for block in booked.into_iter().chain(opened) {

@@ -6,6 +6,7 @@
 //! caller reads the cursor again: it never assumes.
 
 mod connect;
+mod early;
 mod hot;
 mod load;
 mod quarantine;
@@ -17,6 +18,7 @@ mod write;
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 pub use connect::Pipeline;
+pub use early::Due;
 use hot::Hot;
 use tokio::sync::Mutex;
 use write::Written;
@@ -55,6 +57,8 @@ impl From<&ChainConfig> for ChainInfo {
             caip2: chain.caip2.clone(),
             slip44: chain.native.slip44,
             safes_per_owner: chain.safes_per_owner,
+            settlement: chain.settlement,
+            tiers: chain.tiers.clone(),
         }
     }
 }

@@ -12,6 +12,7 @@ use super::{
     known::{self, KnownChain},
     raw::{RawChain, RawConfig, RawNative, RawServer, RawSettlement, RawToken, RawWebhooks, Whole},
     retention::retention,
+    tiers::{self, tiers},
 };
 use crate::chain::{Address, ChainName, Family, HistoryMethod, Settlement, SettlementTag};
 
@@ -152,19 +153,24 @@ fn chain(name: &str, raw: RawChain) -> Result<ChainConfig, ConfigError> {
         known.map_or(UNKNOWN_SETTLEMENT_SECONDS, |chain| chain.settlement_limit_seconds),
         SECONDS,
     )?;
+    let native = native(&format!("{key}.native"), defaults.native, raw.native, known)?;
+    let settlement = settlement(&format!("{key}.settlement"), family, raw.settlement)?;
+    let tokens = tokens(&format!("{key}.tokens"), family, chain_id, raw.tokens, known)?;
+    let of = tiers::Of { family, settlement, native: &native, tokens: &tokens };
     Ok(ChainConfig {
         name: ChainName::new(name),
         family,
         caip2,
         chain_id,
-        native: native(&format!("{key}.native"), defaults.native, raw.native, known)?,
-        settlement: settlement(&format!("{key}.settlement"), family, raw.settlement)?,
+        tiers: tiers(&format!("{key}.tiers"), of, raw.tiers)?,
+        native,
+        settlement,
         endpoints: endpoint::endpoints(
             &format!("{key}.endpoints"),
             raw.endpoints,
             defaults.max_batch,
         )?,
-        tokens: tokens(&format!("{key}.tokens"), family, chain_id, raw.tokens, known)?,
+        tokens,
         verification: verification(&key, family, raw.verification.as_deref(), known)?,
         history: history(&key, family, raw.history.as_deref())?,
         poll_interval: Duration::from_millis(poll_interval),

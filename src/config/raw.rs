@@ -59,6 +59,8 @@ pub(super) struct RawChain {
     pub native: Option<RawNative>,
     pub settlement: Option<RawSettlement>,
     #[serde(default)]
+    pub tiers: Vec<RawTier>,
+    #[serde(default)]
     pub endpoints: Vec<RawEndpoint>,
     #[serde(default)]
     pub tokens: Vec<RawToken>,
@@ -95,6 +97,15 @@ pub(super) struct RawToken {
     pub decimals: Whole,
     pub wraps_native: Option<bool>,
     pub destroys_funds: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTier {
+    pub asset: Option<String>,
+    pub up_to: Option<String>,
+    pub up_to_usd: Option<de::IgnoredAny>,
+    pub confirmations: Whole,
 }
 
 #[derive(Deserialize)]

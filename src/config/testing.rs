@@ -21,6 +21,7 @@ pub(crate) fn chain(name: &str) -> ChainConfig {
             slip44: 60,
         },
         settlement: Settlement::Tag(SettlementTag::Finalized),
+        tiers: Vec::new(),
         endpoints: Vec::new(),
         tokens: Vec::new(),
         verification: Verification::Full,

@@ -131,6 +131,7 @@ mod tests {
             memo: None,
             omitted: None,
             seen_at: NOW,
+            settled_by: None,
             settled_at: None,
             orphaned_at: None,
         }
@@ -171,6 +172,7 @@ mod tests {
             settled: Amount::from(2_000_001),
             incoming: Amount::from(1_500_000),
             outgoing: Amount::ZERO,
+            early: Amount::ZERO,
         };
         let pending = written(EventType::DepositPending, &deposit(), &usdc(), position);
         assert_eq!(pending, golden!("deposit.pending"));

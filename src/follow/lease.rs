@@ -158,6 +158,7 @@ impl Follower {
         self.gauge_registered();
         self.reading = None;
         self.traces = super::traces::Traces::default();
+        self.early.give_up();
         self.sweep.give_up();
         self.backfill.forget();
         self.tracked.forget();

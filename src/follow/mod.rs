@@ -11,6 +11,7 @@ mod confirm;
 mod decide;
 mod deployments;
 mod doubts;
+mod early;
 pub(crate) mod figures;
 mod lacking;
 mod lease;
@@ -101,6 +102,7 @@ pub struct Follower {
     /// Differences from the chain's own figures that are not confirmed yet.
     doubts: doubts::Doubts,
     stopped: confirm::Stopped,
+    early: early::Early,
     /// Balances of pieces that settled on the way, to be compared when the last of them settles.
     owed: Vec<BalanceRef>,
     /// How often in a row the balances of a settlement could not be read.
@@ -195,6 +197,7 @@ impl Follower {
                 usize::try_from(config.differences.count).unwrap_or(usize::MAX),
             ),
             stopped: confirm::Stopped::default(),
+            early: early::Early::default(),
             owed: Vec::new(),
             config,
             source,
@@ -366,7 +369,12 @@ impl Follower {
         };
         // What settles does not wait for what begins: a node may lack the states that this needs.
         let cursor = self.current()?;
-        let settled = Priority::Settlement.scope(Box::pin(self.settle(&cursor, announced))).await?;
+        let mut settled =
+            Priority::Settlement.scope(Box::pin(self.settle(&cursor, announced))).await?;
+        if turn == Turn::Idle && settled == Turn::Idle {
+            let cursor = self.current()?;
+            settled = Box::pin(self.advance(&cursor, announced)).await?;
+        }
         let cursor = self.current()?;
         let registered = Priority::Background.scope(Box::pin(self.registrations(&cursor))).await?;
         self.forget().await?;
@@ -446,6 +454,7 @@ impl Follower {
         }
         self.gauge_halted(0);
         self.reading = None;
+        self.early.give_up();
         self.sweep.give_up();
         self.backfill.forget();
         self.load_watched(&cursor).await?;

@@ -11,8 +11,8 @@ use crate::{
     id::{SafeDeploymentId, WalletId},
     model::{
         Asset, AssetNo, Balance, Cursor, Deployment, DeploymentStatus, Entry, HistoryStatus,
-        JournalCommit, NewWallet, QuarantineReason, Reason, ScanNo, TenantNo, Transfer, TransferNo,
-        WaitingSafe, WalletNo,
+        JournalCommit, NewWallet, QuarantineReason, Reason, ScanNo, SettledBy, TenantNo, Transfer,
+        TransferNo, WaitingSafe, WalletNo,
     },
 };
 
@@ -175,7 +175,9 @@ impl AssetChange {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransferUpdate {
-    Settled(TransferNo),
+    Settled(TransferNo, SettledBy),
+    /// Available before its block settled.
+    Early(TransferNo, SettledBy),
     /// Taken back. `mark` is what it is found by if a block holds it again.
     Orphaned {
         no: TransferNo,

@@ -47,7 +47,11 @@ pub struct Tally {
 
 impl Tally {
     pub fn add(&mut self, kind: EntryKind, direction: Direction, amount: Amount) {
-        use EntryKind::{Connect, Disconnect, DisconnectSettled, Settle};
+        use EntryKind::{Connect, Disconnect, DisconnectSettled, Early, EarlyOver, Settle};
+        // Neither what is there nor what has settled changes.
+        if matches!(kind, Early | EarlyOver) {
+            return;
+        }
         let taken_back = matches!(kind, Disconnect | DisconnectSettled);
         let more = (direction == Direction::In) != taken_back;
         let change = |sum: &mut Sum| if more { sum.add(amount) } else { sum.subtract(amount) };
@@ -142,7 +146,7 @@ impl Reader {
         self.mark.firm.is_none_or(|firm| place > firm)
     }
 
-    /// Takes the next transfer with its entries in the order of their kinds; `false` if there is no room for it.
+    /// Takes the next transfer with its entries in the order in which they happen; `false` if there is no room for it.
     pub fn take(&mut self, transfer: Transfer, entries: &[(EntryKind, Millis)]) -> bool {
         let place = Place::of(&transfer);
         let is_new = self.mark.shown.is_none_or(|shown| place > shown);

@@ -42,7 +42,8 @@
 //!     string, string, string    settled, incoming, outgoing
 //! ```
 //!
-//! A transfer's status, its reason and its times change, and are told by entries; a transfer that is no money has
+//! What of `incoming` is available early is the sum of its `early` and `early_over` entries, and not said again.
+//! A transfer's status, its reason, its rule and its times change, and are told by entries; a transfer that is no money has
 //! none and is not hashed. A block in which nothing is booked makes no commit here: the cursor that it leaves is
 //! covered by the next commit that has entries.
 

@@ -8,6 +8,7 @@
 //! | [`connect`] | blocks continue the chain; those that are settled already settle with them |
 //! | [`traced`] | what moved inside a connected block's transactions is known |
 //! | [`settle`] | blocks became irreversible |
+//! | [`early`] | small deposits became available before that |
 //! | [`rollback`] | blocks vanished |
 //! | [`opening`] | a watch begins |
 //! | [`reconcile`] | the chain's own figures are known |
@@ -29,6 +30,7 @@ pub mod backfill;
 pub mod changes;
 pub mod connect;
 pub mod deployments;
+pub mod early;
 pub mod explain;
 pub mod journal;
 pub mod known;
@@ -81,7 +83,7 @@ impl Position {
         amount: Amount,
     ) -> Result<Self, LedgerError> {
         use Direction::{In, Out};
-        let Self { settled, incoming, outgoing } = self;
+        let Self { settled, incoming, outgoing, early } = self;
         let add = |sum: Amount| sum.checked_add(amount).ok_or(LedgerError::Overflow);
         let sub = |sum: Amount| sum.checked_sub(amount).ok_or(LedgerError::Inconsistent);
         let spend = |sum: Amount| {
@@ -105,7 +107,15 @@ impl Position {
             (EntryKind::ConnectSettled, Out) | (EntryKind::DisconnectSettled, In) => {
                 Self { settled: spend(settled)?, ..self }
             }
+            (EntryKind::Early, In) => Self { early: add(early)?, ..self },
+            (EntryKind::EarlyOver, In) => Self { early: sub(early)?, ..self },
+            (EntryKind::Early | EntryKind::EarlyOver, Out) => {
+                return Err(LedgerError::Inconsistent);
+            }
         };
+        if next.early > next.incoming {
+            return Err(LedgerError::Inconsistent);
+        }
         next.total()?;
         Ok(next)
     }
@@ -134,7 +144,8 @@ impl Position {
     /// As [`Position::total`]; a position that came from [`Position::apply`] never fails.
     pub fn buckets(self, held: Amount) -> Result<Buckets, LedgerError> {
         let total = self.total()?;
-        let spendable = self.settled.saturating_sub(self.outgoing);
+        let firm = self.settled.checked_add(self.early).ok_or(LedgerError::Overflow)?;
+        let spendable = firm.saturating_sub(self.outgoing);
         let frozen = held.min(spendable);
         Ok(Buckets {
             available: spendable.saturating_sub(frozen),
@@ -152,7 +163,7 @@ pub struct Replay(Position);
 
 impl Replay {
     pub fn add(&mut self, kind: EntryKind, direction: Direction, amount: Amount) {
-        let Position { settled, incoming, outgoing } = &mut self.0;
+        let Position { settled, incoming, outgoing, early } = &mut self.0;
         let open = match direction {
             Direction::In => incoming,
             Direction::Out => outgoing,
@@ -162,6 +173,8 @@ impl Replay {
         match kind {
             EntryKind::Connect => more(open),
             EntryKind::Disconnect | EntryKind::Settle => less(open),
+            EntryKind::Early => more(early),
+            EntryKind::EarlyOver => less(early),
             EntryKind::ConnectSettled | EntryKind::DisconnectSettled => {}
         }
         match (kind, direction) {
@@ -169,7 +182,13 @@ impl Replay {
             | (EntryKind::DisconnectSettled, Direction::Out) => more(settled),
             (EntryKind::Settle | EntryKind::ConnectSettled, Direction::Out)
             | (EntryKind::DisconnectSettled, Direction::In) => less(settled),
-            (EntryKind::Connect | EntryKind::Disconnect, _) => {}
+            (
+                EntryKind::Connect
+                | EntryKind::Disconnect
+                | EntryKind::Early
+                | EntryKind::EarlyOver,
+                _,
+            ) => {}
         }
     }
 

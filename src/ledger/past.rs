@@ -36,13 +36,16 @@ pub struct Weight {
     pub time: Millis,
     pub direction: Direction,
     pub status: Status,
+    /// Whether it is available though its block has not settled.
+    pub early: bool,
     pub amount: Amount,
 }
 
 impl From<&Transfer> for Weight {
     fn from(row: &Transfer) -> Self {
         let Transfer { asset, block, block_time, direction, status, amount, .. } = *row;
-        Self { asset, block: block.number, time: block_time, direction, status, amount }
+        let early = row.is_early();
+        Self { asset, block: block.number, time: block_time, direction, status, early, amount }
     }
 }
 
@@ -126,7 +129,7 @@ impl Walk {
 
     /// Counts a transfer, wherever on the way it stands.
     pub fn weigh(&mut self, weight: &Weight) {
-        let Weight { asset, block, time, direction, status, amount } = *weight;
+        let Weight { asset, block, time, direction, status, early, amount } = *weight;
         if !self.moment.concerns(asset.chain()) {
             return;
         }
@@ -137,7 +140,15 @@ impl Walk {
             (Way::Down, false, Status::Pending) => EntryKind::Disconnect,
             (Way::Down, false, Status::Settled) => EntryKind::DisconnectSettled,
         };
-        self.sums.entry(asset).or_default().add(kind, direction, amount);
+        let sums = self.sums.entry(asset).or_default();
+        sums.add(kind, direction, amount);
+        if early {
+            let kind = match self.way {
+                Way::Up => EntryKind::Early,
+                Way::Down => EntryKind::EarlyOver,
+            };
+            sums.add(kind, direction, amount);
+        }
     }
 
     /// Whether nothing further on the way can change the result.

@@ -15,8 +15,8 @@ use crate::{
     event::{EventType, EventWallet, NewEvent, Told, TransferTold},
     model::{
         Asset, AssetNo, Balance, ChainInfo, CommitKind, Cursor, Direction, Entry as LedgerEntry,
-        EntryKind, JournalCommit, JournalHash, JournalHead, Owner, Rewind, Status, Transfer,
-        TransferNo, WalletNo,
+        EntryKind, JournalCommit, JournalHash, JournalHead, Owner, Rewind, SettledBy, Status,
+        Transfer, TransferNo, WalletNo,
     },
 };
 
@@ -65,7 +65,11 @@ pub(super) struct Posting<'a> {
 /// Which side of a transfer is booked first, so that no sum falls below zero on the way.
 pub(super) fn booked_first(kind: EntryKind) -> Direction {
     match kind {
-        EntryKind::Connect | EntryKind::Settle | EntryKind::ConnectSettled => Direction::In,
+        EntryKind::Connect
+        | EntryKind::Settle
+        | EntryKind::ConnectSettled
+        | EntryKind::Early
+        | EntryKind::EarlyOver => Direction::In,
         EntryKind::Disconnect | EntryKind::DisconnectSettled => Direction::Out,
     }
 }
@@ -199,6 +203,7 @@ impl<'a> Posting<'a> {
             memo: movement.memo.clone(),
             omitted: None,
             seen_at: self.now,
+            settled_by: None,
             settled_at: None,
             orphaned_at: None,
         })
@@ -253,6 +258,20 @@ impl<'a> Posting<'a> {
         self.apply_at(slot, side, EntryKind::Settle)
     }
 
+    /// The rule by which what settles becomes available.
+    pub fn policy(&self) -> SettledBy {
+        SettledBy::Policy(self.chain.settlement)
+    }
+
+    /// Ends that a pending transfer is available already, if it is: its block settles or vanishes.
+    pub fn end_early(&mut self, transfer: &Transfer) -> Result<(), Refused> {
+        if transfer.is_early() {
+            self.apply(transfer, EntryKind::EarlyOver)?;
+            self.entry(transfer, EntryKind::EarlyOver);
+        }
+        Ok(())
+    }
+
     /// Records a connected side for good, settled or not.
     pub fn book(&mut self, mut side: Transfer, settled: bool) {
         let class = match (side.counted, self.native == Some(side.asset)) {
@@ -265,6 +284,7 @@ impl<'a> Posting<'a> {
         self.entry(&side, kind);
         if settled {
             side.status = Status::Settled;
+            side.settled_by = Some(self.policy());
             side.settled_at = Some(self.now);
             if side.kind != Kind::Opening {
                 self.changes.report.settled.push(side.block_time);
@@ -511,7 +531,16 @@ pub(super) fn event_type(transfer: &Transfer, status: Status) -> Option<EventTyp
         (Kind::Opening | Kind::Fee, ..) => None,
         (Kind::Adjustment, _, Status::Settled) if !transfer.is_proven() => None,
         (Kind::Adjustment, ..) => Some(EventType::BalanceAdjusted),
+        (_, Direction::In, Status::Pending) if transfer.is_early() => {
+            Some(EventType::DepositAvailable)
+        }
         (_, Direction::In, Status::Pending) => Some(EventType::DepositPending),
+        // Told when it became available.
+        (_, Direction::In, Status::Settled)
+            if matches!(transfer.settled_by, Some(SettledBy::Tier(_))) =>
+        {
+            None
+        }
         (_, Direction::In, Status::Settled) => Some(EventType::DepositAvailable),
         (_, Direction::In, Status::Orphaned) => Some(EventType::DepositOrphaned),
         (_, Direction::Out, Status::Pending) => Some(EventType::WithdrawalPending),

@@ -201,8 +201,12 @@ fn adjust(
     side.counted = true;
     side.reason = Some(reason);
     posting.connect_settled(&mut side)?;
-    let settled =
-        Transfer { status: Status::Settled, settled_at: Some(posting.now), ..side.clone() };
+    let settled = Transfer {
+        status: Status::Settled,
+        settled_by: Some(posting.policy()),
+        settled_at: Some(posting.now),
+        ..side.clone()
+    };
     posting.tell(&settled);
     posting.book(side, true);
     Ok(())
@@ -213,7 +217,12 @@ mod tests {
     use super::*;
 
     fn position(settled: u64, incoming: u64, outgoing: u64) -> Position {
-        Position { settled: settled.into(), incoming: incoming.into(), outgoing: outgoing.into() }
+        Position {
+            settled: settled.into(),
+            incoming: incoming.into(),
+            outgoing: outgoing.into(),
+            ..Position::default()
+        }
     }
 
     #[test]

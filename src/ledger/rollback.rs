@@ -212,6 +212,7 @@ pub(super) fn take_back(
                 Status::Settled => EntryKind::DisconnectSettled,
                 Status::Pending | Status::Orphaned => EntryKind::Disconnect,
             };
+            posting.end_early(transfer)?;
             posting.apply(transfer, kind)?;
             posting.entry(transfer, kind);
             transfer.status = Status::Orphaned;

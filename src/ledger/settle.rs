@@ -40,10 +40,7 @@ pub fn settle(
     let next = Cursor { settled, ..cursor.clone() };
     let mut posting = Posting::new(chain, known, cursor, next, now, CommitKind::Settlement);
     settle_pending(&mut posting, pending)?;
-    posting
-        .changes
-        .blocks
-        .forget_below(settled.at.number.saturating_sub(REMEMBERED_BELOW_SETTLED));
+    posting.changes.blocks.forget_below(settled.at.number.saturating_sub(REMEMBERED_BELOW_SETTLED));
     reconcile::take_over(&mut posting, settled, compared.figures, compared.proofs)?;
     posting.finish()
 }
@@ -56,10 +53,13 @@ pub(super) fn settle_pending(
     for first in [true, false] {
         for transfer in &mut pending {
             if (transfer.direction == booked_first(EntryKind::Settle)) == first {
+                posting.end_early(transfer)?;
                 posting.apply(transfer, EntryKind::Settle)?;
                 posting.entry(transfer, EntryKind::Settle);
-                posting.changes.updates.push(TransferUpdate::Settled(transfer.no));
+                let by = transfer.settled_by.unwrap_or(posting.policy());
+                posting.changes.updates.push(TransferUpdate::Settled(transfer.no, by));
                 transfer.status = Status::Settled;
+                transfer.settled_by = Some(by);
                 transfer.settled_at = Some(posting.now);
                 if transfer.kind != Kind::Opening {
                     posting.changes.report.settled.push(transfer.block_time);

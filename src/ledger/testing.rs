@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use crate::{
-    chain::{Address, AssetKey, ChainName, Family},
+    chain::{Address, AssetKey, ChainName, Family, Settlement, SettlementTag},
     id::{TenantId, WalletId},
     model::{
         Asset, AssetNo, BlockPoint, ChainInfo, ChainNo, Cursor, JournalHead, TenantNo, WalletNo,
@@ -18,6 +18,8 @@ pub(super) fn chain() -> ChainInfo {
         caip2: "eip155:1".to_owned(),
         slip44: 60,
         safes_per_owner: 1_000,
+        settlement: Settlement::Tag(SettlementTag::Finalized),
+        tiers: Vec::new(),
     }
 }
 

@@ -45,6 +45,8 @@ pub struct Position {
     pub incoming: Amount,
     /// Sum of the withdrawals above the settled block.
     pub outgoing: Amount,
+    /// What of `incoming` is available already, because it is small: see [`super::Tier`].
+    pub early: Amount,
 }
 
 impl Position {

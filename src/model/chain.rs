@@ -1,6 +1,7 @@
 //! What booking has to know of a chain.
 
-use crate::chain::{AssetKey, ChainName, Family};
+use super::Tier;
+use crate::chain::{AssetKey, ChainName, Family, Settlement};
 
 #[derive(Clone, Debug)]
 pub struct ChainInfo {
@@ -11,6 +12,10 @@ pub struct ChainInfo {
     pub slip44: u32,
     /// Safes found by one owner that become wallets.
     pub safes_per_owner: u64,
+    /// When a block is called irreversible.
+    pub settlement: Settlement,
+    /// Which deposits are available before that; those of an asset by their confirmations, the fewest first.
+    pub tiers: Vec<Tier>,
 }
 
 impl ChainInfo {

@@ -1,9 +1,11 @@
 //! One movement as one wallet sees it, and the entries that explain a balance.
 
+use std::fmt;
+
 use super::{AssetNo, TenantNo, TransferNo, WalletNo};
 use crate::{
     amount::Amount,
-    chain::{Address, BlockRef, Kind, Ordinal, TxId},
+    chain::{Address, BlockRef, Kind, Ordinal, Settlement, TxId},
     clock::Millis,
     id::TransferId,
     string_enum::string_enum,
@@ -76,6 +78,8 @@ pub struct Transfer {
     pub omitted: Option<u32>,
     /// When its first connection was booked.
     pub seen_at: Millis,
+    /// By which rule it became available; of one that is pending: before its block settled.
+    pub settled_by: Option<SettledBy>,
     pub settled_at: Option<Millis>,
     pub orphaned_at: Option<Millis>,
 }
@@ -88,10 +92,35 @@ impl Transfer {
             && !matches!(self.ordinal, Ordinal::Withdrawal(_) | Ordinal::Reward(_))
     }
 
+    /// Whether it is available though its block has not settled.
+    #[must_use]
+    pub fn is_early(&self) -> bool {
+        self.status == Status::Pending && self.settled_by.is_some()
+    }
+
     /// Whether the chain's state at a settled block proved it, so that it never was pending.
     #[must_use]
     pub fn is_proven(&self) -> bool {
         matches!((self.kind, &self.ordinal), (Kind::Adjustment, Ordinal::Proof(..)))
+    }
+}
+
+/// The rule by which money became available.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SettledBy {
+    /// The chain's policy calls its block irreversible.
+    Policy(Settlement),
+    /// It is small, and its block lies so far below the head: see [`super::Tier`].
+    Tier(u64),
+}
+
+impl fmt::Display for SettledBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Policy(Settlement::Tag(tag)) => f.write_str(tag.as_str()),
+            Self::Policy(Settlement::Confirmations(count)) => write!(f, "confirmations:{count}"),
+            Self::Tier(count) => write!(f, "tier:{count}"),
+        }
     }
 }
 
@@ -108,6 +137,10 @@ string_enum! {
         Disconnect = "disconnect",
         /// A settled transfer was taken back: an opening whose watch begins anew, or a rewind by hand.
         DisconnectSettled = "disconnect_settled",
+        /// A deposit became available before its block settled.
+        Early = "early",
+        /// The opposite of `Early`: its block settles or is disconnected in the same commit.
+        EarlyOver = "early_over",
     }
 }
 
@@ -121,6 +154,20 @@ impl EntryKind {
             Self::ConnectSettled => 3,
             Self::Disconnect => 4,
             Self::DisconnectSettled => 5,
+            Self::Early => 6,
+            Self::EarlyOver => 7,
+        }
+    }
+
+    /// Those of one transfer happen in this order.
+    #[must_use]
+    pub const fn place(self) -> u8 {
+        match self {
+            Self::Connect | Self::ConnectSettled => 0,
+            Self::Early => 1,
+            Self::EarlyOver => 2,
+            Self::Settle => 3,
+            Self::Disconnect | Self::DisconnectSettled => 4,
         }
     }
 

@@ -29,6 +29,7 @@ struct RawBalance {
     settled: Amount,
     incoming: Amount,
     outgoing: Amount,
+    early: Amount,
     held: Amount,
     frozen: Amount,
     version: i64,
@@ -50,7 +51,7 @@ pub async fn of_wallets(
     let (first, end) = AssetNo::of_chain(chain);
     let sql = sets(
         conn,
-        "SELECT wallet_no, asset_no, settled, incoming, outgoing, held, frozen, version FROM balance
+        "SELECT wallet_no, asset_no, settled, incoming, outgoing, early, held, frozen, version FROM balance
          WHERE wallet_no IN ints($1) AND asset_no >= $2 AND asset_no < $3",
     );
     let rows: Vec<RawBalance> = on!(conn, c => sqlx::query_as(sql)
@@ -60,8 +61,8 @@ pub async fn of_wallets(
         .fetch_all(c)
         .await)?;
     let balance = |row: RawBalance| {
-        let RawBalance { settled, incoming, outgoing, held, frozen, version, .. } = row;
-        let position = Position { settled, incoming, outgoing };
+        let RawBalance { settled, incoming, outgoing, early, held, frozen, version, .. } = row;
+        let position = Position { settled, incoming, outgoing, early };
         let key = (WalletNo(row.wallet_no), AssetNo(row.asset_no));
         (key, Balance { position, held, frozen, version })
     };
@@ -76,7 +77,7 @@ async fn behind(
     limit: i64,
 ) -> Result<Vec<RawBalance>, StoreError> {
     Ok(on!(conn, c => sqlx::query_as(
-        "SELECT wallet_no, asset_no, settled, incoming, outgoing, held, frozen, version FROM balance
+        "SELECT wallet_no, asset_no, settled, incoming, outgoing, early, held, frozen, version FROM balance
          WHERE (wallet_no, asset_no) > ($1, $2) ORDER BY wallet_no, asset_no LIMIT $3 + 0",
     )
     .bind(after.0.0)
@@ -96,8 +97,8 @@ pub async fn all(
     limit: i64,
 ) -> Result<Vec<(WalletNo, AssetNo, Position)>, StoreError> {
     let balance = |row: RawBalance| {
-        let RawBalance { wallet_no, asset_no, settled, incoming, outgoing, .. } = row;
-        (WalletNo(wallet_no), AssetNo(asset_no), Position { settled, incoming, outgoing })
+        let RawBalance { wallet_no, asset_no, settled, incoming, outgoing, early, .. } = row;
+        (WalletNo(wallet_no), AssetNo(asset_no), Position { settled, incoming, outgoing, early })
     };
     Ok(behind(conn, after, limit).await?.into_iter().map(balance).collect())
 }
@@ -159,6 +160,7 @@ static BALANCE: Table = Table::upsert(
         "settled",
         "incoming",
         "outgoing",
+        "early",
         "held",
         "frozen",
         "version",
@@ -170,7 +172,7 @@ static BALANCE: Table = Table::upsert(
     ],
     "ON CONFLICT (wallet_no, asset_no) DO UPDATE
      SET settled = excluded.settled, incoming = excluded.incoming, outgoing = excluded.outgoing,
-         held = excluded.held, frozen = excluded.frozen, version = excluded.version,
+         early = excluded.early, held = excluded.held, frozen = excluded.frozen, version = excluded.version,
          block_number = excluded.block_number, updated_at = excluded.updated_at,
          proven_block = CASE WHEN excluded.proven_block IS NULL THEN balance.proven_block
                              ELSE NULLIF(excluded.proven_block, -1) END,
@@ -198,6 +200,7 @@ pub async fn write(
             row.push(position.settled)?;
             row.push(position.incoming)?;
             row.push(position.outgoing)?;
+            row.push(position.early)?;
             row.push(held)?;
             row.push(frozen)?;
             row.push(version.saturating_add(1))?;
@@ -301,6 +304,7 @@ struct RawHolding {
     settled: Option<Amount>,
     incoming: Option<Amount>,
     outgoing: Option<Amount>,
+    early: Option<Amount>,
     held: Option<Amount>,
     frozen: Option<Amount>,
     updated_at: Option<Millis>,
@@ -334,6 +338,7 @@ impl RawHolding {
                 settled: self.settled?,
                 incoming: self.incoming?,
                 outgoing: self.outgoing?,
+                early: self.early?,
             },
             locked: self.held?.saturating_add(self.frozen?),
             updated_at: self.updated_at?,
@@ -347,7 +352,7 @@ macro_rules! select {
         concat!(
             $few, "SELECT w.id, w.family, w.address, w.is_primary, w.found_by_owner, n.name AS chain, c.head_number, c.head_hash,
                     c.head_time, c.settled_number, c.settled_hash, c.settled_time, b.asset_no, b.settled,
-                    b.incoming, b.outgoing, b.held, b.frozen, b.updated_at
+                    b.incoming, b.outgoing, b.early, b.held, b.frozen, b.updated_at
              FROM ", $wallets, " w
              LEFT JOIN watch t ON t.wallet_no = w.no AND t.status + 0 = 1
              LEFT JOIN chain n ON n.no = t.chain_no

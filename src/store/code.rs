@@ -2,8 +2,8 @@
 
 use super::StoreError;
 use crate::{
-    chain::Kind,
-    model::{Direction, Reason, Status, WatchStatus},
+    chain::{Kind, Settlement, SettlementTag},
+    model::{Direction, Reason, SettledBy, Status, WatchStatus},
 };
 
 /// A transfer that a later connection of its movement stands for: it is in no list any more.
@@ -24,6 +24,28 @@ pub(super) fn read_status(code: i16) -> Result<Status, StoreError> {
         2 | REPLACED => Ok(Status::Orphaned),
         _ => Err(StoreError::corrupt(format!("the transfer status {code}"))),
     }
+}
+
+/// The kind of the rule in the lowest two bits, its confirmations above them.
+pub(super) const fn settled_by(by: SettledBy) -> i64 {
+    let (kind, count) = match by {
+        SettledBy::Policy(Settlement::Tag(SettlementTag::Finalized)) => (0, 0),
+        SettledBy::Policy(Settlement::Tag(SettlementTag::Safe)) => (1, 0),
+        SettledBy::Policy(Settlement::Confirmations(count)) => (2, count),
+        SettledBy::Tier(count) => (3, count),
+    };
+    count.cast_signed() << 2 | kind
+}
+
+pub(super) fn read_settled_by(code: i64) -> Result<SettledBy, StoreError> {
+    let count = u64::try_from(code >> 2).map_err(StoreError::corrupt)?;
+    Ok(match (code & 3, count) {
+        (0, 0) => SettledBy::Policy(Settlement::Tag(SettlementTag::Finalized)),
+        (1, 0) => SettledBy::Policy(Settlement::Tag(SettlementTag::Safe)),
+        (2, count) => SettledBy::Policy(Settlement::Confirmations(count)),
+        (3, count) => SettledBy::Tier(count),
+        _ => return Err(StoreError::corrupt(format!("the rule {code}"))),
+    })
 }
 
 pub(super) const fn direction(direction: Direction) -> i16 {

@@ -35,6 +35,7 @@ static EVENT: Table = Table::computed(
         "settled",
         "incoming",
         "outgoing",
+        "early",
         "locked",
         "head_number",
         "asset_version",
@@ -218,6 +219,7 @@ async fn insert_events(
             row.push(transfer.and_then(|told| above_zero(told.position.settled)))?;
             row.push(transfer.and_then(|told| above_zero(told.position.incoming)))?;
             row.push(transfer.and_then(|told| above_zero(told.position.outgoing)))?;
+            row.push(transfer.and_then(|told| above_zero(told.position.early)))?;
             row.push(transfer.and_then(|told| above_zero(told.locked)))?;
             row.push(transfer.map(|told| told.head.cast_signed()))?;
             row.push(transfer.map(|told| told.asset_version))?;
@@ -229,7 +231,7 @@ async fn insert_events(
     Ok(())
 }
 
-/// Zero is left out: of the four amounts of most events, that is three.
+/// Zero is left out: of the five amounts of most events, that is four.
 fn above_zero(amount: Amount) -> Option<Amount> {
     (!amount.is_zero()).then_some(amount)
 }

@@ -54,6 +54,7 @@ struct RawEvent {
     settled: Option<Amount>,
     incoming: Option<Amount>,
     outgoing: Option<Amount>,
+    early: Option<Amount>,
     locked: Option<Amount>,
     head_number: Option<i64>,
     asset_version: Option<i64>,
@@ -66,7 +67,7 @@ macro_rules! select_event {
     ($rest:literal) => {
         concat!(
             "SELECT position, events, kind, wallet_no, sequence, time, transfer_no, status, settled, incoming,
-                    outgoing, locked, head_number, asset_version, id, data, created_at
+                    outgoing, early, locked, head_number, asset_version, id, data, created_at
              FROM ",
             $rest
         )
@@ -218,6 +219,7 @@ impl RawEvent {
             settled: self.settled.unwrap_or_default(),
             incoming: self.incoming.unwrap_or_default(),
             outgoing: self.outgoing.unwrap_or_default(),
+            early: self.early.unwrap_or_default(),
         };
         let (status, position) = if settled {
             (Status::Settled, Position::of(first.total().map_err(StoreError::corrupt)?))
@@ -225,8 +227,11 @@ impl RawEvent {
             (code::read_status(self.status.ok_or_else(gone)?)?, first)
         };
         let at = |wanted| (status == wanted).then_some(self.created_at);
+        // While it was pending no rule applied yet, but for what became available early.
+        let ruled = status != Status::Pending || told.kind == EventType::DepositAvailable;
         let transfer = Transfer {
             status,
+            settled_by: transfer.settled_by.filter(|_| ruled),
             settled_at: at(Status::Settled),
             orphaned_at: at(Status::Orphaned),
             ..transfer.clone()

@@ -193,7 +193,7 @@ pub async fn later_entries(
     booked(on!(conn, c => sqlx::query_as(
         "SELECT transfer_no, kind, amount, created_at, commit_no FROM entry
          WHERE transfer_no >> 44 = $1 AND commit_no >= $2 AND commit_no <= $3
-           AND kind IN (2, 4, 5) AND commit_no > 0",
+           AND kind IN (2, 4, 5, 6, 7) AND commit_no > 0",
     )
     .bind(chain.0)
     .bind(number(first)?)

@@ -33,6 +33,7 @@ pub mod chain;
 pub mod correction;
 pub mod daemon;
 pub mod delivery;
+pub mod early;
 pub mod endpoint;
 pub mod event;
 pub mod feed;

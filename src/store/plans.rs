@@ -22,6 +22,7 @@ macro_rules! schema {
         concat!(
             include_str!(concat!("../../migrations/", $engine, "/0001_initial.sql")),
             include_str!(concat!("../../migrations/", $engine, "/0004_journal.sql")),
+            include_str!(concat!("../../migrations/", $engine, "/0009_settlement.sql")),
         )
     };
 }

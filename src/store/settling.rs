@@ -4,7 +4,7 @@ use sqlx::FromRow;
 
 use super::{Conn, StoreError, chain::number, on};
 use crate::{
-    chain::{Address, AssetKey},
+    chain::{Address, AssetKey, BlockHash, BlockRef},
     id::WalletId,
     model::{AssetNo, BalanceRef, ChainNo, TenantNo, WalletNo},
 };
@@ -104,4 +104,34 @@ pub async fn block_before(
     .fetch_optional(c)
     .await)?;
     Ok(block.and_then(|block| u64::try_from(block).ok()))
+}
+
+#[derive(FromRow)]
+struct RawBlock {
+    #[sqlx(try_from = "i64")]
+    number: u64,
+    #[sqlx(try_from = "Vec<u8>")]
+    hash: BlockHash,
+}
+
+/// The newest block at or below `upto` that holds a transfer which was not taken back: only for a rewind by
+/// hand, it reads all of the chain's transfers.
+///
+/// # Errors
+/// [`StoreError`] of the engine.
+pub async fn newest_block(
+    conn: &mut Conn<'_>,
+    chain: ChainNo,
+    upto: u64,
+) -> Result<Option<BlockRef>, StoreError> {
+    let row: Option<RawBlock> = on!(conn, c => sqlx::query_as(
+        "SELECT block_number AS number, block_hash AS hash FROM transfer
+         WHERE chain_no = $1 AND status IN (0, 1) AND block_number <= $2
+         ORDER BY block_number DESC LIMIT 1",
+    )
+    .bind(chain.0)
+    .bind(number(upto)?)
+    .fetch_optional(c)
+    .await)?;
+    Ok(row.map(|row| BlockRef { number: row.number, hash: row.hash }))
 }

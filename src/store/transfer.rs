@@ -1,5 +1,7 @@
 //! Transfers and entries: what the ledger's steps read and write, in sets.
 
+use std::collections::BTreeMap;
+
 use sqlx::{FromRow, QueryBuilder};
 
 use super::{
@@ -47,6 +49,7 @@ pub(super) struct RawTransfer {
     memo: Option<String>,
     omitted: Option<i64>,
     seen_at: Millis,
+    settled_by: Option<i64>,
     settled_at: Option<Millis>,
     orphaned_at: Option<Millis>,
 }
@@ -77,6 +80,7 @@ impl TryFrom<RawTransfer> for Transfer {
             memo: row.memo,
             omitted: row.omitted.map(u32::try_from).transpose().map_err(StoreError::corrupt)?,
             seen_at: row.seen_at,
+            settled_by: row.settled_by.map(code::read_settled_by).transpose()?,
             settled_at: row.settled_at,
             orphaned_at: row.orphaned_at,
         })
@@ -89,7 +93,7 @@ macro_rules! select_transfer {
         concat!(
             "SELECT no, id, wallet_no, tenant_no, asset_no, status, direction, kind, counted, connection,
                     amount, counterparty, tx, ordinal, block_number, block_hash, block_time, reason, memo,
-                    omitted, seen_at, settled_at, orphaned_at
+                    omitted, seen_at, settled_by, settled_at, orphaned_at
              FROM transfer ",
             $rest
         )
@@ -293,6 +297,7 @@ static TRANSFER: Table = Table::new(
         "memo",
         "omitted",
         "seen_at",
+        "settled_by",
         "settled_at",
     ],
 );
@@ -335,11 +340,15 @@ pub async fn insert(
             row.push(transfer.memo.as_deref())?;
             row.push(transfer.omitted.map(i64::from))?;
             row.push(transfer.seen_at)?;
+            row.push(transfer.settled_by.map(code::settled_by))?;
             row.push(transfer.settled_at)
         })
         .await?;
     Ok(())
 }
+
+/// Numbers of transfers, by the rule under which they became available.
+type ByRule = BTreeMap<i64, Vec<i64>>;
 
 /// Writes how transfers stand now.
 ///
@@ -350,30 +359,50 @@ pub async fn update(
     updates: &[TransferUpdate],
     now: Millis,
 ) -> Result<(), StoreError> {
-    let of = |wanted: fn(&TransferUpdate) -> Option<i64>| -> Vec<i64> {
-        updates.iter().filter_map(wanted).collect()
-    };
-    let settled = of(|update| match update {
-        TransferUpdate::Settled(no) => Some(no.0),
-        _ => None,
-    });
-    let replaced = of(|update| match update {
-        TransferUpdate::Replaced(no) => Some(no.0),
-        _ => None,
-    });
-    if !settled.is_empty() {
+    let (mut settled, mut early) = (ByRule::new(), ByRule::new());
+    let mut replaced = Vec::new();
+    for update in updates {
+        let (rows, no, by) = match update {
+            TransferUpdate::Settled(no, by) => (&mut settled, no, by),
+            TransferUpdate::Early(no, by) => (&mut early, no, by),
+            TransferUpdate::Replaced(no) => {
+                replaced.push(no.0);
+                continue;
+            }
+            TransferUpdate::Orphaned { .. } => continue,
+        };
+        rows.entry(code::settled_by(*by)).or_default().push(no.0);
+    }
+    for (by, numbers) in settled {
         let sql = sets(
             conn,
-            "UPDATE transfer SET status = 0, settled_at = $2 WHERE no IN ints($1) AND status + 0 = 1",
+            "UPDATE transfer SET status = 0, settled_at = $2, settled_by = $3
+             WHERE no IN ints($1) AND status + 0 = 1",
         );
-        let list = Ints::of(settled.iter().copied());
+        let list = Ints::of(numbers.iter().copied());
         let changed = on!(conn, c => sqlx::query(sql)
             .bind(&list)
             .bind(now)
+            .bind(by)
             .execute(c)
             .await
             .map(|done| done.rows_affected()))?;
-        all_changed(changed, settled.len())?;
+        all_changed(changed, numbers.len())?;
+    }
+    for (by, numbers) in early {
+        let sql = sets(
+            conn,
+            "UPDATE transfer SET settled_by = $2
+             WHERE no IN ints($1) AND status + 0 = 1 AND settled_by IS NULL",
+        );
+        let list = Ints::of(numbers.iter().copied());
+        let changed = on!(conn, c => sqlx::query(sql)
+            .bind(&list)
+            .bind(by)
+            .execute(c)
+            .await
+            .map(|done| done.rows_affected()))?;
+        all_changed(changed, numbers.len())?;
     }
     let orphaned: Vec<_> = updates
         .iter()
@@ -483,34 +512,4 @@ pub async fn insert_entries(
         })
         .await?;
     Ok(())
-}
-
-#[derive(FromRow)]
-struct RawBlock {
-    #[sqlx(try_from = "i64")]
-    number: u64,
-    #[sqlx(try_from = "Vec<u8>")]
-    hash: BlockHash,
-}
-
-/// The newest block at or below `upto` that holds a transfer which was not taken back: only for a rewind by
-/// hand, it reads all of the chain's transfers.
-///
-/// # Errors
-/// [`StoreError`] of the engine.
-pub async fn newest_block(
-    conn: &mut Conn<'_>,
-    chain: ChainNo,
-    upto: u64,
-) -> Result<Option<BlockRef>, StoreError> {
-    let row: Option<RawBlock> = on!(conn, c => sqlx::query_as(
-        "SELECT block_number AS number, block_hash AS hash FROM transfer
-         WHERE chain_no = $1 AND status IN (0, 1) AND block_number <= $2
-         ORDER BY block_number DESC LIMIT 1",
-    )
-    .bind(chain.0)
-    .bind(number(upto)?)
-    .fetch_optional(c)
-    .await)?;
-    Ok(row.map(|row| BlockRef { number: row.number, hash: row.hash }))
 }

@@ -31,6 +31,7 @@ mod safes;
 mod solana;
 mod tenants;
 mod tidy;
+mod tiers;
 mod tokens;
 mod webhooks;
 mod worthless;

@@ -60,6 +60,7 @@ async fn a_balance_is_answered_with_its_buckets_and_the_blocks_it_holds_at() {
         settled: Amount::from(1_000_000),
         incoming: Amount::from(500_000),
         outgoing: Amount::from(200_000),
+        early: Amount::ZERO,
     };
     hold(
         &world,
@@ -164,6 +165,7 @@ async fn transfer(world: &World, wallet: WalletId, n: u32, change: impl FnOnce(&
         memo: None,
         omitted: None,
         seen_at: NOW,
+        settled_by: None,
         settled_at: None,
         orphaned_at: None,
     };

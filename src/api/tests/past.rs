@@ -2,7 +2,6 @@
 
 use super::{balances::open, *};
 use crate::{
-    amount::Amount,
     chain::{Kind, Ordinal, TxId},
     id::{Naming, WalletId},
     ledger::changes::{AssetOpening, BalanceChange, ProofChange, TransferUpdate},
@@ -67,6 +66,7 @@ impl Books {
             memo: None,
             omitted: None,
             seen_at: NOW,
+            settled_by: None,
             settled_at: None,
             orphaned_at: None,
         });
@@ -341,7 +341,7 @@ async fn what_vanishes_between_two_pages_is_in_the_sum_of_the_last() {
     let entry = Entry { transfer: row.no, kind: EntryKind::Disconnect, amount: row.amount };
     transfer::insert_entries(conn, &[entry], &[], 1, NOW).await.expect("an entry");
     let asset = row.asset;
-    let position = Position { settled: 100.into(), incoming: 8.into(), outgoing: Amount::ZERO };
+    let position = Position { settled: 100.into(), incoming: 8.into(), ..Position::default() };
     let balance = Balance { position, version: 1, ..Balance::default() };
     let change = BalanceChange {
         wallet: books.wallet,

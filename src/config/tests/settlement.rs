@@ -1,6 +1,7 @@
 //! When blocks settle on a chain.
 
 use super::*;
+use crate::{chain::AssetKey, model::Tier};
 
 #[test]
 fn settlement_has_three_forms() {
@@ -64,4 +65,55 @@ fn what_counts_as_a_stall_can_be_set() {
     let unknown = chain("mine", "family = \"evm\"\nchain_id = 31337\n");
     assert_eq!(unknown.settlement_limit, Duration::from_hours(1));
     chain_refused("base", "settlement_limit_seconds = 0", ".settlement_limit_seconds", &["from 1"]);
+}
+
+const TIERS: &str = "tiers = [
+    { asset = \"USDC\", up_to = \"5000\", confirmations = 10 },
+    { asset = \"ETH\", up_to = \"0.05\", confirmations = 2 },
+    { asset = \"0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913\", up_to = \"1000.5\", confirmations = 3 },
+]";
+
+#[test]
+fn tiers_are_written_in_whole_units_of_an_asset() {
+    let chain = chain("base", TIERS);
+    let usdc = chain.tokens.iter().find(|token| token.symbol == "USDC").unwrap().contract;
+    let tier = |asset, up_to: u64, confirmations| Tier { asset, up_to: up_to.into(), confirmations };
+    let usdc = AssetKey::Token(usdc);
+    assert_eq!(
+        chain.tiers,
+        [
+            tier(AssetKey::Native, 50_000_000_000_000_000, 2),
+            tier(usdc, 1_000_500_000, 3),
+            tier(usdc, 5_000_000_000, 10),
+        ]
+    );
+    assert!(super::chain("base", "").tiers.is_empty(), "none without being asked");
+}
+
+#[test]
+fn a_tier_that_cannot_be_meant_is_refused() {
+    let refused = |tiers: &str, key: &str, words: &[&str]| {
+        chain_refused("base", &format!("tiers = [{tiers}]"), &format!(".tiers{key}"), words);
+    };
+    refused(
+        "{ up_to_usd = 1000, confirmations = 3 }",
+        "[0].up_to_usd",
+        &["no prices", "up_to"],
+    );
+    refused("{ up_to = \"5\", confirmations = 3 }", "[0]", &["asset", "missing"]);
+    refused("{ asset = \"USDC\", confirmations = 3 }", "[0]", &["up_to", "missing"]);
+    let of = |asset: &str, up_to: &str, count: u32| {
+        format!("{{ asset = \"{asset}\", up_to = \"{up_to}\", confirmations = {count} }}")
+    };
+    refused(&of("GOLD", "5", 3), "[0].asset", &["GOLD", "neither"]);
+    for bad in ["0", "-5", "1e3", "0.0000001", "1,000"] {
+        refused(&of("USDC", bad, 3), "[0].up_to", &["6 decimals"]);
+    }
+    refused(&of("USDC", "5", 0), "[0].confirmations", &["from 1"]);
+    let both = format!("{}, {}", of("USDC", "1000", 10), of("USDC", "1000", 3));
+    refused(&both, "[0].up_to", &["no more than", "3 confirmations"]);
+    let late = format!("settlement = {{ confirmations = 3 }}\ntiers = [{}]", of("USDC", "5", 3));
+    chain_refused("base", &late, ".tiers[0].confirmations", &["from 1 to 2"]);
+    let solana = format!("tiers = [{}]", of("SOL", "5", 3));
+    chain_refused("solana", &solana, ".tiers", &["solana"]);
 }

@@ -16,6 +16,42 @@ fn behind(rig: &Rig) -> String {
 }
 
 #[tokio::test]
+async fn a_deposit_is_pending_when_seen_and_available_when_its_block_settles() {
+    for store in TestStore::all().await {
+        let mut rig = Rig::new(&store);
+        let (tenant, wallet) = one_wallet(&store, &mut rig).await;
+        rig.chain.mine(&[pay(1, None, who(9), 50)]);
+        rig.follow().await.unwrap();
+        let seen = store.position(wallet, &chain_name(), AssetKey::Native).await;
+        assert_eq!((seen.settled, seen.incoming), (0.into(), 50.into()));
+        rig.chain.settle(1);
+        rig.follow().await.unwrap();
+        let settled = store.position(wallet, &chain_name(), AssetKey::Native).await;
+        assert_eq!((settled.settled, settled.incoming), (50.into(), 0.into()));
+        let events = store.events(tenant).await;
+        assert_eq!(types(&events), ["wallet.activated", "deposit.pending", "deposit.available"]);
+        let sequences: Vec<_> = events.iter().map(|(_, sequence, _)| *sequence).collect();
+        assert_eq!(sequences, [Some(1), Some(2), Some(3)]);
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn confirmations_settle_by_depth() {
+    for store in TestStore::all().await {
+        let mut rig = Rig::with(&store, Arc::new(Scripted::new()), Settlement::Confirmations(2));
+        let (_, wallet) = one_wallet(&store, &mut rig).await;
+        for tx in 1..6 {
+            rig.chain.mine(&[pay(tx, None, who(9), 1)]);
+            rig.follow().await.unwrap();
+        }
+        let position = store.position(wallet, &chain_name(), AssetKey::Native).await;
+        assert_eq!((position.settled, position.incoming), (3.into(), 2.into()));
+        store.close().await;
+    }
+}
+
+#[tokio::test]
 async fn a_finality_that_stalls_settles_nothing_however_many_blocks_come() {
     for store in TestStore::all().await {
         let mut rig = Rig::new(&store);
@@ -97,7 +133,10 @@ async fn a_node_that_names_another_hash_settles_nothing_and_at_the_settled_block
         other.at.hash.0[31] ^= 1;
         rig.chain.call_settled(Some(other));
         let outcome = rig.follow().await;
-        assert!(outcome.unwrap_err().contains("do not fit together"), "its own blocks say otherwise");
+        assert!(
+            outcome.unwrap_err().contains("do not fit together"),
+            "its own blocks say otherwise"
+        );
         assert_eq!(position(&store, wallet).await, stays);
         assert_eq!(store.cursor(&chain_name()).await.unwrap().halted, None, "no reason to halt");
         let mut other = rig.chain.header_at(2).await.unwrap().unwrap();

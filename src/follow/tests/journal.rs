@@ -43,7 +43,7 @@ pub(super) async fn assert_sound(store: &TestStore) {
     assert_eq!(i64::try_from(seen), Ok(entries), "every entry is in a commit");
 }
 
-async fn tampered(store: &TestStore) -> Tampered {
+pub(super) async fn tampered(store: &TestStore) -> Tampered {
     match verdict(store, 1, None).await {
         Verdict::Tampered(tampered) => tampered,
         Verdict::Sound(sound) => panic!("{sound:?}"),

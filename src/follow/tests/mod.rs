@@ -4,6 +4,7 @@ mod audit;
 mod commit;
 mod descent;
 mod doubts;
+mod early;
 mod finality;
 mod history;
 mod interrupted;
@@ -36,7 +37,7 @@ use crate::{
     chain::{Address, AssetKey, ChainName, Kind, Settlement, SettlementTag},
     config::{TokenConfig, testing::chain},
     id::{TenantId, WalletId},
-    model::ChainInfo,
+    model::{ChainInfo, Tier},
     registry::Registry,
     store::testing::TestStore,
     wake::Wake,
@@ -84,6 +85,7 @@ struct Rig {
     chain: Arc<Scripted>,
     follower: Box<Follower>,
     settlement: Settlement,
+    tiers: Vec<Tier>,
 }
 
 impl Rig {
@@ -92,9 +94,19 @@ impl Rig {
     }
 
     fn with(store: &TestStore, chain: Arc<Scripted>, settlement: Settlement) -> Self {
+        Self::made(store, chain, settlement, Vec::new())
+    }
+
+    fn made(
+        store: &TestStore,
+        chain: Arc<Scripted>,
+        settlement: Settlement,
+        tiers: Vec<Tier>,
+    ) -> Self {
+        let config = ChainConfig { tiers: tiers.clone(), ..config(settlement) };
         let metrics = Metrics::new();
         let clock = Clock::System;
-        let info = ChainInfo::from(&config(settlement));
+        let info = ChainInfo::from(&config);
         let wake = Wake::new([chain_name()]);
         let committer = Committer::new(
             store.db.clone(),
@@ -105,7 +117,7 @@ impl Rig {
             info,
         );
         let mut follower = Box::new(Follower::new(
-            Arc::new(config(settlement)),
+            Arc::new(config),
             Arc::clone(&chain) as Arc<dyn Source>,
             committer,
             Registry::default().watchlist(&chain_name()),
@@ -114,12 +126,13 @@ impl Rig {
             wake.chain_wake_up(&chain_name()),
         ));
         follower.contradiction_pause = Duration::ZERO;
-        Self { chain, follower, settlement }
+        Self { chain, follower, settlement, tiers }
     }
 
     /// A new process on the same store and chain.
     fn restart(&mut self, store: &TestStore) {
-        *self = Self::with(store, Arc::clone(&self.chain), self.settlement);
+        *self =
+            Self::made(store, Arc::clone(&self.chain), self.settlement, self.tiers.clone());
     }
 
     /// Turns until nothing more is to be done, as the loop does; gives what stopped the chain.
@@ -182,27 +195,6 @@ async fn one_wallet(store: &TestStore, rig: &mut Rig) -> (TenantId, WalletId) {
     let wallet = store.register(tenant, &chain_name(), who(9)).await;
     rig.follow().await.unwrap();
     (tenant, wallet)
-}
-
-#[tokio::test]
-async fn a_deposit_is_pending_when_seen_and_available_when_its_block_settles() {
-    for store in TestStore::all().await {
-        let mut rig = Rig::new(&store);
-        let (tenant, wallet) = one_wallet(&store, &mut rig).await;
-        rig.chain.mine(&[pay(1, None, who(9), 50)]);
-        rig.follow().await.unwrap();
-        let seen = store.position(wallet, &chain_name(), AssetKey::Native).await;
-        assert_eq!((seen.settled, seen.incoming), (0.into(), 50.into()));
-        rig.chain.settle(1);
-        rig.follow().await.unwrap();
-        let settled = store.position(wallet, &chain_name(), AssetKey::Native).await;
-        assert_eq!((settled.settled, settled.incoming), (50.into(), 0.into()));
-        let events = store.events(tenant).await;
-        assert_eq!(types(&events), ["wallet.activated", "deposit.pending", "deposit.available"]);
-        let sequences: Vec<_> = events.iter().map(|(_, sequence, _)| *sequence).collect();
-        assert_eq!(sequences, [Some(1), Some(2), Some(3)]);
-        store.close().await;
-    }
 }
 
 #[tokio::test]
@@ -481,21 +473,6 @@ async fn spending_what_was_never_seen_is_covered_by_the_chains_own_figure() {
             store.transfers(wallet).await.into_iter().map(|row| row.kind).collect();
         assert!(kinds.contains(&Kind::Adjustment));
         assert!(types(&store.events(tenant).await).contains(&"balance.adjusted"));
-        store.close().await;
-    }
-}
-
-#[tokio::test]
-async fn confirmations_settle_by_depth() {
-    for store in TestStore::all().await {
-        let mut rig = Rig::with(&store, Arc::new(Scripted::new()), Settlement::Confirmations(2));
-        let (_, wallet) = one_wallet(&store, &mut rig).await;
-        for tx in 1..6 {
-            rig.chain.mine(&[pay(tx, None, who(9), 1)]);
-            rig.follow().await.unwrap();
-        }
-        let position = store.position(wallet, &chain_name(), AssetKey::Native).await;
-        assert_eq!((position.settled, position.incoming), (3.into(), 2.into()));
         store.close().await;
     }
 }

@@ -81,7 +81,7 @@ impl Account<'_> {
                 let after = raw(&entry["totalAfter"]);
                 if let (Some(before), Some(after)) = (before, after) {
                     let expected = match (effect, is_in != effect.starts_with("disconnect")) {
-                        ("settle", _) => Some(before),
+                        ("settle" | "early" | "early_over", _) => Some(before),
                         (_, true) => before.checked_add(amount),
                         (_, false) => before.checked_sub(amount),
                     };

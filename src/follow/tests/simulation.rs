@@ -59,6 +59,13 @@ impl Rig {
     }
 }
 
+/// Deposits that are available before they settle.
+fn tiers() -> Vec<Tier> {
+    let tier =
+        |asset, up_to: u64, confirmations| Tier { asset, up_to: up_to.into(), confirmations };
+    vec![tier(AssetKey::Native, 500, 1), tier(AssetKey::Native, 1_500, 3), tier(token(), 800, 2)]
+}
+
 struct Simulation {
     random: StdRng,
     next_tx: u64,
@@ -141,6 +148,9 @@ impl Simulation {
             for asset in [AssetKey::Native, token()].into_iter().chain(hostile()) {
                 let position = store.position(wallet, &chain_name(), asset).await;
                 assert!(position.total().is_ok(), "{position:?}");
+                let tiers = rig.tiers.iter().filter(|tier| tier.asset == asset);
+                let most = tiers.map(|tier| tier.up_to).max().unwrap_or_default();
+                assert!(position.early <= most.min(position.incoming), "{position:?}");
                 assert_eq!(replayed.get(&asset).copied().unwrap_or_default(), position);
             }
         }
@@ -262,6 +272,7 @@ async fn simulate(seed: u64, blocks: Blocks, store: &TestStore) {
     let mut rig = Rig::new(store);
     rig.follow().await.unwrap();
     // What it takes over is the configuration of its next process.
+    rig.tiers = tiers();
     rig.restart(store);
     let tenant = store.tenant().await;
     let random = StdRng::seed_from_u64(seed);

@@ -219,7 +219,8 @@ impl World {
         for update in changes.updates {
             let (TransferUpdate::Orphaned { no, .. }
             | TransferUpdate::Replaced(no)
-            | TransferUpdate::Settled(no)) = update;
+            | TransferUpdate::Early(no, _)
+            | TransferUpdate::Settled(no, _)) = update;
             self.transfers.get_mut(&no).unwrap().status = Status::Orphaned;
             if matches!(update, TransferUpdate::Replaced(_)) {
                 self.replaced.insert(no);

@@ -36,6 +36,7 @@ fn transfer(n: u64, block: u64, is_in: bool, orphaned: bool, amount: u64) -> Tra
         memo: None,
         omitted: None,
         seen_at: time,
+        settled_by: None,
         settled_at: None,
         orphaned_at: None,
     }

@@ -33,6 +33,7 @@ fn transfer(memo: Option<&str>) -> Transfer {
         memo: memo.map(str::to_owned),
         omitted: None,
         seen_at: Millis(71_000),
+        settled_by: None,
         settled_at: None,
         orphaned_at: None,
     }
@@ -147,7 +148,7 @@ fn the_hash_is_over_exactly_what_the_text_says() {
         Line { entry: entry(2, EntryKind::Settle, 0), connected: None },
     ];
     let position =
-        Position { settled: Amount::ZERO, incoming: Amount::from(1000), outgoing: Amount::from(1) };
+        Position { incoming: Amount::from(1000), outgoing: Amount::from(1), ..Position::default() };
     let order = RewindOrder { by: Some("ann".to_owned()), reason: "a bad snapshot".to_owned() };
     let commit = commit(Some(Rewind { from: 80, order }));
     let mut left = [(WalletNo(3), AssetNo(1 << 32 | 1), position)];

@@ -6,7 +6,7 @@ const CHAINS: [ChainNo; 2] = [ChainNo(1), ChainNo(2)];
 
 /// Transfers of two assets on one chain and of one on another; two or three blocks share each time.
 fn weights() -> impl Strategy<Value = Vec<Weight>> {
-    let one = (0u64..3, 0u64..40, any::<bool>(), 0u8..5, 1u64..1000).prop_map(
+    let one = (0u64..3, 0u64..40, any::<bool>(), 0u8..6, 1u64..1000).prop_map(
         |(asset, block, is_in, status, amount)| Weight {
             asset: AssetNo::nth(CHAINS[usize::from(asset == 2)], asset).unwrap(),
             block,
@@ -14,9 +14,10 @@ fn weights() -> impl Strategy<Value = Vec<Weight>> {
             direction: if is_in { Direction::In } else { Direction::Out },
             status: match status {
                 0 => Status::Orphaned,
-                1 => Status::Pending,
+                1 | 2 => Status::Pending,
                 _ => Status::Settled,
             },
+            early: is_in && status == 2,
             amount: amount.into(),
         },
     );
@@ -25,13 +26,17 @@ fn weights() -> impl Strategy<Value = Vec<Weight>> {
 
 fn sums<'a>(weights: impl IntoIterator<Item = &'a Weight>) -> BTreeMap<AssetNo, Position> {
     let mut sums: BTreeMap<AssetNo, Replay> = BTreeMap::new();
-    for Weight { asset, direction, status, amount, .. } in weights {
+    for Weight { asset, direction, status, early, amount, .. } in weights {
         let kind = match status {
             Status::Orphaned => continue,
             Status::Pending => EntryKind::Connect,
             Status::Settled => EntryKind::ConnectSettled,
         };
-        sums.entry(*asset).or_default().add(kind, *direction, *amount);
+        let sum = sums.entry(*asset).or_default();
+        sum.add(kind, *direction, *amount);
+        if *early {
+            sum.add(EntryKind::Early, *direction, *amount);
+        }
     }
     sums.into_iter().map(|(asset, sum)| (asset, sum.position())).collect()
 }
@@ -101,6 +106,7 @@ fn a_walk_ends_at_the_moment_and_not_at_the_other_end() {
         time: Millis(i64::try_from(block).unwrap() * 1000),
         direction: Direction::In,
         status: Status::Settled,
+        early: false,
         amount: 1.into(),
     };
     let weights: Vec<Weight> = (0..1000).map(weight).collect();

@@ -4,14 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     amount::Amount,
-    chain::{Address, AssetKey, BlockHash, BlockRef, Header, Kind, Movement, Ordinal, TxId},
+    chain::{
+        Address, AssetKey, BlockHash, BlockRef, ChainBalance, Header, Kind, Movement, Ordinal, TxId,
+    },
     clock::Millis,
-    event::{NewEvent, Told},
+    event::{EventType, NewEvent, Told},
     id::{EventId, TransferId},
     ledger::{
         Changes, Decision, Known, Refused, Replay,
         changes::{AssetChange, TransferUpdate},
         connect::{self, Blocks},
+        early::{self, Considered},
         known::{Figures, HashMap, KnownDeployments, MatchedBlock, Shortage, Watches},
         quarantine,
         rollback::{self, Gone},
@@ -223,6 +226,24 @@ impl Books {
         self.write(changes.expect("what was connected can be taken back"));
     }
 
+    /// Lets the tiers make deposits of the native coin available, all of blocks up to `at`. A node has so much of each
+    /// wallet's after it.
+    pub fn advance(&mut self, at: u64, held: impl Fn(u8) -> Option<u64>) {
+        let known = self.known();
+        let native = self.assets[&AssetKey::Native].no;
+        let figure = |wallet: u8| {
+            let figure = ChainBalance::from(Amount::from(held(wallet)?));
+            Some(((WalletNo(wallet.into()), native), figure))
+        };
+        let considered = Considered {
+            deposits: self.pending(0, at),
+            figures: (0..=u8::MAX).filter_map(figure).collect(),
+            above: self.pending(at + 1, u64::MAX),
+        };
+        let changes = early::advance(&self.chain, &self.cursor, &known, considered, NOW);
+        self.write(changes.expect("what was connected can become available"));
+    }
+
     /// Writes as the store does, and refuses what it would refuse.
     fn write(&mut self, changes: Changes) {
         assert_eq!(changes.from, self.cursor, "decided upon what is there");
@@ -235,10 +256,17 @@ impl Books {
         }
         for update in changes.updates {
             match update {
-                TransferUpdate::Settled(no) => {
+                TransferUpdate::Settled(no, by) => {
                     let transfer = self.transfers.get_mut(&no).unwrap();
                     assert_eq!(transfer.status, Status::Pending);
+                    assert!(transfer.settled_by.is_none_or(|known| known == by), "the rule stays");
                     transfer.status = Status::Settled;
+                    transfer.settled_by = Some(by);
+                }
+                TransferUpdate::Early(no, by) => {
+                    let transfer = self.transfers.get_mut(&no).unwrap();
+                    assert_eq!((transfer.status, transfer.settled_by), (Status::Pending, None));
+                    transfer.settled_by = Some(by);
                 }
                 TransferUpdate::Orphaned { no, mark, .. } => {
                     let transfer = self.transfers.get_mut(&no).unwrap();
@@ -282,6 +310,16 @@ impl Books {
     pub fn position_of(&self, wallet: u8, asset: AssetKey) -> Position {
         let key = (WalletNo(wallet.into()), self.assets[&asset].no);
         self.balances.get(&key).copied().unwrap_or_default().position
+    }
+
+    /// What of a wallet's native coin is available though it has not settled, transfer by transfer.
+    pub fn early(&self, wallet: u8) -> Amount {
+        let native = self.assets[&AssetKey::Native].no;
+        let own = |row: &&Transfer| {
+            row.is_early() && row.wallet == WalletNo(wallet.into()) && row.asset == native
+        };
+        let rows = self.transfers.values().filter(own);
+        rows.fold(Amount::ZERO, |sum, row| sum.checked_add(row.amount).unwrap())
     }
 
     /// The balances, by wallet.
@@ -343,7 +381,8 @@ impl Books {
         let mut last = BTreeMap::new();
         for event in &self.events {
             let Told::Transfer(told) = &event.told else { continue };
-            last.insert(told.id, if told.and_settled { Status::Settled } else { told.status });
+            let available = told.and_settled || told.kind == EventType::DepositAvailable;
+            last.insert(told.id, if available { Status::Settled } else { told.status });
         }
         last
     }

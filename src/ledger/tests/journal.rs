@@ -87,10 +87,9 @@ impl Rows {
         for (index, page) in rest.chunks(size).enumerate() {
             let end = rest.get((index + 1) * size).map_or(all.1, |commit| number(commit));
             let later = |booked: &&BookedEntry| {
-                let kinds =
-                    [EntryKind::Settle, EntryKind::Disconnect, EntryKind::DisconnectSettled];
+                let connects = [EntryKind::Connect, EntryKind::ConnectSettled];
                 let named = page[0].number..=page[page.len() - 1].number;
-                kinds.contains(&booked.entry.kind) && named.contains(&booked.commit)
+                !connects.contains(&booked.entry.kind) && named.contains(&booked.commit)
             };
             walk.follow(&Page {
                 commits: page.iter().map(|commit| (*commit).clone()).collect(),

@@ -4,6 +4,7 @@ use alloy::primitives::U256;
 use proptest::prelude::*;
 
 mod books;
+mod early;
 mod histories;
 mod journal;
 mod simulation;
@@ -41,7 +42,11 @@ fn history() -> impl Strategy<Value = Blocks> {
 fn each(position: Position, kind: EntryKind, block: &[(Direction, Amount)]) -> Position {
     // The order that the commit point uses: what raises the total comes first.
     let booked_first = match kind {
-        EntryKind::Connect | EntryKind::Settle | EntryKind::ConnectSettled => Direction::In,
+        EntryKind::Connect
+        | EntryKind::Settle
+        | EntryKind::ConnectSettled
+        | EntryKind::Early
+        | EntryKind::EarlyOver => Direction::In,
         EntryKind::Disconnect | EntryKind::DisconnectSettled => Direction::Out,
     };
     let (first, second): (Vec<_>, Vec<_>) = block.iter().partition(|(d, _)| *d == booked_first);
@@ -123,9 +128,11 @@ proptest! {
     #[test]
     fn no_bucket_is_negative_and_they_always_sum_up(
         settled in any::<u64>(), incoming in any::<u64>(), outgoing in any::<u64>(), held in any::<u64>(),
+        early in any::<u64>(),
     ) {
         let position = Position {
             settled: settled.into(), incoming: incoming.into(), outgoing: outgoing.into(),
+            early: early.min(incoming).into(),
         };
         match position.total() {
             Ok(_) => assert_buckets(position, held.into()),

@@ -11,16 +11,27 @@ use super::{
 };
 use crate::{
     amount::Amount,
-    chain::{BlockRef, Kind, Movement, Ordinal, TxId},
+    chain::{AssetKey, BlockRef, Kind, Movement, Ordinal, TxId},
     ledger::{known::MatchedBlock, testing::who},
-    model::{BlockPoint, Position, Status},
+    model::{BlockPoint, Position, Status, Tier},
     seeds,
 };
 
 const SEEDS: u64 = 1_000;
 const STEPS: usize = 100;
+/// What may be available early of one wallet, at most.
+const LARGEST: u64 = 900;
 /// A payment's transaction is one byte.
 const TRANSACTIONS: u8 = 250;
+
+fn tiers() -> Vec<Tier> {
+    let tier = |up_to: u64, confirmations| Tier {
+        asset: AssetKey::Native,
+        up_to: up_to.into(),
+        confirmations,
+    };
+    vec![tier(400, 1), tier(LARGEST, 3)]
+}
 
 struct Simulation {
     random: StdRng,
@@ -39,7 +50,8 @@ struct Simulation {
 
 impl Simulation {
     fn new(seed: u64) -> Self {
-        let books = Books::new(WALLETS);
+        let mut books = Books::new(WALLETS);
+        books.chain.tiers = tiers();
         Self {
             random: StdRng::seed_from_u64(seed),
             genesis: books.cursor.head,
@@ -126,6 +138,24 @@ impl Simulation {
         }
     }
 
+    /// Deposits up to a block become available, with a node that has what it should have, less, or says nothing.
+    fn advance(&mut self) {
+        let at = self.random.random_range(self.settled..=self.connected);
+        let (held, honest) = (self.chain.held[at].clone(), self.random.random_bool(0.8));
+        let before: Vec<Amount> =
+            (1..=WALLETS).map(|wallet| self.books.position(wallet).early).collect();
+        let told = |wallet: u8| {
+            let held = *held.get(usize::from(wallet))?;
+            if honest { Some(held) } else { held.checked_sub(1) }
+        };
+        self.books.advance(at as u64, told);
+        for (wallet, before) in (1..=WALLETS).zip(before) {
+            let now = self.books.position(wallet).early;
+            assert!(honest || now == before, "the chain has less than the ledger");
+            assert!(now == before || now <= LARGEST.into(), "{now} is more than a tier allows");
+        }
+    }
+
     /// Another branch from above the settled block, or the one that stood before.
     fn reorg(&mut self) {
         let again = self.before.take().filter(|_| self.random.random_bool(0.4)).and_then(|other| {
@@ -171,6 +201,8 @@ impl Simulation {
         for wallet in 1..=WALLETS {
             assert_eq!(self.books.position(wallet).total(), Ok(self.held(wallet).into()));
             assert_eq!(self.books.replayed(wallet), self.books.position(wallet));
+            let early = self.books.early(wallet);
+            assert_eq!(self.books.position(wallet).early, early, "the sum of what is open");
             for asset in HOSTILE.map(token) {
                 let position = self.books.position_of(wallet, asset);
                 assert!(position.total().is_ok(), "{position:?}");
@@ -183,10 +215,11 @@ impl Simulation {
 fn simulate(seed: u64) {
     let mut simulation = Simulation::new(seed);
     for _ in 0..STEPS {
-        match simulation.random.random_range(0..12) {
+        match simulation.random.random_range(0..14) {
             0..4 => simulation.mine(),
             4..8 => simulation.connect(),
             8..10 => simulation.settle(),
+            10..12 => simulation.advance(),
             _ => simulation.reorg(),
         }
         simulation.check();

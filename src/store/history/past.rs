@@ -14,7 +14,7 @@ use crate::{
     clock::Millis,
     id::TransferId,
     ledger::past::{Way, Weight},
-    model::{AssetNo, EntryKind, Transfer, TransferNo, WalletNo},
+    model::{AssetNo, EntryKind, Status, Transfer, TransferNo, WalletNo},
     store::{
         Conn, StoreError, code, on,
         set::{Ints, sets},
@@ -108,6 +108,7 @@ impl RawWeight {
             time: Millis(next()?),
             direction,
             status,
+            early: next()? == 1 && status == Status::Pending,
             amount: self.amount,
         })
     }
@@ -123,7 +124,8 @@ pub async fn weights(
     span: Span,
 ) -> Result<Vec<Weight>, StoreError> {
     let rows: Vec<RawWeight> = on!(conn, c => sqlx::query_as(
-        "SELECT concat_ws(' ', direction, status, asset_no, block_number, block_time) AS numbers, amount
+        "SELECT concat_ws(' ', direction, status, asset_no, block_number, block_time,
+                          CASE WHEN settled_by IS NULL THEN 0 ELSE 1 END) AS numbers, amount
          FROM transfer WHERE wallet_no = $1 AND id >= $2 AND id <= $3 AND connection = 1 AND counted
            AND status + 0 < 2 AND kind + 0 <> 9",
     )
@@ -223,7 +225,7 @@ struct RawBooked {
     created_at: Millis,
 }
 
-/// The entries of some transfers, by transfer and kind.
+/// The entries of some transfers, by transfer and in the order in which they happened.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
@@ -252,6 +254,6 @@ pub async fn entries(
     };
     let mut entries: Vec<Booked> =
         rows.into_iter().map(booked).collect::<Result<_, StoreError>>()?;
-    entries.sort_unstable_by_key(|entry| (entry.transfer, entry.kind.code()));
+    entries.sort_unstable_by_key(|entry| (entry.transfer, entry.kind.place()));
     Ok(entries)
 }

@@ -38,7 +38,8 @@ macro_rules! select_listed {
                               CASE WHEN counted THEN 1 ELSE 0 END, connection, block_number, block_time,
                               seen_at, COALESCE(CAST(settled_at AS TEXT), '-'),
                               COALESCE(CAST(orphaned_at AS TEXT), '-'),
-                              COALESCE(CAST(omitted AS TEXT), '-')) AS numbers,
+                              COALESCE(CAST(omitted AS TEXT), '-'),
+                              COALESCE(CAST(settled_by AS TEXT), '-')) AS numbers,
                     id, amount, counterparty, tx, ordinal, block_hash, reason, memo
              FROM transfer ",
             $rest
@@ -85,6 +86,7 @@ impl Listed {
             settled_at: numbers.optional()?.map(Millis),
             orphaned_at: numbers.optional()?.map(Millis),
             omitted: numbers.optional()?,
+            settled_by: numbers.optional()?.map(code::read_settled_by).transpose()?,
             id: self.id,
             wallet,
             tx: self.tx,

@@ -50,6 +50,7 @@ fn past() -> Vec<Transfer> {
             memo: n.is_multiple_of(17).then(|| "for the coffee".to_owned()),
             omitted: n.is_multiple_of(16).then_some(7),
             seen_at: Millis(time.0 + 5),
+            settled_by: None,
             settled_at: (n % 97 > 1).then_some(Millis(time.0 + 9)),
             orphaned_at: None,
         }

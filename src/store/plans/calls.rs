@@ -25,12 +25,12 @@ use crate::{
     model::{
         AdoptSafes, Asset, AssetNo, Balance, BlockPoint, ChainNo, CommitKind, DeploymentStatus,
         Direction, Entry, EntryKind, HistoryStatus, JournalCommit, JournalHash, LocatorKind,
-        NewWallet, NewWatch, Registrations, Rewind, RewindOrder, ScanNo, Status, TenantNo,
-        TransferNo, WaitingSafe, WalletKind, WalletNo, WalletStatus,
+        NewWallet, NewWatch, Registrations, Rewind, RewindOrder, ScanNo, SettledBy, Status,
+        TenantNo, TransferNo, WaitingSafe, WalletKind, WalletNo, WalletStatus,
     },
     store::{
         Conn, StoreError, account, asset, asset_opening, audit, balance, chain, correction, daemon,
-        delivery, endpoint, event, feed,
+        delivery, early, endpoint, event, feed,
         history::{self, TransferFilter, past},
         idempotency, journal, key, lease, on, ownership, participant, registration,
         retention::{self, Expiring},
@@ -350,7 +350,8 @@ async fn transfers(conn: &mut Conn<'_>) {
     let settled = transfer::settled_of(conn, CHAIN, &[WALLET]).await.unwrap().remove(0);
     let new = crate::model::Transfer { no: transfer_no(30_000), counted: true, ..settled };
     let updates = [
-        TransferUpdate::Settled(transfer_no(19_610)),
+        TransferUpdate::Settled(transfer_no(19_610), SettledBy::Tier(3)),
+        TransferUpdate::Early(transfer_no(19_630), SettledBy::Tier(3)),
         TransferUpdate::Replaced(transfer_no(100)),
         TransferUpdate::Orphaned { no: transfer_no(19_620), mark: 1, reason: None },
     ];
@@ -388,11 +389,12 @@ async fn transfers(conn: &mut Conn<'_>) {
         correction::pending_of(conn, CHAIN, &[WALLET], 4990),
         correction::adjustments_at(conn, &[WALLET], NOW),
         settling::balances(conn, CHAIN, 5000, PAGE),
+        early::waiting(conn, CHAIN, 4990, 5000, PAGE),
         settling::block_behind(conn, CHAIN, 5000, PAGE),
         settling::block_before(conn, CHAIN, 4990, PAGE),
         transfer::update(conn, &updates, NOW),
         booked(conn, std::slice::from_ref(&new), &[entry, connected]),
-        transfer::newest_block(conn, CHAIN, 5000),
+        settling::newest_block(conn, CHAIN, 5000),
         balance::of_wallets(conn, CHAIN, &[WALLET]),
         balance::tenants_holding(conn, ASSET),
         balance::agreement(conn, WALLET, ASSET),

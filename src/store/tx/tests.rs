@@ -190,8 +190,10 @@ async fn a_file_without_room_is_waited_for_and_takes_the_next_transaction_when_t
                     "PRAGMA max_page_count = 1"
                 };
                 on!(&mut conn, c => sqlx::raw_sql(limit).execute(c).await.map(|_| ()))?;
-                for _ in 0..200 {
-                    insert(&mut conn, id.next(), &"long".repeat(500)).await?;
+                // Each with a name of its own: a few pages may be free.
+                for n in 0..200 {
+                    let name = format!("{n} {}", "long".repeat(500));
+                    insert(&mut conn, id.next(), &name).await?;
                 }
                 Ok::<_, StoreError>((tx, ()))
             })

@@ -149,6 +149,7 @@ pub const ONLY: &[Only] = &[
             ("dev", "the demo is its own little daemon"),
             ("follow::backfill", "questions to the node, ended when they are dropped"),
             ("follow::deployments", "questions to the node, ended when they are dropped"),
+            ("follow::early", "a question to the node, ended when it is dropped"),
             ("follow::lease", "signs of life, ended with the lease"),
             ("follow::safes", "questions to the node, ended when they are dropped"),
             ("follow::traces", "questions to the node, ended when they are dropped"),
