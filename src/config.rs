@@ -14,11 +14,11 @@ mod known;
 mod load;
 mod raw;
 mod retention;
-mod tiers;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod tiers;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -141,6 +141,8 @@ pub struct ChainConfig {
     /// Which deposits are available before they settle; by asset, and by their confirmations, the fewest first.
     pub tiers: Vec<Tier>,
     pub endpoints: Vec<EndpointConfig>,
+    /// So many endpoints must agree on what settles: one, or two.
+    pub quorum: u64,
     pub tokens: Vec<TokenConfig>,
     pub verification: Verification,
     /// How the past of a wallet is looked for.

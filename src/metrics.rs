@@ -138,6 +138,9 @@ metrics! {
     disputed_figures_total: IntCounterVec ["chain"];
     /// 1 while nothing settles, because too many balances differ from the chain's own figures.
     settlement_stopped: IntGaugeVec ["chain"];
+    /// 1 while settlement waits for a second endpoint, by why (block: they have different ones, figure: they tell
+    /// differently of what is held, silence: fewer than two answer).
+    settlement_unagreed: IntGaugeVec ["chain", "why"];
     /// Addresses that the sweep has compared with the chain's own figures.
     swept_addresses_total: IntCounterVec ["chain"];
     /// How long the sweep takes to look at every address once, at its budget.

@@ -251,6 +251,16 @@ pub trait Source: Send + Sync + 'static {
     /// The newest block that the node calls settled by `tag`; `None` if there is none yet.
     async fn settled(&self, tag: SettlementTag) -> Result<Option<Header>, SourceError>;
 
+    /// As [`Source::settled`], of each of several endpoints that answer.
+    async fn settled_by_each(&self, tag: SettlementTag) -> Result<Vec<Header>, SourceError> {
+        Ok(self.settled(tag).await?.into_iter().collect())
+    }
+
+    /// As [`Source::header_at`], of each of several endpoints that answer.
+    async fn header_by_each(&self, number: u64) -> Result<Vec<Option<Header>>, SourceError> {
+        Ok(vec![self.header_at(number).await?])
+    }
+
     /// The block of the node's chain at that height; `None` if there is none (not yet, or skipped).
     async fn header_at(&self, number: u64) -> Result<Option<Header>, SourceError>;
 

@@ -156,6 +156,8 @@ fn chain(name: &str, raw: RawChain) -> Result<ChainConfig, ConfigError> {
     let native = native(&format!("{key}.native"), defaults.native, raw.native, known)?;
     let settlement = settlement(&format!("{key}.settlement"), family, raw.settlement)?;
     let tokens = tokens(&format!("{key}.tokens"), family, chain_id, raw.tokens, known)?;
+    let endpoints =
+        endpoint::endpoints(&format!("{key}.endpoints"), raw.endpoints, defaults.max_batch)?;
     let of = tiers::Of { family, settlement, native: &native, tokens: &tokens };
     Ok(ChainConfig {
         name: ChainName::new(name),
@@ -165,11 +167,8 @@ fn chain(name: &str, raw: RawChain) -> Result<ChainConfig, ConfigError> {
         tiers: tiers(&format!("{key}.tiers"), of, raw.tiers)?,
         native,
         settlement,
-        endpoints: endpoint::endpoints(
-            &format!("{key}.endpoints"),
-            raw.endpoints,
-            defaults.max_batch,
-        )?,
+        quorum: endpoint::quorum(&format!("{key}.quorum"), raw.quorum, &endpoints)?,
+        endpoints,
         tokens,
         verification: verification(&key, family, raw.verification.as_deref(), known)?,
         history: history(&key, family, raw.history.as_deref())?,

@@ -46,6 +46,23 @@ pub(super) fn endpoints(
     Ok(endpoints)
 }
 
+/// How many of the endpoints must agree on what settles.
+pub(super) fn quorum(
+    key: &str,
+    raw: Option<Whole>,
+    endpoints: &[EndpointConfig],
+) -> Result<u64, ConfigError> {
+    let quorum = whole(key, raw.unwrap_or(Whole(1)), 1..=2)?;
+    if quorum > 1 && endpoints.len() < 2 {
+        return Err(ConfigError::invalid(
+            key,
+            "two endpoints must agree before anything settles, and one is configured",
+            "Add an endpoint of another provider, or remove quorum",
+        ));
+    }
+    Ok(quorum)
+}
+
 fn endpoint(
     key: &str,
     index: usize,

@@ -62,6 +62,7 @@ pub(super) struct RawChain {
     pub tiers: Vec<RawTier>,
     #[serde(default)]
     pub endpoints: Vec<RawEndpoint>,
+    pub quorum: Option<Whole>,
     #[serde(default)]
     pub tokens: Vec<RawToken>,
     pub verification: Option<String>,

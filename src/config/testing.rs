@@ -23,6 +23,7 @@ pub(crate) fn chain(name: &str) -> ChainConfig {
         settlement: Settlement::Tag(SettlementTag::Finalized),
         tiers: Vec::new(),
         endpoints: Vec::new(),
+        quorum: 1,
         tokens: Vec::new(),
         verification: Verification::Full,
         history: HistoryMethod::Blocks,

@@ -53,8 +53,8 @@ impl Follower {
         // What the commits so far will have left, with the one that is being written.
         let mut cursor = self.current()?;
         let said = match self.config.settlement {
-            // What it has stopped for is compared before anything settles.
-            _ if self.stopped.is_stopped() => None,
+            // What it has stopped for is compared before anything settles; two endpoints agree once, at the end.
+            _ if self.stopped.is_stopped() || self.needs_quorum() => None,
             Settlement::Tag(tag) => self.source.settled(tag).await?.map(|header| header.at.number),
             Settlement::Confirmations(depth) => Some(head.at.number.saturating_sub(depth)),
         };

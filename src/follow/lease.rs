@@ -159,6 +159,7 @@ impl Follower {
         self.reading = None;
         self.traces = super::traces::Traces::default();
         self.early.give_up();
+        self.quorum.give_up();
         self.sweep.give_up();
         self.backfill.forget();
         self.tracked.forget();

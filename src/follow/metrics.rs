@@ -1,6 +1,6 @@
 //! The follower's gauges.
 
-use super::Follower;
+use super::{Follower, quorum::Dissent};
 use crate::{
     chain::Header,
     clock::Millis,
@@ -82,6 +82,16 @@ impl Follower {
             .settlement_stopped
             .with_label_values(&[self.config.name.as_str()])
             .set(stopped);
+    }
+
+    /// Why two endpoints have not agreed on what settles; `None`: they have.
+    pub(super) fn gauge_dissent(&self, dissent: Option<Dissent>) {
+        for why in Dissent::ALL {
+            self.metrics
+                .settlement_unagreed
+                .with_label_values(&[self.config.name.as_str(), why.as_str()])
+                .set(i64::from(dissent == Some(*why)));
+        }
     }
 
     pub(super) fn gauge_doubts(&self) {

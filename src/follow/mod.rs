@@ -19,6 +19,7 @@ mod metrics;
 mod pace;
 mod prefetch;
 mod quarantine;
+mod quorum;
 mod registrations;
 mod reorg;
 mod safes;
@@ -103,6 +104,7 @@ pub struct Follower {
     doubts: doubts::Doubts,
     stopped: confirm::Stopped,
     early: early::Early,
+    quorum: quorum::Quorum,
     /// Balances of pieces that settled on the way, to be compared when the last of them settles.
     owed: Vec<BalanceRef>,
     /// How often in a row the balances of a settlement could not be read.
@@ -198,6 +200,7 @@ impl Follower {
             ),
             stopped: confirm::Stopped::default(),
             early: early::Early::default(),
+            quorum: quorum::Quorum::default(),
             owed: Vec::new(),
             config,
             source,
@@ -455,6 +458,7 @@ impl Follower {
         self.gauge_halted(0);
         self.reading = None;
         self.early.give_up();
+        self.quorum.give_up();
         self.sweep.give_up();
         self.backfill.forget();
         self.load_watched(&cursor).await?;

@@ -12,6 +12,7 @@ use super::{
     Announcements, Follower, Turn, TurnError, announcement,
     decide::{self, SettleStep},
     figures::{self, Sure, Told},
+    quorum::Gate,
 };
 use crate::{
     chain::{Priority, Settlement, SourceError},
@@ -83,6 +84,10 @@ impl Follower {
         }
         if self.reading.is_none() {
             let Some(said) = self.settles_next(cursor).await? else { return Ok(Turn::Idle) };
+            let said = match self.quorum(cursor, said, announced).await? {
+                Gate::Open(said) => said,
+                Gate::Closed(turn) => return Ok(turn),
+            };
             // What settlement has stopped for is in the first piece already: no piece goes uncompared then.
             let point =
                 if self.stopped.is_stopped() { said } else { self.piece(cursor, said).await? };
@@ -184,7 +189,7 @@ impl Follower {
     /// The newest of our blocks that is irreversible, if it has not settled yet.
     async fn settles_next(&mut self, cursor: &Cursor) -> Result<Option<BlockPoint>, TurnError> {
         let said: BlockPoint = match self.config.settlement {
-            Settlement::Tag(tag) => match self.source.settled(tag).await? {
+            Settlement::Tag(tag) => match self.called_settled(tag).await? {
                 Some(header) => (&header).into(),
                 None => return Ok(None),
             },
@@ -247,7 +252,7 @@ impl Follower {
 
     /// The balances that are compared when a block settles: those that it changes, those of pieces before it, and
     /// those in doubt.
-    async fn settling(
+    pub(super) async fn settling(
         &self,
         cursor: &Cursor,
         point: BlockPoint,

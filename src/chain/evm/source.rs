@@ -125,6 +125,20 @@ impl EvmSource {
         })
     }
 
+    /// The header at that height.
+    async fn numbered(
+        &self,
+        endpoint: Arc<Endpoint>,
+        number: u64,
+    ) -> Result<Option<Header>, Failure> {
+        match self.header(&endpoint, &format!("{number:#x}")).await? {
+            Some(header) if header.at.number != number => {
+                Err(Failure::Invalid(format!("asked for block {number}, got another")))
+            }
+            header => Ok(header),
+        }
+    }
+
     /// A header by number or tag, verified.
     async fn header(&self, endpoint: &Endpoint, which: &str) -> Result<Option<Header>, Failure> {
         let call = Call::new("eth_getBlockByNumber", format!(r#"["{which}",false]"#));
@@ -164,18 +178,19 @@ impl Source for EvmSource {
         Ok(header.await?.filter(|header| header.at.number > 0))
     }
 
+    async fn settled_by_each(&self, tag: SettlementTag) -> Result<Vec<Header>, SourceError> {
+        let asked =
+            |endpoint: Arc<Endpoint>| async move { self.header(&endpoint, tag.as_str()).await };
+        let told = self.pool.ask_several(asked).await?.into_iter().flatten();
+        Ok(told.filter(|header| header.at.number > 0).collect())
+    }
+
     async fn header_at(&self, number: u64) -> Result<Option<Header>, SourceError> {
-        self.pool
-            .ask(|endpoint| async move {
-                let header = self.header(&endpoint, &format!("{number:#x}")).await?;
-                match header {
-                    Some(header) if header.at.number != number => {
-                        Err(Failure::Invalid(format!("asked for block {number}, got another")))
-                    }
-                    header => Ok(header),
-                }
-            })
-            .await
+        self.pool.ask(|endpoint| self.numbered(endpoint, number)).await
+    }
+
+    async fn header_by_each(&self, number: u64) -> Result<Vec<Option<Header>>, SourceError> {
+        self.pool.ask_several(|endpoint| self.numbered(endpoint, number)).await
     }
 
     async fn blocks(&self, from: u64, to: u64) -> Result<Vec<Block>, SourceError> {

@@ -131,6 +131,18 @@ impl Source for SolanaSource {
         Ok(Some(header))
     }
 
+    async fn settled_by_each(&self, _tag: SettlementTag) -> Result<Vec<Header>, SourceError> {
+        let asked = |node: Arc<Endpoint>| async move {
+            self.inner.newest(&node, Commitment::Finalized).await
+        };
+        self.pool.ask_several(asked).await
+    }
+
+    async fn header_by_each(&self, number: u64) -> Result<Vec<Option<Header>>, SourceError> {
+        let asked = |node: Arc<Endpoint>| async move { self.inner.header_at(&node, number).await };
+        self.pool.ask_several(asked).await
+    }
+
     async fn header_at(&self, number: u64) -> Result<Option<Header>, SourceError> {
         self.pool.ask(|node| async move { self.inner.header_at(&node, number).await }).await
     }

@@ -48,9 +48,17 @@ fn every_known_chain_settles_by_its_own_finality_and_a_stall_is_longer_than_usua
         let name = if twin == "sepolia" { "ethereum" } else { twin };
         let (_, usual) = USUAL.iter().find(|(other, _)| *other == name).expect("a usual time");
         let limit = chain.settlement_limit.as_secs();
-        assert!(limit * 10 >= usual * 17, "{}: {usual} s are usual, {limit} s are a stall", known.name);
+        assert!(
+            limit * 10 >= usual * 17,
+            "{}: {usual} s are usual, {limit} s are a stall",
+            known.name
+        );
         if known.name == name {
-            assert!(limit <= (usual * 4).max(120), "{}: a stall of {limit} s is seen late", known.name);
+            assert!(
+                limit <= (usual * 4).max(120),
+                "{}: a stall of {limit} s is seen late",
+                known.name
+            );
         }
     }
 }
@@ -77,7 +85,8 @@ const TIERS: &str = "tiers = [
 fn tiers_are_written_in_whole_units_of_an_asset() {
     let chain = chain("base", TIERS);
     let usdc = chain.tokens.iter().find(|token| token.symbol == "USDC").unwrap().contract;
-    let tier = |asset, up_to: u64, confirmations| Tier { asset, up_to: up_to.into(), confirmations };
+    let tier =
+        |asset, up_to: u64, confirmations| Tier { asset, up_to: up_to.into(), confirmations };
     let usdc = AssetKey::Token(usdc);
     assert_eq!(
         chain.tiers,
@@ -95,11 +104,7 @@ fn a_tier_that_cannot_be_meant_is_refused() {
     let refused = |tiers: &str, key: &str, words: &[&str]| {
         chain_refused("base", &format!("tiers = [{tiers}]"), &format!(".tiers{key}"), words);
     };
-    refused(
-        "{ up_to_usd = 1000, confirmations = 3 }",
-        "[0].up_to_usd",
-        &["no prices", "up_to"],
-    );
+    refused("{ up_to_usd = 1000, confirmations = 3 }", "[0].up_to_usd", &["no prices", "up_to"]);
     refused("{ up_to = \"5\", confirmations = 3 }", "[0]", &["asset", "missing"]);
     refused("{ asset = \"USDC\", confirmations = 3 }", "[0]", &["up_to", "missing"]);
     let of = |asset: &str, up_to: &str, count: u32| {
@@ -116,4 +121,16 @@ fn a_tier_that_cannot_be_meant_is_refused() {
     chain_refused("base", &late, ".tiers[0].confirmations", &["from 1 to 2"]);
     let solana = format!("tiers = [{}]", of("SOL", "5", 3));
     chain_refused("solana", &solana, ".tiers", &["solana"]);
+}
+
+#[test]
+fn a_quorum_needs_two_endpoints() {
+    assert_eq!(chain("base", "").quorum, 1);
+    let text = "[chains.base]\nquorum = 2\nendpoints = [{ url = \"https://a.example\" }, \
+                { url = \"https://b.example\" }]\n";
+    assert_eq!(good(text).chains[&ChainName::new("base")].quorum, 2);
+    chain_refused("base", "quorum = 2", ".quorum", &["one is configured", "Add an endpoint"]);
+    for bad in [0, 3] {
+        chain_refused("base", &format!("quorum = {bad}"), ".quorum", &["from 1 to 2"]);
+    }
 }

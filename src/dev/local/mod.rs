@@ -112,6 +112,7 @@ impl Identity {
             chain_id: self.chain_id,
             native: self.native,
             settlement: Settlement::Tag(SettlementTag::Finalized),
+            quorum: 1,
             tiers: Vec::new(),
             endpoints: vec![endpoint],
             tokens: vec![TokenConfig {

@@ -15,6 +15,7 @@ mod past;
 mod priority;
 mod proof;
 mod quarantine;
+mod quorum;
 mod rewind;
 mod safes;
 mod scripted;

@@ -9,6 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+pub(super) use content::Second;
 use content::{balances, block, branch, calls, shown};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -61,6 +62,8 @@ struct State {
     settled: u64,
     /// What the node calls settled instead, whatever its chain is.
     called_settled: Option<Header>,
+    /// What a second endpoint has at every height; without one, no other endpoint answers.
+    second: Option<Second>,
     /// Calls to fail before one succeeds.
     faults: u32,
     /// Whether balances at old blocks can be read.
@@ -107,6 +110,7 @@ impl State {
             overflowing: None,
             settled: 0,
             called_settled: None,
+            second: None,
             faults: 0,
             pruned: false,
             withheld_head: None,
@@ -261,6 +265,11 @@ impl Scripted {
     /// The node calls this block settled, whatever its chain is.
     pub fn call_settled(&self, header: Option<Header>) {
         self.state.lock().called_settled = header;
+    }
+
+    /// What a second endpoint says from now on.
+    pub fn second(&self, second: Option<Second>) {
+        self.state.lock().second = second;
     }
 
     pub fn settled_number(&self) -> u64 {
@@ -441,6 +450,31 @@ impl Source for Scripted {
         let state = self.call()?;
         let own = state.chain.get(usize::try_from(state.settled).unwrap());
         Ok(state.called_settled.or(own.copied()))
+    }
+
+    async fn settled_by_each(&self, tag: SettlementTag) -> Result<Vec<Header>, SourceError> {
+        let first = self.settled(tag).await?;
+        let state = self.call()?;
+        let behind = match state.second {
+            None => return Ok(first.into_iter().collect()),
+            Some(Second::Behind(blocks)) => blocks,
+            Some(Second::Same | Second::OtherBranch) => 0,
+        };
+        let number = usize::try_from(state.settled.saturating_sub(behind)).unwrap();
+        Ok(first.into_iter().chain(state.chain.get(number).copied()).collect())
+    }
+
+    async fn header_by_each(&self, number: u64) -> Result<Vec<Option<Header>>, SourceError> {
+        let first = self.header_at(number).await?;
+        let other = |mut header: Header| {
+            header.at.hash.0[30] ^= 1;
+            header
+        };
+        Ok(match self.state.lock().second {
+            None => vec![first],
+            Some(Second::OtherBranch) => vec![first, first.map(other)],
+            Some(Second::Same | Second::Behind(_)) => vec![first, first],
+        })
     }
 
     async fn header_at(&self, number: u64) -> Result<Option<Header>, SourceError> {

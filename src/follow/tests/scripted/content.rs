@@ -2,6 +2,16 @@
 
 use super::*;
 
+/// How a second endpoint differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::follow::tests) enum Second {
+    Same,
+    /// Another block at each height.
+    OtherBranch,
+    /// This many blocks fewer are settled.
+    Behind(u64),
+}
+
 pub(super) fn balances(state: &State, at: BlockRef, queries: &[BalanceQuery]) -> Vec<Amount> {
     let mut sums: BTreeMap<(Address, AssetKey), i128> = BTreeMap::new();
     for header in state.chain.iter().take_while(|header| header.at.number <= at.number) {
