@@ -1,4 +1,4 @@
--- Small deposits become available before their block settles.
+-- Small deposits become available before their block settles; and who has read settled blocks again.
 --
 -- As every later migration, it frees the chains under new epochs, and no older version wins one (see 0002).
 UPDATE chain_cursor SET fencing_epoch = fencing_epoch + 1, holder = NULL, lease_until = NULL;
@@ -30,3 +30,6 @@ INSERT INTO new_entry SELECT transfer_no, kind, amount, created_at, commit_no FR
 DROP TABLE entry;
 ALTER TABLE new_entry RENAME TO entry;
 CREATE INDEX entry_later ON entry ((transfer_no >> 44), commit_no) WHERE kind IN (2, 4, 5, 6, 7) AND commit_no > 0;
+
+-- The version of the daemon that has last read settled blocks again and found what was booked; null before the first.
+ALTER TABLE chain_cursor ADD COLUMN read_by TEXT;

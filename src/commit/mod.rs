@@ -42,7 +42,7 @@ use crate::{
     model::{
         Asset, BlockPoint, ChainInfo, ChainNo, Cursor, HistoryStatus, JournalHead, ScanNo, Watch,
     },
-    store::{Db, StoreError, Tx, chain, outage::Cause, scan, tx::TxError},
+    store::{Db, StoreError, Tx, canary, chain, outage::Cause, scan, tx::TxError},
     wake::Wake,
 };
 
@@ -484,6 +484,16 @@ impl Committer {
         self.db
             .run_tx("tracing", |mut tx| async move {
                 chain::write_tracing(&mut tx.conn(), cursor.no, cursor.epoch, tracing).await?;
+                Ok((tx, ()))
+            })
+            .await
+    }
+
+    /// Remembers that this version of the daemon reads settled blocks as they were booked.
+    pub async fn was_read_by(&self, cursor: &Cursor, version: &str) -> Result<(), StoreError> {
+        self.db
+            .run_tx("canary", |mut tx| async move {
+                canary::was_read_by(&mut tx.conn(), cursor.no, cursor.epoch, version).await?;
                 Ok((tx, ()))
             })
             .await

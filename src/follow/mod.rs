@@ -6,6 +6,7 @@
 
 mod backfill;
 mod begin;
+mod canary;
 mod catch_up;
 mod confirm;
 mod decide;
@@ -15,6 +16,7 @@ mod early;
 pub(crate) mod figures;
 mod lacking;
 mod lease;
+mod matching;
 mod metrics;
 mod pace;
 mod prefetch;
@@ -48,8 +50,8 @@ use watched::Watched;
 
 use crate::{
     chain::{
-        Address, Announced, AssetKey, BalanceQuery, Block, BlockRef, Certainty, Priority, Source,
-        SourceError, Traced,
+        Announced, AssetKey, BalanceQuery, Block, BlockRef, Certainty, Priority, Source,
+        SourceError,
     },
     clock::Clock,
     commit::{CommitError, Committed, Committer},
@@ -103,6 +105,7 @@ pub struct Follower {
     /// Differences from the chain's own figures that are not confirmed yet.
     doubts: doubts::Doubts,
     stopped: confirm::Stopped,
+    canary: canary::Canary,
     early: early::Early,
     quorum: quorum::Quorum,
     /// Balances of pieces that settled on the way, to be compared when the last of them settles.
@@ -199,6 +202,7 @@ impl Follower {
                 usize::try_from(config.differences.count).unwrap_or(usize::MAX),
             ),
             stopped: confirm::Stopped::default(),
+            canary: canary::Canary::default(),
             early: early::Early::default(),
             quorum: quorum::Quorum::default(),
             owed: Vec::new(),
@@ -359,7 +363,8 @@ impl Follower {
             Some(cursor) => cursor,
             None => self.load().await?,
         };
-        self.cursor = Some(cursor);
+        self.cursor = Some(cursor.clone());
+        self.canary(&cursor).await?;
         Box::pin(self.trace()).await?;
         let cursor = self.current()?;
         let (mut turn, unable) = match self.take_in(&cursor, announced).await {
@@ -555,41 +560,6 @@ impl Follower {
             }
         }
         Err(TurnError::Retry("the chain's own figures did not cover what was spent".into()))
-    }
-
-    /// What of some blocks touches a watched address or a tracked transaction.
-    async fn matched(&self, blocks: Vec<Block>) -> Result<Vec<MatchedBlock>, TurnError> {
-        let started = Instant::now();
-        let mut matched = Vec::with_capacity(blocks.len());
-        for block in blocks {
-            matched.push(self.match_one(block).await?);
-        }
-        self.metrics
-            .apply_duration_seconds
-            .with_label_values(&[self.config.name.as_str(), "match"])
-            .observe(started.elapsed().as_secs_f64());
-        Ok(matched)
-    }
-
-    async fn match_one(&self, mut block: Block) -> Result<MatchedBlock, TurnError> {
-        {
-            let watched = self.watchlist.read();
-            block.retain_watched(|address| watched.contains(address));
-        }
-        let watched = |address: &Address| self.watchlist.read().contains(address);
-        let block = self.source.completed(block, &watched).await?;
-        let Block { header, mut movements, transactions, safes, touched, traced, .. } = block;
-        let worthless = {
-            let watched = self.watchlist.read();
-            self.cap(&mut movements, |address| watched.contains(address))
-        };
-        // Where the state after this block is gone, the comparison with the chain's state finds out later.
-        let holdings = self.state(header.at, &touched).await?.unwrap_or_default();
-        let touched = touched.into_iter().zip(holdings).collect();
-        let tracked = self.tracked.among(&transactions);
-        let safes = self.claimed(header.at, safes, &tracked);
-        let untraced = traced == Traced::Not;
-        Ok(MatchedBlock { header, movements, worthless, safes, tracked, touched, untraced })
     }
 
     /// Takes over what was committed.

@@ -29,6 +29,7 @@ pub mod asset;
 pub mod asset_opening;
 pub mod audit;
 pub mod balance;
+pub mod canary;
 pub mod chain;
 pub mod correction;
 pub mod daemon;

@@ -1,6 +1,7 @@
 //! What a follower promises, on a scripted chain and on every store.
 
 mod audit;
+mod canary;
 mod commit;
 mod descent;
 mod doubts;
@@ -132,8 +133,7 @@ impl Rig {
 
     /// A new process on the same store and chain.
     fn restart(&mut self, store: &TestStore) {
-        *self =
-            Self::made(store, Arc::clone(&self.chain), self.settlement, self.tiers.clone());
+        *self = Self::made(store, Arc::clone(&self.chain), self.settlement, self.tiers.clone());
     }
 
     /// Turns until nothing more is to be done, as the loop does; gives what stopped the chain.

@@ -10,7 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 pub(super) use content::Second;
-use content::{balances, block, branch, calls, shown};
+use content::{ByHash, balances, block, branch, calls, shown};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -64,6 +64,7 @@ struct State {
     called_settled: Option<Header>,
     /// What a second endpoint has at every height; without one, no other endpoint answers.
     second: Option<Second>,
+    by_hash: ByHash,
     /// Calls to fail before one succeeds.
     faults: u32,
     /// Whether balances at old blocks can be read.
@@ -111,6 +112,7 @@ impl State {
             settled: 0,
             called_settled: None,
             second: None,
+            by_hash: ByHash::default(),
             faults: 0,
             pruned: false,
             withheld_head: None,
@@ -272,6 +274,10 @@ impl Scripted {
         self.state.lock().second = second;
     }
 
+    pub fn by_hash<R>(&self, with: impl FnOnce(&mut ByHash) -> R) -> R {
+        with(&mut self.state.lock().by_hash)
+    }
+
     pub fn settled_number(&self) -> u64 {
         self.state.lock().settled
     }
@@ -390,31 +396,6 @@ impl Scripted {
         balances(&state, at, &[BalanceQuery { address, asset }])[0]
     }
 
-    /// The blocks since `from` in which an address gained or lost something, once for each time.
-    pub fn heights_of(&self, address: Address, from: u64) -> Vec<u64> {
-        self.heights(address, from, |_| true)
-    }
-
-    /// The same, of one asset.
-    pub fn heights_of_asset(&self, address: Address, asset: AssetKey, from: u64) -> Vec<u64> {
-        self.heights(address, from, |other| other == asset)
-    }
-
-    fn heights(&self, address: Address, from: u64, of: impl Fn(AssetKey) -> bool) -> Vec<u64> {
-        let state = self.state.lock();
-        let mut heights = Vec::new();
-        for header in state.chain.iter().filter(|header| header.at.number >= from) {
-            for payment in &state.all[&header.at.hash].1 {
-                if payment.amount > 0 && of(payment.asset) {
-                    let sides = [payment.from, payment.to].into_iter().flatten();
-                    let touched = sides.filter(|side| *side == address).count();
-                    heights.extend(std::iter::repeat_n(header.at.number, touched));
-                }
-            }
-        }
-        heights
-    }
-
     fn call(&self) -> Result<parking_lot::MutexGuard<'_, State>, SourceError> {
         let mut state = self.state.lock();
         if state.faults > 0 {
@@ -520,9 +501,15 @@ impl Source for Scripted {
             *asked += 1;
             return Ok(None);
         }
+        state.by_hash.asked += 1;
+        if state.by_hash.refused {
+            let detail = "told to refuse hashes".into();
+            return Err(SourceError::Unavailable { detail, retry_after: None });
+        }
         Ok(state.all.get(&at.hash).map(|(header, payments)| {
             let payments = shown(&state, &header.at.hash, payments);
-            self.safes.show(block(&state, &at.hash, *header, payments))
+            let block = self.safes.show(block(&state, &at.hash, *header, payments));
+            state.by_hash.alter(block)
         }))
     }
 

@@ -148,6 +148,7 @@ pub const ONLY: &[Only] = &[
             ("daemon", "starts, watches and stops every long-lived task"),
             ("dev", "the demo is its own little daemon"),
             ("follow::backfill", "questions to the node, ended when they are dropped"),
+            ("follow::canary", "questions to the node, ended when they are dropped"),
             ("follow::deployments", "questions to the node, ended when they are dropped"),
             ("follow::early", "a question to the node, ended when it is dropped"),
             ("follow::lease", "signs of life, ended with the lease"),

@@ -2,6 +2,26 @@
 
 use super::*;
 
+/// What becomes of blocks that are asked for by their hashes.
+#[derive(Debug, Default)]
+pub(in crate::follow::tests) struct ByHash {
+    /// How many were asked for.
+    pub asked: u32,
+    /// None is given.
+    pub refused: bool,
+    /// What is read of those of a height: so much in each movement.
+    pub amounts: HashMap<u64, u64>,
+}
+
+impl ByHash {
+    pub fn alter(&self, mut block: Block) -> Block {
+        if let Some(amount) = self.amounts.get(&block.header.at.number) {
+            block.movements.iter_mut().for_each(|movement| movement.amount = (*amount).into());
+        }
+        block
+    }
+}
+
 /// How a second endpoint differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::follow::tests) enum Second {
@@ -107,4 +127,31 @@ pub(super) fn calls(state: &State, hash: &BlockHash) -> Vec<Movement> {
         calls.extend([call(0), call(1)]);
     }
     calls
+}
+
+impl Scripted {
+    /// The blocks since `from` in which an address gained or lost something, once for each time.
+    pub fn heights_of(&self, address: Address, from: u64) -> Vec<u64> {
+        self.heights(address, from, |_| true)
+    }
+
+    /// The same, of one asset.
+    pub fn heights_of_asset(&self, address: Address, asset: AssetKey, from: u64) -> Vec<u64> {
+        self.heights(address, from, |other| other == asset)
+    }
+
+    fn heights(&self, address: Address, from: u64, of: impl Fn(AssetKey) -> bool) -> Vec<u64> {
+        let state = self.state.lock();
+        let mut heights = Vec::new();
+        for header in state.chain.iter().filter(|header| header.at.number >= from) {
+            for payment in &state.all[&header.at.hash].1 {
+                if payment.amount > 0 && of(payment.asset) {
+                    let sides = [payment.from, payment.to].into_iter().flatten();
+                    let touched = sides.filter(|side| *side == address).count();
+                    heights.extend(std::iter::repeat_n(header.at.number, touched));
+                }
+            }
+        }
+        heights
+    }
 }
