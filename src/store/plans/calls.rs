@@ -30,8 +30,7 @@ use crate::{
     },
     store::{
         Conn, StoreError, account, asset, asset_opening, audit, balance, canary, chain, correction,
-        daemon,
-        delivery, early, endpoint, event, feed,
+        daemon, delivery, early, endpoint, event, feed,
         history::{self, TransferFilter, past},
         idempotency, journal, key, lease, on, ownership, participant, registration,
         retention::{self, Expiring},
