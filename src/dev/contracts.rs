@@ -223,9 +223,22 @@ impl SafeContracts {
             paymentToken: Address::ZERO,
             payment: U256::ZERO,
             paymentReceiver: Address::ZERO,
-        }
-        .abi_encode();
+        };
         let salt_nonce = U256::from(setup.salt_nonce);
+        self.deployment_with(rpc, from, initializer.abi_encode(), salt_nonce).await
+    }
+
+    /// As [`SafeContracts::deployment`], set up by any call.
+    ///
+    /// # Errors
+    /// If the factory is not on the node.
+    pub async fn deployment_with(
+        &self,
+        rpc: &Rpc,
+        from: Address,
+        initializer: Vec<u8>,
+        salt_nonce: U256,
+    ) -> anyhow::Result<SafeDeployment> {
         let answer =
             rpc.ask(self.factory, SafeProxyFactory::proxyCreationCodeCall {}.abi_encode()).await?;
         let mut code =

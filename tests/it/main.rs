@@ -27,6 +27,7 @@ mod quarantine;
 mod refusals;
 mod reorgs;
 mod replica;
+mod safe_versions;
 mod safes;
 mod solana;
 mod tenants;

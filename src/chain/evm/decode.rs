@@ -201,7 +201,7 @@ fn transaction(
         let to = tx.to.or(receipt.contract_address).unwrap_or_default();
         let own = value.map(|(.., wei)| (sender, to, wei));
         logs_of(coin, id, receipt, own, seen, out)?;
-        safe::candidates(id, receipt, &mut out.block.safes);
+        safe::candidates(id, &tx.early_owners, receipt, &mut out.block.safes);
     }
     let fee = fee(tx, receipt)?;
     if !fee.is_zero() {

@@ -13,7 +13,10 @@ use alloy::{
 };
 use alloy_trie::root::ordered_trie_root_encoded;
 
-use super::json::{self, Quantity, Raw};
+use super::{
+    json::{self, Quantity, Raw},
+    safe,
+};
 
 /// Before a payload: the type, and the longest head of a list.
 const ROOM: usize = 10;
@@ -276,6 +279,8 @@ pub(super) struct Transaction {
     pub mint: Option<U256>,
     /// Whether its fee is paid in a token.
     pub pays_in_token: bool,
+    /// The owners of a Safe from before 1.3.0 that its call makes.
+    pub early_owners: Vec<Address>,
     /// Known of what was hashed.
     pub offer: Offer,
     /// Of what was hashed and has a signature.
@@ -295,6 +300,7 @@ impl From<&json::Transaction<'_>> for Transaction {
             gas_price: told.gas_price,
             mint: told.mint,
             pays_in_token: matches!(told.kind(), CELO | CELO_LEGACY) && told.fee_currency.is_some(),
+            early_owners: safe::early_owners(told),
             offer: Offer::default(),
             signed: None,
         }

@@ -6,12 +6,18 @@
 //! Whether anything beside the owners can spend, the state alone does not tell: modules are a linked list, and
 //! code that ran in the proxy's own storage (another singleton at first, a delegate call while it was set up) can
 //! enable one without linking it. So the logs of a proxy that a known factory made are read for that, too.
-//! Addresses and code hashes are those of the Safe deployments repository, for the versions from 1.3.0.
+//! Before 1.3.0 the logs tell nothing of a setup: what the call of the factory was given claims the owners then, and
+//! no Safe of these versions is called plain.
+
+mod early;
+mod releases;
 
 use std::collections::HashMap;
 
-use alloy::primitives::{Address as EvmAddress, B256, address, b256, keccak256};
+use alloy::primitives::{Address as EvmAddress, B256, b256, keccak256};
 
+pub(super) use self::early::owners as early_owners;
+use self::releases::{SETUPS, is_fallback_handler, is_proxy, made_by, version_of};
 use super::{
     decode::address as plain,
     json::{Hex, Log, Receipt},
@@ -21,6 +27,9 @@ use crate::chain::{
     rpc::{Answer, Call, Failure},
 };
 
+/// `ProxyCreation(address)` of the versions before 1.3.0: it indexes nothing, and names no singleton.
+const EARLY_PROXY_CREATION: B256 =
+    b256!("a38789425dbeee0239e16ff2d2567e31720127fbc6430758c1a4efc6aef29f80");
 /// `ProxyCreation(address,address)`: 1.3.0 indexes nothing, later versions the proxy.
 const PROXY_CREATION: B256 =
     b256!("4f51faf6c4561ff95f067657e43439f0f856d97c04d9ec9070a6199ad418e235");
@@ -30,48 +39,6 @@ const SAFE_SETUP: B256 = b256!("141df868a6331af528e38c83b7aa03edc19be66e37ae67f9
 /// `ChangedMasterCopy(address)`: 1.4.1 indexes nothing.
 const CHANGED_MASTER_COPY: B256 =
     b256!("75e41bc35ff1bf14d81d1d2f649c0084a0f974f9289c803ec9898eeec4c8d0b8");
-
-const FACTORIES: &[EvmAddress] = &[
-    address!("a6B71E26C5e0845f74c812102Ca7114b6a896AB2"), // 1.3.0
-    address!("C22834581EbC8527d974F8a1c97E1bEA4EF910BC"), // 1.3.0 eip155
-    address!("4e1DCf7AD4e460CfD30791CCC4F9c8a4f820ec67"), // 1.4.1
-    address!("14F2982D601c9458F93bd70B218933A6f8165e7b"), // 1.5.0
-];
-
-/// keccak256 of a proxy's runtime code.
-const PROXIES: &[B256] = &[
-    b256!("b89c1b3bdf2cf8827818646bce9a8f6e372885f8c55e5c07acbd307cb133b000"), // 1.3.0
-    b256!("d7d408ebcd99b2b70be43e20253d6d92a8ea8fab29bd3be7f55b10032331fb4c"), // 1.4.1
-    b256!("4e381985ca68b3e5d27b4425fa581c19cf33146d3f887a3cfca96f55528ea46f"), // 1.5.0
-];
-
-const SINGLETONS: &[(EvmAddress, &str)] = &[
-    (address!("d9Db270c1B5E3Bd161E8c8503c55cEABeE709552"), "1.3.0"),
-    (address!("3E5c63644E683549055b9Be8653de26E0B4CD36E"), "1.3.0"), // L2
-    (address!("69f4D1788e39c87893C980c06EdF4b7f686e2938"), "1.3.0"), // eip155
-    (address!("fb1bffC9d739B8D520DaF37dF666da4C687191EA"), "1.3.0"), // eip155, L2
-    (address!("41675C099F32341bf84BFc5382aF534df5C7461a"), "1.4.1"),
-    (address!("29fcB43b46531BcA003ddC8FCB67FFE91900C762"), "1.4.1"), // L2
-    (address!("Ff51A5898e281Db6DfC7855790607438dF2ca44b"), "1.5.0"),
-    (address!("EdD160fEBBD92E350D4D398fb636302fccd67C7e"), "1.5.0"), // L2
-];
-
-/// `SafeToL2Setup`: what may be called while a Safe is set up, since it does nothing but take another singleton,
-/// which it tells.
-const SETUPS: &[EvmAddress] = &[
-    address!("BD89A1CE4DDe368FFAB0eC35506eEcE0b1fFdc54"), // 1.4.1
-    address!("900C7589200010D6C6eCaaE5B06EBe653bc2D82a"), // 1.5.0
-];
-
-/// They answer for a Safe and cannot spend.
-const FALLBACK_HANDLERS: &[EvmAddress] = &[
-    address!("f48f2B2d2a534e402487b3ee7C18c33Aec0Fe5e4"), // 1.3.0
-    address!("017062a1dE2FE6b99BE3d9d37841FeD19F573804"), // 1.3.0 eip155
-    address!("fd0732Dc9E303f09fCEf3a7388Ad10A83459Ec99"), // 1.4.1
-    address!("3EfCBb83A4A7AfcB4F68D501E2c2203a38be77f4"), // 1.5.0
-    address!("85a8ca358D388530ad0fB95D0cb89Dd44Fc242c3"), // 1.5.0, extensible
-    address!("54e86d004d71a8D2112ec75FaCE57D730b0433F3"), // 1.5.0, of tokens
-];
 
 /// Gas for a question: enough for [`SafeState::MOST_OWNERS`], and not for an answer that is too large to take.
 const GAS: &str = "0x2dc6c0";
@@ -109,6 +76,15 @@ impl Claims {
         self.takes(singleton);
     }
 
+    /// By a factory that does not log how.
+    fn created_early(&mut self, factory: EvmAddress, owners: &[EvmAddress]) {
+        self.factory = Some(factory);
+        self.other_code = true;
+        if self.setups == 0 {
+            self.owners = owners.iter().copied().map(plain).collect();
+        }
+    }
+
     fn set_up(&mut self, log: &Log<'_>) {
         let data = log.data.to_vec().unwrap_or_default();
         let initializer = word(&data, 64).map(|word| EvmAddress::from_word(B256::from(*word)));
@@ -121,14 +97,19 @@ impl Claims {
     }
 
     fn takes(&mut self, singleton: Option<EvmAddress>) {
-        let known = |singleton| SINGLETONS.iter().any(|(known, _)| *known == singleton);
-        self.other_code |= !singleton.is_some_and(known);
+        self.other_code |= singleton.and_then(version_of).is_none();
     }
 }
 
 /// What a successful transaction's receipt claims. `SafeSetup` comes before the `ProxyCreation` of the same
-/// Safe; it may come alone, from a proxy that no known factory made or that was made earlier.
-pub(super) fn candidates(tx: TxId, receipt: &Receipt<'_>, out: &mut Vec<SafeCandidate>) {
+/// Safe; it may come alone, from a proxy that no known factory made or that was made earlier. `early` are the owners
+/// that the transaction's call claims, see [`early_owners`].
+pub(super) fn candidates(
+    tx: TxId,
+    early: &[EvmAddress],
+    receipt: &Receipt<'_>,
+    out: &mut Vec<SafeCandidate>,
+) {
     let mut claims: Vec<(EvmAddress, Claims)> = Vec::new();
     let mut places: HashMap<EvmAddress, usize> = HashMap::new();
     let mut of = |safe: EvmAddress, claim: &mut dyn FnMut(&mut Claims)| {
@@ -141,7 +122,13 @@ pub(super) fn candidates(tx: TxId, receipt: &Receipt<'_>, out: &mut Vec<SafeCand
     for log in &receipt.logs {
         match log.topics.as_slice() {
             [SAFE_SETUP, _initiator] => of(log.address, &mut |claims| claims.set_up(log)),
-            [PROXY_CREATION, indexed @ ..] if FACTORIES.contains(&log.address) => {
+            [EARLY_PROXY_CREATION] if made_by(log.address).is_some() => {
+                if let Some(proxy) = log.data.to_array() {
+                    let proxy = EvmAddress::from_word(B256::from(proxy));
+                    of(proxy, &mut |claims| claims.created_early(log.address, early));
+                }
+            }
+            [PROXY_CREATION, indexed @ ..] if made_by(log.address).is_some() => {
                 let data = log.data.to_vec().unwrap_or_default();
                 let at = |at| word(&data, at).map(|word| EvmAddress::from_word(B256::from(*word)));
                 let (proxy, singleton) = match indexed {
@@ -209,15 +196,14 @@ pub(super) fn judge(
     if code.is_empty() {
         return Ok(Err(SafeRejection::NoCode));
     }
-    if !PROXIES.contains(&keccak256(&code)) {
+    if !is_proxy(keccak256(&code)) {
         return Ok(Err(SafeRejection::NotASafe));
     }
     let singleton = stored(slot)?;
-    let Some((singleton, version)) = SINGLETONS.iter().find(|(known, _)| *known == singleton)
-    else {
+    let Some(version) = version_of(singleton) else {
         return Ok(Err(SafeRejection::UnknownSingleton));
     };
-    // A Safe of 1.3.0 that was not set up reverts when it is asked for its owners.
+    // A Safe up to 1.3.0 that was not set up reverts when it is asked for its owners.
     let (Some(owners), Some(threshold)) = (returned(owners)?, returned(threshold)?) else {
         return Ok(Err(SafeRejection::NotSetUp));
     };
@@ -236,8 +222,8 @@ pub(super) fn judge(
         pure &= stored(guard)?.is_zero();
     }
     let handler = stored(handler)?;
-    pure &= handler.is_zero() || FALLBACK_HANDLERS.contains(&handler);
-    let singleton = plain(*singleton);
+    pure &= handler.is_zero() || is_fallback_handler(handler);
+    let singleton = plain(singleton);
     Ok(Ok(SafeState { version, singleton, owners, threshold, plain: pure }))
 }
 
@@ -275,6 +261,10 @@ fn returned(answer: Result<Answer, Failure>) -> Result<Option<Vec<u8>>, Failure>
 
 /// The `address[]` that is the first value of ABI-encoded data.
 fn addresses(data: &[u8]) -> Option<Vec<Address>> {
+    Some(addresses_of(data)?.into_iter().map(plain).collect())
+}
+
+fn addresses_of(data: &[u8]) -> Option<Vec<EvmAddress>> {
     let offset = usize::try_from(word_as_u64(data, 0)?).ok()?;
     let count = usize::try_from(word_as_u64(data, offset)?).ok()?;
     let items = data.get(offset.checked_add(32)?..)?.get(..count.checked_mul(32)?)?;
@@ -282,10 +272,7 @@ fn addresses(data: &[u8]) -> Option<Vec<Address>> {
         .chunks_exact(32)
         .map(|word| {
             let (padding, address) = word.split_at(12);
-            if padding.iter().any(|byte| *byte != 0) {
-                return None;
-            }
-            Address::from_slice(address)
+            padding.iter().all(|byte| *byte == 0).then(|| EvmAddress::from_slice(address))
         })
         .collect()
 }

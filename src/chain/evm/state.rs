@@ -233,7 +233,7 @@ pub(super) fn mined(checker: &Checker, tx: TxId, answers: Answers) -> Result<TxL
     let at = BlockRef { number, hash: BlockHash(mined.block_hash.0) };
     let mut safes = Vec::new();
     if success {
-        safe::candidates(tx, &mined, &mut safes);
+        safe::candidates(tx, &safe::early_owners(&found), &mined, &mut safes);
     }
     lookup(&found, Some((at, success, safes)))
 }

@@ -9,6 +9,7 @@ mod gate;
 mod liar;
 mod node;
 mod receiver;
+pub mod safes;
 mod server;
 pub mod solana;
 mod store;

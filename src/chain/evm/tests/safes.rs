@@ -164,6 +164,70 @@ fn owners_that_do_not_decode_are_not_guessed() {
     assert_eq!(seen[0].owners, []);
 }
 
+const FACTORY_1_1_1: &str = "0x76e2cfc1f5fa8f6a5b3fc4c8f4788f0116861f9b";
+
+/// `ProxyCreation` as the factories before 1.3.0 log it.
+fn early_creation(factory: &str) -> Value {
+    json!({
+        "address": factory,
+        "topics": ["0xa38789425dbeee0239e16ff2d2567e31720127fbc6430758c1a4efc6aef29f80"],
+        "data": format!("0x{}", word(SAFE)),
+    })
+}
+
+/// What is claimed of a Safe that an early factory made, in a transaction that called `to` with `input`.
+fn early(to: &str, input: &str) -> Vec<SafeCandidate> {
+    let mut block = mixed_block();
+    block["transactions"][0]["to"] = json!(to);
+    block["transactions"][0]["input"] = json!(input);
+    let mut receipts = mixed_receipts();
+    receipts[0]["logs"] = json!([early_creation(FACTORY_1_1_1)]);
+    read(&checker(Verification::Links), &block, &receipts).expect("a block").safes
+}
+
+/// `createProxy` or one of its kin, called with a setup of the two owners.
+fn early_call(creation: &str, setup: &str) -> String {
+    let owners = ["100", "1", "0", "0", "0", "0", "0", "0", "2", OWNERS[0], OWNERS[1]];
+    let setup = format!("{setup}{}", owners.map(word).concat());
+    let length = format!("{:x}", setup.len() / 2);
+    let head = [OWNERS[0], "60", "7", &length].map(word).concat();
+    format!("0x{creation}{head}{setup:0<800}")
+}
+
+#[test]
+fn a_safe_from_before_1_3_0_is_seen_with_the_owners_of_its_call() {
+    for creation in ["61b69abd", "1688f0b9", "d18af54d"] {
+        for setup in ["a97ab18a", "b63e800d"] {
+            let seen = early(FACTORY_1_1_1, &early_call(creation, setup));
+            let [safe] = &seen[..] else { panic!("one Safe") };
+            assert_eq!((safe.address, safe.factory), (who(SAFE), Some(who(FACTORY_1_1_1))));
+            assert_eq!(safe.owners, OWNERS.map(who), "{creation} {setup}");
+            assert!(!safe.plain, "nothing tells what ran in it");
+        }
+    }
+}
+
+#[test]
+fn a_call_that_claims_no_owners_makes_none() {
+    let whole = early_call("1688f0b9", "b63e800d");
+    for (to, input) in [
+        // Somebody else's contract, which called the factory in its turn.
+        (OWNERS[0], whole.clone()),
+        (FACTORY_1_1_1, early_call("1688f0b9", "00000000")),
+        (FACTORY_1_1_1, early_call("00000000", "b63e800d")),
+        (FACTORY_1_1_1, whole[..500].to_owned()),
+        (FACTORY_1_1_1, "0x".to_owned()),
+        (FACTORY_1_1_1, format!("0x1688f0b9{}", "f".repeat(192))),
+    ] {
+        let seen = early(to, &input);
+        assert_eq!((seen.len(), seen[0].owners.len()), (1, 0), "{to} {input}");
+    }
+    let mut receipts = mixed_receipts();
+    receipts[0]["logs"] = json!([early_creation(OWNERS[0])]);
+    let block = read(&checker(Verification::Links), &mixed_block(), &receipts).expect("a block");
+    assert_eq!(block.safes, [], "anyone can log that");
+}
+
 /// The runtime code of a proxy of 1.4.1.
 const PROXY: &str = include_str!("safe_proxy.hex");
 
@@ -275,6 +339,8 @@ async fn a_safe_with_anything_plugged_into_it_is_not_plain() {
 #[tokio::test]
 async fn what_is_not_a_safe_is_told_apart() {
     let reverted = || Reply::error(3, "execution reverted");
+    // As Solidity failed before 0.8, in the Safes before 1.3.0.
+    let invalid = || Reply::error(-32000, "invalid opcode: INVALID");
     let no_addresses = || Reply::Result(json!(format!("0x{}", word("20"))));
     let countless = || {
         let words = ["20".to_owned(), "101".to_owned()].map(|text| word(&text)).concat();
@@ -287,6 +353,7 @@ async fn what_is_not_a_safe_is_told_apart() {
         (PROXY, SINGLETON, two_owners, "0", SafeRejection::NotSetUp),
         (PROXY, SINGLETON, no_owners, "2", SafeRejection::NotSetUp),
         (PROXY, SINGLETON, reverted, "0", SafeRejection::NotSetUp),
+        (PROXY, SINGLETON, invalid, "0", SafeRejection::NotSetUp),
         (PROXY, SINGLETON, no_addresses, "1", SafeRejection::Malformed),
         (PROXY, SINGLETON, countless, "1", SafeRejection::Malformed),
         (PROXY, SINGLETON, two_owners, "3", SafeRejection::Malformed),
