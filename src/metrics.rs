@@ -178,6 +178,9 @@ metrics! {
     /// (proven, rejected, unanswered: a node is asked again, omitted: beyond what one block may bring, or
     /// unanswered for a day).
     safe_candidates_total: IntCounterVec ["chain", "outcome"];
+    /// Changes of watched Safes, by what changed (owners: or the threshold, plugs: a module, a guard or the fallback
+    /// handler, singleton: it runs another version of Safe's own code, untrusted: it runs anything else).
+    safe_changes_total: IntCounterVec ["chain", "change"];
     /// Events written, by type.
     events_total: IntCounterVec ["type"];
     /// Webhook attempts, by outcome (delivered, rejected, timeout, unreachable, refused).

@@ -4,11 +4,11 @@ mod wallet;
 
 use serde::Serialize;
 use utoipa::ToSchema;
-pub use wallet::{SafeChainView, SafeView, WalletChainView, WalletData, WalletView};
+pub use wallet::{SafeChainView, SafeStateView, SafeView, WalletChainView, WalletData, WalletView};
 
 use crate::{
     amount::{Amount, in_units},
-    chain::{AssetKey, Family},
+    chain::{AssetKey, BlockRef, Family},
     clock::Millis,
     id::WalletId,
     model::{
@@ -301,6 +301,8 @@ pub struct SafeDeploymentView {
     pub owners: Vec<String>,
     pub threshold: Option<u64>,
     pub block: Option<BlockRefView>,
+    /// Who sent the transaction, once a node has told.
+    pub sender: Option<String>,
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Millis,
     #[schema(value_type = String, format = DateTime)]
@@ -311,6 +313,13 @@ pub struct SafeDeploymentView {
 pub struct BlockRefView {
     pub number: u64,
     pub hash: String,
+}
+
+impl BlockRefView {
+    #[must_use]
+    pub fn new(at: BlockRef, family: Family) -> Self {
+        Self { number: at.number, hash: family.format_block_hash(&at.hash) }
+    }
 }
 
 impl SafeDeploymentView {
@@ -328,10 +337,8 @@ impl SafeDeploymentView {
             singleton: row.singleton.as_ref().map(|address| family.format_address(address)),
             owners: row.owners.iter().map(|owner| family.format_address(owner)).collect(),
             threshold: row.threshold,
-            block: row.block.map(|block| BlockRefView {
-                number: block.number,
-                hash: family.format_block_hash(&block.hash),
-            }),
+            block: row.block.map(|block| BlockRefView::new(block, family)),
+            sender: row.sender.as_ref().map(|sender| family.format_address(sender)),
             created_at: row.created_at,
             updated_at: row.updated_at,
         }

@@ -25,6 +25,7 @@ mod page;
 mod past;
 mod proof;
 mod request;
+pub mod safe_config;
 pub mod safe_deployment;
 mod setting;
 #[cfg(test)]
@@ -161,6 +162,7 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(ownership::verify))
         .routes(routes!(asset::list))
         .routes(routes!(chain::list))
+        .routes(routes!(safe_config::read))
         .routes(routes!(event::list))
         .routes(routes!(endpoint::list, endpoint::create))
         .routes(routes!(endpoint::read, endpoint::delete))

@@ -100,7 +100,16 @@ pub(super) async fn create(
 ) -> Result<Response, Problem> {
     let tenant = caller.need(Scope::WalletsWrite)?;
     payload.idempotency_key()?;
-    let body: DeploymentBody = payload.parse()?;
+    track(&app, tenant, &payload, &payload.parse()?).await
+}
+
+/// Tracks the transaction that the request names.
+pub(super) async fn track(
+    app: &App,
+    tenant: TenantId,
+    payload: &Payload,
+    body: &DeploymentBody,
+) -> Result<Response, Problem> {
     let config = app.chain("chain", &body.chain)?;
     if config.family != Family::WITH_SAFES {
         return Err(Problem::field(
@@ -117,7 +126,7 @@ pub(super) async fn create(
         )
     })?;
     let track = Track { chain: config.name.clone(), tx };
-    write::post(&app, tenant, &payload, &track).await
+    write::post(app, tenant, payload, &track).await
 }
 
 /// Read a Safe deployment

@@ -37,6 +37,8 @@ pub struct Block {
     pub transactions: Vec<TxFact>,
     /// Everything that looks like a Safe being set up; nothing of it is proven yet.
     pub safes: Vec<SafeCandidate>,
+    /// Whose logs say that they are Safes which have executed something or changed. Anyone can log that.
+    pub ran: Vec<Address>,
     /// Holdings that a transaction changed or may have changed in their terms (frozen, thawed) without
     /// moving anything.
     pub touched: Vec<BalanceQuery>,
@@ -76,6 +78,7 @@ impl Block {
             movements: Vec::new(),
             transactions: Vec::new(),
             safes: Vec::new(),
+            ran: Vec::new(),
             touched: Vec::new(),
             unread_memos: Vec::new(),
             traced: Traced::Whole,
@@ -83,11 +86,14 @@ impl Block {
         }
     }
 
-    /// Drops the movements, touched holdings, memos, traces and signatures that concern no watched address.
-    /// Transactions and Safes stay: those that matter are known by other means.
+    /// Drops the movements, touched holdings, Safes that ran, memos, traces and signatures that concern no watched address.
+    /// Transactions and Safes that were set up stay: those that matter are known by other means.
     pub fn retain_watched(&mut self, watched: impl Fn(&Address) -> bool) {
         self.movements.retain(|movement| movement.concerns(&watched));
         self.touched.retain(|query| watched(&query.address));
+        self.ran.retain(&watched);
+        self.ran.sort_unstable();
+        self.ran.dedup();
         if let Traced::Beside(beside) = &mut self.traced {
             beside.retain(|beside| watched(&beside.address));
             if beside.is_empty() {

@@ -3,9 +3,9 @@
 use std::{ops::Deref, path::Path, sync::Arc};
 
 use super::{
-    Address, AddressError, AssetKey, BalanceProof, BlockHash, HistoryMethod, NoProof, Proven,
-    Settlement, SetupError, SignatureError, Source, TxId, evm::Evm, sign_in::Network,
-    solana::Solana,
+    Address, AddressError, AssetKey, BalanceProof, BlockHash, HistoryMethod, NoProof, PlanError,
+    PlannedSafe, Proven, SafePlan, SafeRelease, Settlement, SetupError, SignatureError, Source,
+    TxId, evm::Evm, sign_in::Network, solana::Solana,
 };
 use crate::{
     config::{ChainConfig, NativeCoin, Verification},
@@ -130,6 +130,19 @@ pub trait Rules: Send + Sync {
 
     /// How somebody checks a proof who trusts nobody, step by step, and what it does not show.
     fn how_to_check(&self, _proof: &BalanceProof) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Where a Safe will stand that is deployed as planned.
+    ///
+    /// # Errors
+    /// There cannot be one.
+    fn place_of(&self, _plan: &SafePlan) -> Result<PlannedSafe, PlanError> {
+        Err(PlanError::Version("an EVM chain".to_owned()))
+    }
+
+    /// Safe's own contracts, as far as they are known; the oldest version first.
+    fn safe_releases(&self) -> Vec<SafeRelease> {
         Vec::new()
     }
 

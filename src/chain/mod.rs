@@ -16,6 +16,7 @@ mod name;
 mod priority;
 mod proof;
 pub(crate) mod rpc;
+mod safe_plan;
 pub mod sign_in;
 mod signature;
 pub mod solana;
@@ -36,9 +37,12 @@ pub use proof::{
     BalanceProof, Layout, NoProof, Place, ProofSource, Proven, Provers, StorageProof, Unprovable,
 };
 pub use rpc::SetupError;
+pub use safe_plan::{
+    PlanError, PlannedSafe, SafeContract, SafeLayer, SafePlan, SafeRelease, SafeRole,
+};
 pub use signature::SignatureError;
 pub use source::{
     AddressIndex, Announced, BalanceQuery, ChainBalance, DailyUse, HistoryBlock, HistoryMethod,
-    LogIndex, SafeCandidate, SafeRejection, SafeSource, SafeState, Settlement, SettlementTag,
-    Source, SourceError, TokenFacts, TokenSource, TraceAbility, TxLookup, Watching,
+    LogIndex, SafeCandidate, SafePlugs, SafeRejection, SafeSource, SafeState, Settlement,
+    SettlementTag, Source, SourceError, TokenFacts, TokenSource, TraceAbility, TxLookup, Watching,
 };

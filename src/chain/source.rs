@@ -34,9 +34,21 @@ pub struct SafeState {
     pub singleton: Address,
     pub owners: Vec<Address>,
     pub threshold: u64,
+    pub plugs: SafePlugs,
     /// Whether nobody but its owners can move what it holds, as far as is known: no module, no guard, and no
     /// fallback handler but Safe's own.
     pub plain: bool,
+}
+
+/// What is plugged into a Safe, as its state shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SafePlugs {
+    /// The first ones of the list; `None` where the Safe does not tell them (1.0.0).
+    pub modules: Option<Vec<Address>>,
+    pub guard: Option<Address>,
+    /// Since 1.5.0.
+    pub module_guard: Option<Address>,
+    pub fallback_handler: Option<Address>,
 }
 
 impl SafeState {
@@ -397,6 +409,20 @@ pub trait SafeSource: Send + Sync {
         address: Address,
         at: BlockRef,
     ) -> Result<Result<SafeState, SafeRejection>, SourceError>;
+
+    /// The address in slot 0 of a contract's storage after the block `at`, where a proxy has its singleton.
+    async fn singleton(
+        &self,
+        address: Address,
+        at: BlockRef,
+    ) -> Result<Option<Address>, SourceError>;
+
+    /// The hash of the code at each address after the block `at`; `None` where there is none.
+    async fn code_hashes(
+        &self,
+        addresses: &[Address],
+        at: BlockRef,
+    ) -> Result<Vec<Option<[u8; 32]>>, SourceError>;
 }
 
 /// What a family answers whose nodes list the transactions of an address.

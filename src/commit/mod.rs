@@ -139,7 +139,9 @@ impl Committed {
         Self {
             requests: changes.blocks.above.is_some()
                 || !changes.wallets.is_empty()
-                || !changes.looks.waiting.is_empty(),
+                || !changes.looks.waiting.is_empty()
+                || !changes.safe_states.ran.is_empty()
+                || !changes.safe_states.begun.is_empty(),
             cursor: changes.cursor,
             opened: watches.opened.into_iter().map(address).collect(),
             closed: watches.closed.into_iter().chain(reopened).map(address).collect(),

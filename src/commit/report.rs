@@ -2,8 +2,10 @@
 
 use super::{Committer, write::Written};
 use crate::{
+    chain::Address,
     ledger::{
         Changes,
+        changes::SafeChange,
         reconcile::{Drift, Outcome},
     },
     model::HistoryStatus,
@@ -58,6 +60,9 @@ impl Committer {
         for status in &report.deployments {
             metrics.safe_deployments.with_label_values(&[name, status.as_str()]).inc();
         }
+        for (address, change) in &report.safe_changes {
+            self.report_safe(address, *change);
+        }
         if report.omitted_safes > 0 {
             tracing::warn!(
                 chain = name,
@@ -72,6 +77,30 @@ impl Committer {
         }
         if !changes.events.is_empty() {
             self.wake.deliveries();
+        }
+    }
+
+    fn report_safe(&self, address: &Address, change: SafeChange) {
+        let name = self.chain.name.as_str();
+        self.metrics.safe_changes_total.with_label_values(&[name, change.as_str()]).inc();
+        let address = self.chain.family.format_address(address);
+        match change {
+            SafeChange::Owners | SafeChange::Plugs => {
+                tracing::info!(
+                    chain = name,
+                    address,
+                    change = change.as_str(),
+                    "a Safe has changed"
+                );
+            }
+            SafeChange::Singleton => {
+                tracing::warn!(chain = name, address, "a Safe runs another version of Safe's code");
+            }
+            SafeChange::Untrusted => tracing::error!(
+                chain = name,
+                address,
+                "a Safe runs code that is not Safe's own: whoever did that may dispose of what it holds"
+            ),
         }
     }
 

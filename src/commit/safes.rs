@@ -11,9 +11,14 @@ use crate::{
         Known,
         deployments::{self, Examined, Judged, Verdict},
         known::{HashSet, KnownDeployments},
+        safes::{self, Holder, Looked},
     },
-    model::Cursor,
-    store::{Conn, StoreError, safe, safe_look, setting, watch},
+    model::{ChainNo, Cursor},
+    store::{
+        Conn, StoreError, safe,
+        safe_contract::{self, Code},
+        safe_look, safe_state, setting, watch,
+    },
 };
 
 impl Committer {
@@ -55,7 +60,56 @@ impl Committer {
     }
 }
 
+impl Committer {
+    /// Writes which of Safe's own contracts stand on the chain.
+    pub async fn safe_contracts(&self, chain: ChainNo, codes: &[Code]) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        self.db
+            .run_tx("safe_contracts", |mut tx| async move {
+                safe_contract::write(&mut tx.conn(), chain, codes, now).await?;
+                Ok((tx, ()))
+            })
+            .await
+    }
+
+    /// Writes what was read of watched Safes. What has changed meanwhile stays as it is, and is read again.
+    pub async fn looked(
+        &self,
+        cursor: &Cursor,
+        looked: &[Looked],
+    ) -> Result<Committed, CommitError> {
+        let mut tries = Tries::new("safe_states", "safe_states");
+        loop {
+            let (known, holders, looked) = self.step().for_looked(cursor, looked).await?;
+            let (info, now) = (&*self.chain, self.clock.now());
+            let changes = safes::looked(info, cursor, &known, &holders, looked, now)?;
+            if let Some(committed) = self.write(changes, &mut tries).await? {
+                return Ok(committed);
+            }
+        }
+    }
+}
+
 impl Step<'_> {
+    async fn for_looked(
+        &self,
+        cursor: &Cursor,
+        looked: &[Looked],
+    ) -> Result<(Known, Vec<Holder>, Vec<Looked>), StoreError> {
+        let mut session = self.db.read().await?;
+        let conn = &mut session.conn();
+        let addresses: Vec<Address> = looked.iter().map(|looked| looked.before.address).collect();
+        let holders = watch::watching(conn, cursor.no, self.chain.family, &addresses).await?;
+        let assets = assets(conn, cursor, HashSet::default(), Vec::new()).await?;
+        let now = safe_state::of(conn, cursor.no, &addresses).await?;
+        let as_read = |looked: &&Looked| {
+            let now = now.get(&looked.before.address);
+            now.is_some_and(|now| now.revision == looked.before.revision)
+        };
+        let looked = looked.iter().filter(as_read).cloned().collect();
+        Ok((Known { assets, ..Known::default() }, holders, looked))
+    }
+
     async fn for_deployments(
         &self,
         cursor: &Cursor,
@@ -132,10 +186,12 @@ impl Step<'_> {
     ) -> Result<(), StoreError> {
         let family = self.chain.family;
         known.owners = watch::open_by_address(conn, cursor.no, owners).await?;
-        for (tenant, address, shown) in watch::watching(conn, cursor.no, family, addresses).await? {
-            known.watching.insert((tenant, address), shown.id);
+        for (watch, shown) in watch::watching(conn, cursor.no, family, addresses).await? {
+            known.watching.insert((watch.tenant, watch.address), watch);
             known.wallets.insert(shown.id, shown);
         }
+        let states = safe_state::of(conn, cursor.no, addresses).await?.into_iter();
+        known.states = states.filter_map(|(address, look)| Some((address, look.known?))).collect();
         let watches = || known.owners.values().flatten();
         let tenants: Vec<_> = watches()
             .map(|watch| watch.tenant)

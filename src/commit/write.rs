@@ -6,7 +6,7 @@ use crate::{
     model::{NewWallet, NewWatch},
     store::{
         StoreError, Tx, asset, asset_opening, balance, chain, event, journal, registration, safe,
-        safe_look, scan::Moved, transfer, watch,
+        safe_look, safe_state, scan::Moved, transfer, watch,
     },
 };
 
@@ -33,6 +33,7 @@ impl Committer {
             chain::delete_blocks_above(conn, chain, fork).await?;
             asset_opening::delete_above(conn, chain, fork).await?;
             safe_look::delete_above(conn, chain, fork).await?;
+            safe_state::doubt_above(conn, chain, fork, now).await?;
         }
         if let Some((first, last)) = blocks.forgotten {
             chain::delete_blocks(conn, chain, first, last).await?;
@@ -71,6 +72,9 @@ impl Committer {
             safe::write(conn, chain, change).await?;
         }
         safe_look::write(conn, chain, &changes.looks).await?;
+        safe_state::write(conn, chain, &changes.safe_states, now).await?;
+        let opened = changes.watches.opened.iter().map(|(_, address)| *address);
+        safe_state::watched_from_now(conn, chain, opened, now).await?;
         if cursor.settled.at.number > from.settled.at.number {
             safe_look::look_at_settled(conn, chain, cursor.settled.at.number, now).await?;
         }

@@ -34,6 +34,7 @@ string_enum! {
         SafeDeploymentCompleted = "safe_deployment.completed",
         SafeDeploymentFailed = "safe_deployment.failed",
         SafeOwnersChanged = "safe.owners_changed",
+        SafeChanged = "safe.changed",
         TransactionSuccess = "transaction.success",
         TransactionFailed = "transaction.failed",
         TransactionDropped = "transaction.dropped",
@@ -74,6 +75,7 @@ impl EventType {
             Self::EndpointDisabled => 21,
             Self::Test => 22,
             Self::AssetQuarantined => 23,
+            Self::SafeChanged => 24,
         }
     }
 

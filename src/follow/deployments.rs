@@ -100,6 +100,9 @@ impl Follower {
         self.track(cursor).await?;
         Box::pin(self.judge_safes(cursor)).await?;
         let cursor = self.current()?;
+        Box::pin(self.look_at_safes(&cursor)).await?;
+        self.read_safe_contracts(&cursor).await?;
+        let cursor = self.current()?;
         Box::pin(self.look_up(&cursor)).await
     }
 

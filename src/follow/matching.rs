@@ -30,7 +30,7 @@ impl Follower {
         }
         let watched = |address: &Address| self.watchlist.read().contains(address);
         let block = self.source.completed(block, &watched).await?;
-        let Block { header, mut movements, transactions, safes, touched, traced, .. } = block;
+        let Block { header, mut movements, transactions, safes, ran, touched, traced, .. } = block;
         let worthless = {
             let watched = self.watchlist.read();
             self.cap(&mut movements, |address| watched.contains(address))
@@ -41,6 +41,6 @@ impl Follower {
         let tracked = self.tracked.among(&transactions);
         let safes = self.claimed(header.at, safes, &tracked);
         let untraced = traced == Traced::Not;
-        Ok(MatchedBlock { header, movements, worthless, safes, tracked, touched, untraced })
+        Ok(MatchedBlock { header, movements, worthless, safes, ran, tracked, touched, untraced })
     }
 }

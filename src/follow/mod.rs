@@ -24,6 +24,8 @@ mod quarantine;
 mod quorum;
 mod registrations;
 mod reorg;
+mod safe_contracts;
+mod safe_states;
 mod safes;
 mod settle;
 mod sweep;
@@ -58,6 +60,7 @@ use crate::{
     config::ChainConfig,
     ledger::{
         Refused,
+        changes::SafeChange,
         known::{Figures, MatchedBlock},
     },
     metrics::Metrics,
@@ -92,6 +95,7 @@ pub struct Follower {
     tracked: deployments::Tracked,
     lookups: deployments::Lookups,
     judging: safes::Judging,
+    looking: safe_states::Looking,
     /// Whether the chain was asked what it says of the configured tokens.
     tokens_checked: bool,
     opener: registrations::Opener,
@@ -192,6 +196,13 @@ impl Follower {
         clock: Clock,
         wake_up: Arc<Notify>,
     ) -> Self {
+        if source.safes().is_some() {
+            for change in SafeChange::ALL {
+                // An alert sees a first change only where none was to be seen before.
+                let labels = [config.name.as_str(), change.as_str()];
+                metrics.safe_changes_total.with_label_values(&labels).inc_by(0);
+            }
+        }
         if config.sweep_per_minute > 0 {
             // That nothing was swept yet is to be seen as well.
             metrics.swept_addresses_total.with_label_values(&[config.name.as_str()]).inc_by(0);
@@ -220,6 +231,7 @@ impl Follower {
             tracked: deployments::Tracked::default(),
             lookups: deployments::Lookups::default(),
             judging: None,
+            looking: safe_states::Looking::default(),
             tokens_checked: false,
             opener: registrations::Opener::default(),
             quarantined: Vec::new(),

@@ -36,12 +36,14 @@ pub(super) type Judging = Option<AbortOnDropHandle<Vec<Judged>>>;
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Lead {
     Owner(Address),
+    /// It was registered before it was deployed.
+    Itself(Address),
     Transaction(TxId),
 }
 
 impl Follower {
-    /// What of a block's Safes somebody waits for: their transaction is tracked, or an owner that they claim is
-    /// registered. Whoever deploys a contract writes what is in it, so only what a known factory made counts.
+    /// What of a block's Safes somebody waits for: their transaction is tracked, they are registered themselves, or
+    /// an owner that they claim is. Whoever deploys a contract writes what is in it, so only what a known factory made counts.
     pub(super) fn claimed(
         &self,
         block: BlockRef,
@@ -56,6 +58,8 @@ impl Follower {
             }
             let lead = if tracked.contains(&claim.tx) {
                 Lead::Transaction(claim.tx)
+            } else if self.watchlist.contains(&claim.address) {
+                Lead::Itself(claim.address)
             } else if self.config.safes_per_owner == 0 {
                 continue;
             } else {

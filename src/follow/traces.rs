@@ -270,6 +270,7 @@ impl Follower {
             movements,
             worthless: Worthless::default(),
             safes: Vec::new(),
+            ran: Vec::new(),
             tracked: Vec::new(),
             touched: Vec::new(),
             untraced: false,

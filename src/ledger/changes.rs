@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use super::{LedgerError, known::Shortage, reconcile::Drift};
 use crate::{
     amount::Amount,
-    chain::{Address, BlockRef, ChainName, Header, Kind, SafeState},
+    chain::{Address, BlockRef, ChainName, Header, Kind},
     clock::Millis,
     event::NewEvent,
     id::{SafeDeploymentId, WalletId},
     model::{
         Asset, AssetNo, Balance, Cursor, Deployment, DeploymentStatus, Entry, HistoryStatus,
-        JournalCommit, NewWallet, QuarantineReason, Reason, ScanNo, SettledBy, TenantNo, Transfer,
-        TransferNo, WaitingSafe, WalletNo,
+        JournalCommit, NewWallet, QuarantineReason, Reason, SafeLook, SafeOnChain, ScanNo,
+        SettledBy, TenantNo, Transfer, TransferNo, WaitingSafe, WalletNo,
     },
+    string_enum::string_enum,
 };
 
 /// What to do next.
@@ -87,6 +88,7 @@ pub struct Changes {
     pub watches: WatchChanges,
     pub wallets: Vec<NewWallet>,
     pub safes: Vec<SafeProof>,
+    pub safe_states: SafeStateChanges,
     pub deployments: Vec<DeploymentChange>,
     pub looks: LookChanges,
     pub events: Vec<NewEvent>,
@@ -119,6 +121,7 @@ impl Changes {
             watches: WatchChanges::default(),
             wallets: Vec::new(),
             safes: Vec::new(),
+            safe_states: SafeStateChanges::default(),
             deployments: Vec::new(),
             looks: LookChanges::default(),
             events: Vec::new(),
@@ -276,9 +279,42 @@ pub struct DeploymentChange {
 pub struct SafeProof {
     pub wallet: WalletId,
     pub tenant: TenantNo,
-    pub state: SafeState,
+    pub state: SafeOnChain,
     /// Whether the wallet is made for it, because one of its owners is registered.
     pub found_by_owner: bool,
+}
+
+/// What is known of watched Safes on this chain, and which of them are to be read.
+#[derive(Clone, Debug, Default)]
+pub struct SafeStateChanges {
+    /// They have run, or may be others by now: they are read at once.
+    pub ran: Vec<Address>,
+    /// Those that are known from now on; of those that were known before, nothing changes but that they are read.
+    pub begun: Vec<(Address, SafeOnChain)>,
+    /// Those that were read.
+    pub read: Vec<SafeRead>,
+}
+
+/// A Safe that was read: it is as `now` from now on, and no Safe without it. It is still read at once if it has run
+/// meanwhile.
+#[derive(Clone, Debug)]
+pub struct SafeRead {
+    pub before: SafeLook,
+    pub now: Option<SafeLook>,
+}
+
+string_enum! {
+    /// What of a Safe has changed.
+    SafeChange {
+        /// Its owners or its threshold.
+        Owners = "owners",
+        /// A module, a guard or the fallback handler.
+        Plugs = "plugs",
+        /// It runs another version of Safe's own code.
+        Singleton = "singleton",
+        /// It is no Safe any more, by all that can be proven.
+        Untrusted = "untrusted",
+    }
 }
 
 /// What nodes are to be asked for, or need not be any more.
@@ -307,6 +343,8 @@ pub struct Report {
     pub uncompared: usize,
     pub drifts: Vec<Drift>,
     pub deployments: Vec<DeploymentStatus>,
+    /// Watched Safes that have changed.
+    pub safe_changes: Vec<(Address, SafeChange)>,
     /// Safes that were left out because their owner has led to too many.
     pub omitted_safes: u64,
     /// Histories that contradict the ledger.

@@ -9,7 +9,7 @@ use super::{
     deployments,
     known::{Figures, KnownDeployments, MatchedBlock, Shortage, adjustment},
     posting::{Posting, Slot, booked_first, refused},
-    settle,
+    safes, settle,
 };
 use crate::{
     amount::Amount,
@@ -68,7 +68,7 @@ pub fn connect(
     }
     let movements: usize = blocks.iter().map(|block| block.movements.len()).sum();
     posting.reserve(2 * movements);
-    let mut safes = deployments::Tracking::new(safes);
+    let mut tracking = deployments::Tracking::new(safes);
     let mut short = BTreeMap::new();
     for block in blocks {
         // Rows of settled blocks are of no use to a reorg; while catching up that is nearly all of them.
@@ -79,7 +79,8 @@ pub fn connect(
         let settles = moved && block.header.at.number <= settled.at.number;
         posting.head = block.header.at.number;
         connect_block(&mut posting, block, figures, settles, &mut short)?;
-        deployments::seen(&mut posting, &mut safes, block)?;
+        deployments::seen(&mut posting, &mut tracking, block)?;
+        safes::ran(&mut posting, block);
     }
     posting.head = head.at.number;
     posting.changes.report.uncompared = posting.changes.report.settled.len();

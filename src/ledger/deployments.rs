@@ -14,14 +14,14 @@ use super::{
     posting::Posting,
 };
 use crate::{
-    chain::{Address, SafeState},
+    chain::{Address, SafeCandidate, SafeState},
     clock::Millis,
     event::{EventType, EventWallet, NewEvent},
     id::{Naming, WalletId},
     model::{
         AdoptSafes, BlockPoint, ChainInfo, CommitKind, Cursor, Deployment, DeploymentStatus,
-        NewWallet, SafeFacts, ShownSafe, WaitingSafe, WalletChain, WalletKind, WalletRef,
-        WatchStatus,
+        NewWallet, SafeFacts, SafeOnChain, ShownSafe, WaitingSafe, WalletChain, WalletKind,
+        WalletNo, WalletRef, Watch, WatchStatus,
     },
     view::{SafeDeploymentView, WalletData, WalletRefView, WalletView},
 };
@@ -187,7 +187,30 @@ fn proven(
         safe_wallet(posting, tracking, &mut row, proof)?;
         processing(posting, tracking, row, *at, Some(revision))?;
     }
+    found_by_address(posting, tracking, safe, proof)?;
     found_by_owner(posting, tracking, safe, proof)
+}
+
+/// Tracks a Safe for every tenant that watches its address and does not track it yet: it was registered before it was
+/// deployed. Whoever deploys it, it is the same Safe.
+fn found_by_address(
+    posting: &mut Posting<'_>,
+    tracking: &mut Tracking,
+    safe: &WaitingSafe,
+    proof: &SafeState,
+) -> Result<(), Refused> {
+    let watching = tracking.known.watching.values();
+    let mut watching: Vec<Watch> =
+        watching.filter(|watch| watch.address == safe.claim.address).cloned().collect();
+    watching.sort_unstable_by_key(|watch| watch.tenant);
+    for watch in watching {
+        if !tracking.knows(&watch, &safe.claim) {
+            let row = newly_found(posting, &watch, safe);
+            let row = Deployment { found_by_owner: false, owner_wallet: None, ..row };
+            track(posting, tracking, row, safe, proof)?;
+        }
+    }
+    Ok(())
 }
 
 /// Tracks a Safe for every tenant that has one of its owners registered and does not track it yet.
@@ -197,17 +220,13 @@ fn found_by_owner(
     safe: &WaitingSafe,
     proof: &SafeState,
 ) -> Result<(), Refused> {
-    let WaitingSafe { block: at, claim: safe, .. } = safe;
     let mut owners: Vec<Address> = proof.owners.clone();
     owners.sort_unstable();
     owners.dedup();
     let watches = owners.iter().filter_map(|owner| tracking.known.owners.get(owner));
     let watches: Vec<_> = watches.flatten().filter(|watch| watch.is_eoa).cloned().collect();
     for watch in watches {
-        let known = tracking.known.deployments.iter().any(|row| {
-            row.tenant == watch.tenant && row.tx == safe.tx && row.address == Some(safe.address)
-        });
-        if known {
+        if tracking.knows(&watch, &safe.claim) {
             continue;
         }
         let found = tracking.known.found.entry(watch.wallet_id).or_default();
@@ -216,42 +235,58 @@ fn found_by_owner(
             continue;
         }
         *found += 1;
-        let id = Naming::new("safe_deployment")
-            .field(watch.tenant_id.0.as_bytes())
-            .field(posting.chain.name.as_str().as_bytes())
-            .field(safe.tx.as_slice())
-            .field(safe.address.as_slice());
-        let mut row = Deployment {
-            id: id.at(at.time),
-            tenant: watch.tenant,
-            tenant_id: watch.tenant_id,
-            chain: posting.chain.name.clone(),
-            tx: safe.tx,
-            found_by_owner: true,
-            status: DeploymentStatus::Processing,
-            reason: None,
-            address: None,
-            wallet_id: None,
-            owner_wallet: Some(watch.wallet_id),
-            version: None,
-            singleton: None,
-            owners: Vec::new(),
-            threshold: None,
-            block: None,
-            sender: None,
-            nonce: None,
-            missing_since: None,
-            look_at: posting.now,
-            looks: 0,
-            revision: 0,
-            created_at: posting.now,
-            updated_at: posting.now,
-        };
-        row.prove(safe.address, proof);
-        safe_wallet(posting, tracking, &mut row, proof)?;
-        processing(posting, tracking, row, *at, None)?;
+        let row = newly_found(posting, &watch, safe);
+        track(posting, tracking, row, safe, proof)?;
     }
     Ok(())
+}
+
+/// What begins to be tracked because somebody watches one of its owners.
+fn newly_found(posting: &Posting<'_>, watch: &Watch, safe: &WaitingSafe) -> Deployment {
+    let WaitingSafe { block: at, claim: safe, .. } = safe;
+    let id = Naming::new("safe_deployment")
+        .field(watch.tenant_id.0.as_bytes())
+        .field(posting.chain.name.as_str().as_bytes())
+        .field(safe.tx.as_slice())
+        .field(safe.address.as_slice());
+    Deployment {
+        id: id.at(at.time),
+        tenant: watch.tenant,
+        tenant_id: watch.tenant_id,
+        chain: posting.chain.name.clone(),
+        tx: safe.tx,
+        found_by_owner: true,
+        status: DeploymentStatus::Processing,
+        reason: None,
+        address: None,
+        wallet_id: None,
+        owner_wallet: Some(watch.wallet_id),
+        version: None,
+        singleton: None,
+        owners: Vec::new(),
+        threshold: None,
+        block: None,
+        sender: None,
+        nonce: None,
+        missing_since: None,
+        look_at: posting.now,
+        looks: 0,
+        revision: 0,
+        created_at: posting.now,
+        updated_at: posting.now,
+    }
+}
+
+fn track(
+    posting: &mut Posting<'_>,
+    tracking: &mut Tracking,
+    mut row: Deployment,
+    safe: &WaitingSafe,
+    proof: &SafeState,
+) -> Result<(), Refused> {
+    row.prove(safe.claim.address, proof);
+    safe_wallet(posting, tracking, &mut row, proof)?;
+    processing(posting, tracking, row, safe.block, None)
 }
 
 fn processing(
@@ -335,6 +370,13 @@ pub(super) fn gone(posting: &mut Posting<'_>, deployments: Vec<Deployment>) -> R
 }
 
 impl Tracking {
+    /// Whether the tenant tracks that Safe of that transaction already.
+    fn knows(&self, watch: &Watch, safe: &SafeCandidate) -> bool {
+        self.known.deployments.iter().any(|row| {
+            row.tenant == watch.tenant && row.tx == safe.tx && row.address == Some(safe.address)
+        })
+    }
+
     fn status_of(&self, row: &Deployment) -> Option<DeploymentStatus> {
         let known = self.known.deployments.iter().find(|known| known.id == row.id);
         known.map(|known| known.status)
@@ -393,23 +435,37 @@ fn safe_wallet(
 ) -> Result<(), Refused> {
     let Some(address) = row.address else { return Ok(()) };
     let place = (row.tenant, address);
-    let known = tracking.known.watching.get(&place).copied();
+    // What was read since goes before what was proven at an earlier block.
+    let head = posting.changes.cursor.head.at;
+    let states = &mut tracking.known.states;
+    let state = states.entry(address).or_insert_with(|| SafeOnChain::new(proof, head)).clone();
+    posting.changes.safe_states.begun.push((address, state.clone()));
+    let known = tracking.known.watching.get(&place).map(|watch| watch.wallet_id);
     let wallet = if let Some(known) = known {
         if let Some(shown) = tracking.known.wallets.get_mut(&known)
             && shown.safe.is_some()
         {
-            shown.safe = Some(proof.into());
+            shown.safe = Some((&state).into());
         }
         known
     } else {
-        let id = register_safe(posting, tracking, row, address, proof)?;
-        tracking.known.watching.insert(place, id);
+        let id = register_safe(posting, tracking, row, address, (proof, &state))?;
+        let watch = Watch {
+            wallet: WalletNo::default(),
+            tenant: row.tenant,
+            wallet_id: id,
+            tenant_id: row.tenant_id,
+            address,
+            is_eoa: false,
+            activated: false,
+        };
+        tracking.known.watching.insert(place, watch);
         id
     };
     posting.changes.safes.push(SafeProof {
         wallet,
         tenant: row.tenant,
-        state: proof.clone(),
+        state,
         found_by_owner: known.is_none() && row.found_by_owner,
     });
     row.wallet_id = Some(wallet);
@@ -421,11 +477,11 @@ fn register_safe(
     tracking: &mut Tracking,
     row: &mut Deployment,
     address: Address,
-    proof: &SafeState,
+    (proof, state): (&SafeState, &SafeOnChain),
 ) -> Result<WalletId, Refused> {
     if row.owner_wallet.is_none() {
         let watches = row.owners.iter().filter_map(|owner| tracking.known.owners.get(owner));
-        let own = |watch: &&crate::model::Watch| watch.tenant == row.tenant && watch.is_eoa;
+        let own = |watch: &&Watch| watch.tenant == row.tenant && watch.is_eoa;
         row.owner_wallet = watches.flatten().find(own).map(|watch| watch.wallet_id);
     }
     let owner = row.owner_wallet.and_then(|owner| tracking.known.wallets.get(&owner));
@@ -443,11 +499,18 @@ fn register_safe(
         family: posting.chain.family,
         address,
         kind: WalletKind::Safe,
+        safe: Some(SafeFacts {
+            found_by_owner: row.found_by_owner,
+            version: Some(state.version.clone()),
+            singleton: Some(state.singleton),
+            owners: state.owners.clone(),
+            threshold: Some(state.threshold),
+        }),
         client_reference_id: None,
         nickname: None,
         is_primary: false,
     };
-    let mut made = wallet.requested(
+    let made = wallet.requested(
         vec![WalletChain {
             chain: posting.chain.name.clone(),
             status: WatchStatus::Requested,
@@ -459,16 +522,10 @@ fn register_safe(
             covered_from: None,
             head: Some(posting.head),
             deployment: None,
+            safe: None,
         }],
         now,
     );
-    made.safe = Some(SafeFacts {
-        found_by_owner: row.found_by_owner,
-        version: Some(proof.version.to_owned()),
-        singleton: Some(proof.singleton),
-        owners: proof.owners.clone(),
-        threshold: i64::try_from(proof.threshold).ok(),
-    });
     let id = wallet.id;
     posting.changes.wallets.push(wallet);
     let data = WalletData { wallet: WalletView::from(&made) };
@@ -487,7 +544,7 @@ fn register_safe(
         address,
         account_id,
         client_reference_id: None,
-        safe: row.found_by_owner.then(|| ShownSafe::from(proof)),
+        safe: row.found_by_owner.then(|| ShownSafe::from(state)),
     };
     tracking.known.wallets.insert(id, shown);
     Ok(id)

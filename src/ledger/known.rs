@@ -12,8 +12,8 @@ use crate::{
     clock::Millis,
     id::{Naming, TransferId, WalletId},
     model::{
-        AdoptSafes, Asset, AssetNo, Balance, ChainInfo, Deployment, Direction, TenantNo, Transfer,
-        WalletNo, WalletRef, Watch, ordinal_bytes,
+        AdoptSafes, Asset, AssetNo, Balance, ChainInfo, Deployment, Direction, SafeOnChain,
+        TenantNo, Transfer, WalletNo, WalletRef, Watch, ordinal_bytes,
     },
 };
 
@@ -83,6 +83,8 @@ pub struct MatchedBlock {
     pub worthless: Worthless,
     /// Safes that a known factory made in it and that somebody waits for: the chain's state is read later.
     pub safes: Vec<ClaimedSafe>,
+    /// Watched Safes that ran in it, as their logs say.
+    pub ran: Vec<Address>,
     /// Tracked transactions of this block.
     pub tracked: Vec<TxId>,
     /// Watched holdings whose terms may have changed without a movement, as the chain has them now.
@@ -108,9 +110,11 @@ pub struct KnownDeployments {
     /// Open watches of the owners of found Safes.
     pub owners: Watches,
     /// Who watches the address of a Safe already.
-    pub watching: HashMap<(TenantNo, Address), WalletId>,
+    pub watching: HashMap<(TenantNo, Address), Watch>,
     /// The wallets of all these, as events show them.
     pub wallets: HashMap<WalletId, WalletRef>,
+    /// What is known of these Safes on this chain.
+    pub states: HashMap<Address, SafeOnChain>,
     /// How many Safes the owners have led to so far, by their wallets.
     pub found: HashMap<WalletId, u64>,
     /// Which Safes the tenants want in their owners' accounts.

@@ -14,6 +14,7 @@
 //! | [`reconcile`] | the chain's own figures are known |
 //! | [`backfill`] | the past of a watch is known |
 //! | [`deployments`] | more is known of a Safe's deployment |
+//! | [`safes`] | a watched Safe was read |
 //! | [`worthless`] | movements came that are no money |
 //! | [`quarantine`] | a token chose figures that cannot be booked |
 //!
@@ -40,6 +41,7 @@ mod posting;
 pub mod quarantine;
 pub mod reconcile;
 pub mod rollback;
+pub mod safes;
 pub mod settle;
 #[cfg(test)]
 mod testing;

@@ -31,7 +31,7 @@ pub use journal::{
 pub use number::{AssetNo, ChainNo, ScanNo, TenantNo, TransferNo, WalletNo};
 pub use ordinal::{ordinal_bytes, read_ordinal};
 pub use registration::{AccountKey, LocatorKey, NewWatch, Registrations, WatchKey};
-pub use safe::{AdoptSafes, ShownSafe, WaitingSafe};
+pub use safe::{AdoptSafes, SafeLook, SafeOnChain, ShownSafe, WaitingSafe};
 pub use tier::Tier;
 pub use transfer::{Direction, Entry, EntryKind, Reason, SettledBy, Status, Transfer};
 pub use wallet::{NewWallet, SafeFacts, Wallet, WalletChain, WalletKind, WalletRef, WalletStatus};

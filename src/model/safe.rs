@@ -1,7 +1,7 @@
-//! Safes that are found because one of their owners is registered.
+//! Safes: which of them join an account, and what is known of them on a chain.
 
 use crate::{
-    chain::{Address, SafeCandidate, SafeState},
+    chain::{Address, BlockRef, SafeCandidate, SafePlugs, SafeState},
     clock::Millis,
     model::BlockPoint,
     string_enum::string_enum,
@@ -50,9 +50,54 @@ pub struct ShownSafe {
     pub threshold: i64,
 }
 
-impl From<&SafeState> for ShownSafe {
-    fn from(state: &SafeState) -> Self {
-        let threshold = i64::try_from(state.threshold).unwrap_or(i64::MAX);
-        Self { owners: state.owners.clone(), threshold }
+impl From<&SafeOnChain> for ShownSafe {
+    fn from(safe: &SafeOnChain) -> Self {
+        Self { owners: safe.owners.clone(), threshold: safe.threshold }
     }
+}
+
+/// What is known of a Safe on one chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SafeOnChain {
+    pub version: String,
+    /// What is in its slot 0.
+    pub singleton: Address,
+    /// Whether it is a Safe still, by its code, its singleton and its storage. If not, nothing but its singleton is
+    /// known any more: the rest is as it was last proven.
+    pub trusted: bool,
+    pub owners: Vec<Address>,
+    pub threshold: i64,
+    pub plugs: SafePlugs,
+    /// The block after which it was that.
+    pub at: BlockRef,
+}
+
+impl SafeOnChain {
+    #[must_use]
+    pub fn new(state: &SafeState, at: BlockRef) -> Self {
+        Self {
+            version: state.version.to_owned(),
+            singleton: state.singleton,
+            trusted: true,
+            owners: state.owners.clone(),
+            threshold: i64::try_from(state.threshold).unwrap_or(i64::MAX),
+            plugs: state.plugs.clone(),
+            at,
+        }
+    }
+}
+
+/// A Safe that is watched, and when its state is read next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SafeLook {
+    pub address: Address,
+    /// As it was last read; `None` before the first time.
+    pub known: Option<SafeOnChain>,
+    /// The block after which it was first known; `None` again once that block is gone.
+    pub since: Option<u64>,
+    /// Counts writes of its state: its events are named by it.
+    pub revision: i64,
+    pub look_at: Millis,
+    /// How often in a row a node was asked in vain.
+    pub looks: u32,
 }

@@ -1,6 +1,6 @@
 //! A wallet with its watches, as its tenant sees it.
 
-use super::{HistoryStatus, ShownSafe, TenantNo, WalletNo, WatchStatus};
+use super::{HistoryStatus, SafeOnChain, ShownSafe, TenantNo, WalletNo, WatchStatus};
 use crate::{
     chain::{Address, ChainName, Family, HistoryMethod},
     clock::Millis,
@@ -54,8 +54,10 @@ pub struct WalletChain {
     pub covered_from: Option<u64>,
     /// The newest applied block, if the chain has begun.
     pub head: Option<u64>,
-    /// How far a Safe's newest deployment there has come.
+    /// How far a Safe's deployment there has come: the one that has come farthest, of these the newest.
     pub deployment: Option<String>,
+    /// What is known of the Safe there.
+    pub safe: Option<SafeOnChain>,
 }
 
 /// A wallet and its watches.
@@ -115,6 +117,8 @@ pub struct NewWallet {
     pub family: Family,
     pub address: Address,
     pub kind: WalletKind,
+    /// What is known of a Safe, deployed or not.
+    pub safe: Option<SafeFacts>,
     pub client_reference_id: Option<String>,
     pub nickname: Option<String>,
     pub is_primary: bool,
@@ -138,7 +142,7 @@ impl NewWallet {
             disabled_at: None,
             rotated_at: None,
             replaced_by: None,
-            safe: None,
+            safe: self.safe.clone(),
             created_at: now,
             updated_at: now,
             chains,

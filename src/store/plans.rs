@@ -22,6 +22,7 @@ macro_rules! schema {
         concat!(
             include_str!(concat!("../../migrations/", $engine, "/0001_initial.sql")),
             include_str!(concat!("../../migrations/", $engine, "/0004_journal.sql")),
+            include_str!(concat!("../../migrations/", $engine, "/0008_safe_state.sql")),
             include_str!(concat!("../../migrations/", $engine, "/0009_settlement.sql")),
         )
     };
@@ -41,6 +42,7 @@ const BIG: &[&str] = &[
     "ownership_challenge",
     "safe_candidate",
     "safe_deployment",
+    "safe_state",
     "transfer",
     "wallet",
     "wallet_past",

@@ -9,6 +9,7 @@ use super::{
     chain::{self, number},
     code, on,
     rows::Table,
+    safe::write_addresses,
     set::runs,
     watch_count,
 };
@@ -279,6 +280,10 @@ static WALLET: Table = Table::upsert(
         "family",
         "address",
         "kind",
+        "safe_version",
+        "safe_singleton",
+        "safe_owners",
+        "safe_threshold",
         "client_reference_id",
         "nickname",
         "is_primary",
@@ -305,6 +310,11 @@ pub async fn insert_wallets(
             row.push(wallet.family.as_str())?;
             row.push(wallet.address.as_slice())?;
             row.push(wallet.kind.as_str())?;
+            let safe = wallet.safe.as_ref();
+            row.push(safe.and_then(|safe| safe.version.as_deref()))?;
+            row.push(safe.and_then(|safe| safe.singleton.as_ref()).map(Address::as_slice))?;
+            row.push(safe.map(|safe| write_addresses(&safe.owners)))?;
+            row.push(safe.and_then(|safe| safe.threshold))?;
             row.push(&wallet.client_reference_id)?;
             row.push(&wallet.nickname)?;
             row.push(wallet.is_primary)?;

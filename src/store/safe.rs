@@ -408,7 +408,7 @@ pub async fn write_proof(
     now: Millis,
 ) -> Result<(), StoreError> {
     let SafeProof { wallet, state, found_by_owner, .. } = proof;
-    let (owners, threshold) = (write_addresses(&state.owners), number(state.threshold)?);
+    let (owners, threshold) = (write_addresses(&state.owners), state.threshold);
     on!(conn, c => sqlx::query(
         "INSERT INTO wallet_past (wallet_no, until_position, account_id, client_reference_id, safe_owners,
                                   safe_threshold)
@@ -429,7 +429,7 @@ pub async fn write_proof(
          WHERE id = $1",
     )
     .bind(wallet)
-    .bind(state.version)
+    .bind(&state.version)
     .bind(state.singleton.as_slice())
     .bind(&owners)
     .bind(threshold)

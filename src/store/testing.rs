@@ -161,6 +161,7 @@ impl TestStore {
             family: crate::chain::Family::Evm,
             address: Address::from_slice(address).unwrap(),
             kind: WalletKind::Eoa,
+            safe: None,
             client_reference_id: None,
             nickname: None,
             is_primary: false,

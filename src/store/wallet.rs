@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, FromRow};
 pub(in crate::store) use self::filter::bind_filter;
 pub use self::filter::{AccountFilter, WalletFilter};
 use super::{
-    Conn, StoreError, code, on,
+    Conn, StoreError, code, on, safe_state,
     set::{Ints, sets},
     watch_count,
 };
@@ -131,6 +131,7 @@ impl RawWallet {
             covered_from: height(self.covered_from)?,
             head: height(self.head_number)?,
             deployment: self.deployment.clone(),
+            safe: None,
         }))
     }
 
@@ -175,7 +176,8 @@ pub const MATCHES: i64 = 20;
 /// that the first one. Whoever makes Safes for somebody else's owner changes nothing about which wallet is meant.
 pub(in crate::store) const BY_CHOICE: &str = "w.is_primary DESC, w.found_by_owner, w.id";
 
-/// The tenant's wallets, newest first, with their watches. One statement, so one state.
+/// The tenant's wallets, newest first, with their watches. One statement, so one state; what is known of Safes on
+/// their chains is read by another.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
@@ -229,7 +231,8 @@ async fn read(
                 CASE WHEN w.kind = 'safe' THEN (
                     SELECT d.status FROM safe_deployment d
                     WHERE d.wallet_id = w.id AND d.chain_no + 0 = t.chain_no
-                    ORDER BY d.id DESC LIMIT 1) END AS deployment
+                    ORDER BY CASE d.status WHEN 'completed' THEN 0 WHEN 'processing' THEN 1 ELSE 2 END, d.id DESC
+                    LIMIT 1) END AS deployment
          FROM (SELECT * FROM {wallets} ORDER BY {order} LIMIT $12 + 0) w
          LEFT JOIN watch t ON t.wallet_no = w.no
          LEFT JOIN chain n ON n.no = t.chain_no
@@ -251,6 +254,15 @@ async fn read(
         }
         if let (Some(wallet), Some(chain)) = (wallets.last_mut(), chain) {
             wallet.chains.push(chain);
+        }
+    }
+    let is_safe = |wallet: &Wallet| wallet.kind == WalletKind::Safe;
+    let safes: Vec<Address> =
+        wallets.iter().filter(|wallet| is_safe(wallet)).map(|wallet| wallet.address).collect();
+    let states = safe_state::everywhere(conn, &safes).await?;
+    for wallet in wallets.iter_mut().filter(|wallet| is_safe(wallet)) {
+        for on in &mut wallet.chains {
+            on.safe = states.get(&(on.chain.clone(), wallet.address)).cloned();
         }
     }
     Ok(wallets)

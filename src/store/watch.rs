@@ -488,7 +488,7 @@ pub async fn count_open(conn: &mut Conn<'_>, chain: &ChainName) -> Result<u64, S
     u64::try_from(count).map_err(StoreError::corrupt)
 }
 
-/// The wallet with which the tenant watches each of some addresses, as events show it.
+/// Who watches each of some addresses, with the wallet as events show it.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
@@ -497,7 +497,7 @@ pub async fn watching(
     chain: ChainNo,
     family: Family,
     addresses: &[Address],
-) -> Result<Vec<(TenantNo, Address, WalletRef)>, StoreError> {
+) -> Result<Vec<(Watch, WalletRef)>, StoreError> {
     let addresses = Blobs::of(addresses.iter().map(Address::as_slice));
     if addresses.is_empty() {
         return Ok(Vec::new());
@@ -505,9 +505,7 @@ pub async fn watching(
     let sql = sets(conn, select_watch!("watches($1, $2)", "WHERE w.status IN (0, 1)"));
     let rows: Vec<RawShown> =
         on!(conn, c => sqlx::query_as(sql).bind(chain.0).bind(&addresses).fetch_all(c).await)?;
-    let row =
-        |row: RawShown| Ok((TenantNo(row.watch.tenant_no), row.watch.address, row.shown(family)?));
-    rows.into_iter().map(row).collect()
+    rows.into_iter().map(|row| row.with_wallet(family)).collect()
 }
 
 #[derive(FromRow)]

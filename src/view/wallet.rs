@@ -3,11 +3,12 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::BlockRefView;
 use crate::{
-    chain::HistoryMethod,
+    chain::{Address, Family, HistoryMethod},
     clock::Millis,
     id::{AccountId, WalletId},
-    model::{HistoryStatus, Wallet, WalletKind, WalletStatus, WatchStatus},
+    model::{HistoryStatus, SafeOnChain, Wallet, WalletKind, WalletStatus, WatchStatus},
 };
 
 /// A wallet.
@@ -87,8 +88,51 @@ pub struct SafeView {
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct SafeChainView {
     pub chain: String,
-    /// As of a Safe deployment: `pending`, `processing`, `completed` or `failed`.
+    /// As of a Safe deployment: `pending`, `processing`, `completed` or `failed`; `completed` as well for a Safe that
+    /// was there before anybody asked.
     pub status: String,
+    /// As it is on this chain; null until it was read.
+    pub state: Option<SafeStateView>,
+    /// The block after which it was read.
+    pub block: Option<BlockRefView>,
+}
+
+/// A Safe as a chain's state shows it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = SafeState)]
+pub struct SafeStateView {
+    pub version: String,
+    pub singleton: String,
+    /// Whether it runs Safe's own code. If not, somebody may have taken it over: its singleton is the one that it has
+    /// now, the rest is as it was last proven.
+    pub trusted: bool,
+    pub owners: Vec<String>,
+    pub threshold: i64,
+    /// Who can spend without the owners, at most 16 of them; null where this version does not tell.
+    pub modules: Option<Vec<String>>,
+    pub guard: Option<String>,
+    pub module_guard: Option<String>,
+    pub fallback_handler: Option<String>,
+}
+
+impl SafeStateView {
+    #[must_use]
+    pub fn new(safe: &SafeOnChain, family: Family) -> Self {
+        let show = |address: &Address| family.format_address(address);
+        let plugs = &safe.plugs;
+        Self {
+            version: safe.version.clone(),
+            singleton: show(&safe.singleton),
+            trusted: safe.trusted,
+            owners: safe.owners.iter().map(show).collect(),
+            threshold: safe.threshold,
+            modules: plugs.modules.as_ref().map(|modules| modules.iter().map(show).collect()),
+            guard: plugs.guard.as_ref().map(show),
+            module_guard: plugs.module_guard.as_ref().map(show),
+            fallback_handler: plugs.fallback_handler.as_ref().map(show),
+        }
+    }
 }
 
 fn safe_view(row: &Wallet) -> Option<SafeView> {
@@ -97,7 +141,13 @@ fn safe_view(row: &Wallet) -> Option<SafeView> {
         .chains
         .iter()
         .filter_map(|on| {
-            Some(SafeChainView { chain: on.chain.to_string(), status: on.deployment.clone()? })
+            let stands = || on.safe.as_ref().map(|_| "completed".to_owned());
+            Some(SafeChainView {
+                chain: on.chain.to_string(),
+                status: on.deployment.clone().or_else(stands)?,
+                state: on.safe.as_ref().map(|safe| SafeStateView::new(safe, row.family)),
+                block: on.safe.as_ref().map(|safe| BlockRefView::new(safe.at, row.family)),
+            })
         })
         .collect();
     Some(SafeView {

@@ -109,6 +109,7 @@ fn blocks(transfers: &[Vec<Transfer>]) -> Vec<MatchedBlock> {
             movements: (0..).zip(transfers).map(movement).collect(),
             worthless: tidemark::ledger::worthless::Worthless::default(),
             safes: Vec::new(),
+            ran: Vec::new(),
             tracked: Vec::new(),
             touched: Vec::new(),
             untraced: false,

@@ -2,7 +2,6 @@
 
 use alloy::{
     primitives::{Address, B256, Bytes, U256, b256, keccak256},
-    sol,
     sol_types::{SolCall as _, SolValue as _},
 };
 use serde_json::{Value, json};
@@ -11,25 +10,10 @@ use tidemark::dev::{
     contracts::{Safe, SafeContracts, SafeProxyFactory, SafeSetup},
 };
 
-use crate::harness::{Api, CHAIN, Daemon, Node, eventually, on_both_stores};
-
-sol! {
-    interface Wallet {
-        function changeThreshold(uint256 threshold) external;
-        function execTransaction(
-            address to,
-            uint256 value,
-            bytes calldata data,
-            uint8 operation,
-            uint256 safeTxGas,
-            uint256 baseGas,
-            uint256 gasPrice,
-            address gasToken,
-            address refundReceiver,
-            bytes calldata signatures
-        ) external returns (bool);
-    }
-}
+use crate::harness::{
+    Api, CHAIN, Daemon, Node, eventually, on_both_stores,
+    safes::{Wallet, execute, writer},
+};
 
 const PROXY_CREATION: B256 =
     b256!("4f51faf6c4561ff95f067657e43439f0f856d97c04d9ec9070a6199ad418e235");
@@ -73,17 +57,6 @@ async fn adopt(api: &Api, choice: &str) {
     let answer = api.send(request.json(&json!({"adoptSafes": choice}))).await;
     assert_eq!(answer.ok(), json!({"adoptSafes": choice}));
     assert_eq!(api.get("/v1/settings").await.ok(), json!({"adoptSafes": choice}));
-}
-
-/// A contract that does nothing but write values into slots of whoever calls it by delegation.
-fn writer(slots: &[(B256, B256)]) -> Vec<u8> {
-    let write = |(slot, value): &(B256, B256)| {
-        [&[0x7f], value.as_slice(), &[0x7f], slot.as_slice(), &[0x55]].concat()
-    };
-    let code = [slots.iter().map(write).collect::<Vec<_>>().concat(), vec![0x00]].concat();
-    let length = u8::try_from(code.len()).unwrap();
-    // PUSH1 length, DUP1, PUSH1 11, PUSH1 0, CODECOPY, PUSH1 0, RETURN, and a byte of nothing.
-    [&[0x60, length, 0x80, 0x60, 11, 0x60, 0, 0x39, 0x60, 0, 0xf3], &code[..]].concat()
 }
 
 /// A Safe of the real factory whose setup runs the code of `to`.
@@ -246,21 +219,7 @@ on_both_stores! {
 /// Of a Safe that one owner may act for alone.
 fn change_threshold(owner: Address, safe: Address, threshold: u64) -> Request {
     let change = Wallet::changeThresholdCall { threshold: U256::from(threshold) };
-    // Who sends it has approved it.
-    let signature = [owner.into_word().as_slice(), &[0; 32], &[1]].concat();
-    let call = Wallet::execTransactionCall {
-        to: safe,
-        value: U256::ZERO,
-        data: change.abi_encode().into(),
-        operation: 0,
-        safeTxGas: U256::ZERO,
-        baseGas: U256::ZERO,
-        gasPrice: U256::ZERO,
-        gasToken: Address::ZERO,
-        refundReceiver: Address::ZERO,
-        signatures: signature.into(),
-    };
-    Request::call(owner, safe, call.abi_encode()).with_gas(300_000)
+    execute(owner, safe, safe, change.abi_encode(), false)
 }
 
 /// `isModuleEnabled(address)`.

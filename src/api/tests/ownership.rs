@@ -310,12 +310,14 @@ async fn whoever_has_no_key_is_told_so() {
 
     let wallet = world.wallet(ALICE).await;
     let id = wallet["id"].as_str().expect("an id").parse().expect("an id");
-    let state = crate::chain::SafeState {
-        version: "1.4.1",
+    let state = crate::model::SafeOnChain {
+        version: "1.4.1".to_owned(),
         singleton: Address::from([1; 20]),
+        trusted: true,
         owners: vec![Address::from([2; 20])],
         threshold: 1,
-        plain: true,
+        plugs: crate::chain::SafePlugs::default(),
+        at: crate::chain::BlockRef { number: 1, hash: crate::chain::BlockHash([1; 32]) },
     };
     let tenant = crate::model::TenantNo(1);
     let proof = SafeProof { wallet: id, tenant, state, found_by_owner: false };

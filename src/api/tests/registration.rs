@@ -73,9 +73,10 @@ async fn what_cannot_be_registered_is_refused_with_its_field() {
     assert!(says.await.contains("not among the chains"));
     refused(with(json!({ "fromBlock": { "base": -1 } })), invalid, "fromBlock.base").await;
     refused(with(json!({ "fromBlock": { "base": u64::MAX } })), invalid, "fromBlock.base").await;
-    let says = refused(json!({ "chains": ["base"], "safe": {} }), invalid, "safe").await;
-    assert!(says.contains("POST /v1/safe-deployments"));
-    refused(json!({ "deployment": {} }), invalid, "deployment").await;
+    refused(json!({ "chains": ["base"], "safe": {} }), invalid, "safe.version").await;
+    refused(json!({ "deployment": {} }), invalid, "deployment.chain").await;
+    let deployment = json!({ "chain": "base", "txHash": format!("0x{}", "ab".repeat(32)) });
+    refused(with(json!({ "deployment": deployment })), invalid, "deployment").await;
     let says =
         refused(json!({ "address": ALICE, "chains": ["bas"] }), "unknown_chain", "chains[0]").await;
     assert!(says.contains("base, ethereum, solana"), "{says}");

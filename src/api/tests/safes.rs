@@ -44,3 +44,42 @@ async fn a_tenant_cannot_track_more_transactions_than_a_chain_may_look_for() {
     track(&world.acme, "ethereum", 10_000).await.ok(202);
     track(&world.other, "base", 10_000).await.ok(202);
 }
+
+#[tokio::test]
+async fn a_safe_is_registered_by_its_owners_before_it_is_deployed() {
+    let world = World::new().await;
+    let owners = [
+        "0x70997970C51812dc3A010C7d01b50e0d17dc79C8",
+        "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC",
+        "0x90F79bf6EB2c4f870365E785982E1f101E93b906",
+    ];
+    let safe = json!({"version": "1.4.1", "owners": owners, "threshold": 2, "saltNonce": "7"});
+    let body = json!({"chains": ["base", "ethereum"], "safe": safe});
+    let made = world.post("/v1/wallets", body.clone()).await.ok(201);
+    assert_eq!(made["address"], "0x73355b79C280dc2cC7d466199021F544dc47779F", "a known one");
+    assert_eq!(made["kind"], "safe");
+    let shown = &made["safe"];
+    assert_eq!((&shown["owners"], &shown["threshold"]), (&json!(owners), &json!(2)));
+    assert_eq!((&shown["deployed"], &shown["deployments"]), (&json!(false), &json!([])));
+    let id = made["id"].as_str().expect("an id");
+    assert_eq!(world.get(&format!("/v1/wallets/{id}")).await.ok(200)["safe"], *shown);
+    let again = world.post("/v1/wallets", body).await;
+    assert_eq!(again.is_problem(409, "wallet_exists")["existingId"], made["id"]);
+    // In hexadecimal digits it is the same number, and so the same Safe.
+    let same = json!({"version": "1.4.1", "owners": owners, "threshold": 2, "saltNonce": "0x7"});
+    let same = world.post("/v1/wallets", json!({"chains": ["base"], "safe": same})).await;
+    same.is_problem(409, "wallet_exists");
+    let elsewhere = json!({"version": "1.4.1", "owners": owners, "threshold": 2, "saltNonce": "7"});
+    let solana = world.post("/v1/wallets", json!({"chains": ["solana"], "safe": elsewhere})).await;
+    solana.is_problem(400, "invalid_request");
+    solana.field("chains");
+}
+
+#[tokio::test]
+async fn a_safe_is_registered_by_the_transaction_that_deploys_it_in_either_place() {
+    let world = World::new().await;
+    let deployment = json!({"chain": "base", "txHash": format!("0x{}", "ab".repeat(32))});
+    let first = world.post("/v1/safe-deployments", deployment.clone()).await.ok(202);
+    let again = world.post("/v1/wallets", json!({"deployment": deployment})).await.ok(202);
+    assert_eq!(first, again);
+}

@@ -3,6 +3,7 @@
 //! Registrations that come together are made together: read what is there, decide, write in sets.
 
 mod decide;
+mod safe;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,6 +15,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use self::decide::{Asked, AskedChain, Deciding, Known, Refusal};
+pub use self::safe::SafeBody;
 use super::{LONGEST_NICKNAME, LONGEST_REFERENCE};
 use crate::{
     api::{
@@ -24,28 +26,32 @@ use crate::{
         key::Scope,
         locator::canonical,
         request::{Fields, Payload},
+        safe_deployment::{DeploymentBody, track},
         write::Answer,
     },
     chain::{Address, ChainName, Family},
     clock::Millis,
     event::{EventType, EventWallet, NewEvent},
     id::TenantId,
-    model::LocatorKind,
+    model::{LocatorKind, SafeFacts},
     store::{self, Conn, StoreError, registration},
-    view::{WalletData, WalletView},
+    view::{SafeDeploymentView, WalletData, WalletView},
 };
 
 const LONGEST_EXTERNAL_ID: usize = 256;
 const LONGEST_LOCATOR: usize = 320;
 const MOST_CHAINS: usize = 64;
 
-/// An address to watch.
+/// An address to watch, or a Safe that may not be deployed yet.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = NewWallet)]
 pub struct WalletBody {
-    #[schema(required, example = "0x742D35CC6634C0532925a3B844Bc9E7595F2bD18")]
+    /// Either this or `safe`.
+    #[schema(example = "0x742D35CC6634C0532925a3B844Bc9E7595F2bD18")]
     address: Option<String>,
+    /// A Safe by what it will be made of: what is paid to it before it is deployed counts.
+    safe: Option<SafeBody>,
     /// Names of configured chains, all of one family.
     #[serde(default)]
     #[schema(required, example = json!(["ethereum", "base"]))]
@@ -61,10 +67,9 @@ pub struct WalletBody {
     #[serde(default)]
     #[schema(example = json!({"ethereum": 19_000_000}))]
     from_block: BTreeMap<String, u64>,
-    #[schema(ignore)]
-    safe: Option<serde_json::Value>,
-    #[schema(ignore)]
-    deployment: Option<serde_json::Value>,
+    /// A Safe by the transaction that deploys it, and nothing else: as `POST /v1/safe-deployments`. Its wallet is made
+    /// when the Safe is proven.
+    deployment: Option<DeploymentBody>,
 }
 
 /// The owner of a wallet. The locators name the account besides its external id.
@@ -91,6 +96,8 @@ struct Owner {
 pub(in crate::api) struct Register {
     address: Address,
     family: Family,
+    /// A Safe, as it is planned.
+    safe: Option<SafeFacts>,
     /// With the first block whose movements count, if not only the future does.
     chains: BTreeMap<ChainName, Option<u64>>,
     owner: Option<Owner>,
@@ -99,20 +106,40 @@ pub(in crate::api) struct Register {
     is_primary: bool,
 }
 
+impl WalletBody {
+    /// Whether it asks for nothing, beside a deployment.
+    fn is_empty(&self) -> bool {
+        let Self {
+            address,
+            safe,
+            chains,
+            account,
+            client_reference_id,
+            nickname,
+            is_primary,
+            from_block,
+            deployment: _,
+        } = self;
+        address.is_none()
+            && safe.is_none()
+            && chains.is_empty()
+            && account.is_none()
+            && client_reference_id.is_none()
+            && nickname.is_none()
+            && !is_primary
+            && from_block.is_empty()
+    }
+}
+
 impl Register {
     fn check(app: &App, body: WalletBody) -> Result<Self, Problem> {
-        if body.safe.is_some() || body.deployment.is_some() {
-            let field = if body.safe.is_some() { "safe" } else { "deployment" };
-            return Err(Problem::field(
-                Code::InvalidRequest,
-                field,
-                "is not supported here by this version: track the Safe's deployment with \
-                 POST /v1/safe-deployments",
-            ));
-        }
         let mut fields = Fields::default();
-        if body.address.is_none() {
-            fields.refuse("address", "is missing");
+        match (&body.address, &body.safe) {
+            (None, None) => fields.refuse("address", "is missing: name an address or a safe"),
+            (Some(_), Some(_)) => {
+                fields.refuse("safe", "has an address of its own: leave `address` out")
+            }
+            _ => {}
         }
         if body.chains.is_empty() {
             fields.refuse("chains", "must name at least one chain");
@@ -151,15 +178,11 @@ impl Register {
             }
         }
         fields.finish()?;
-        let (Some(family), Some(text)) = (family, body.address) else {
-            return Err(Problem::internal("a checked request lacks its fields"));
-        };
-        let address = family
-            .parse_address(&text)
-            .map_err(|error| Problem::field(Code::InvalidAddress, "address", error.to_string()))?;
+        let (family, address, safe) = place(family, body.address, body.safe)?;
         Ok(Self {
             address,
             family,
+            safe,
             chains,
             owner,
             client_reference_id: body.client_reference_id,
@@ -186,6 +209,27 @@ impl Register {
                 format!("names another account already ({account}): use that account's externalId"),
             ),
         }
+    }
+}
+
+/// The address to watch, and what Safe it is to be.
+fn place(
+    family: Option<Family>,
+    address: Option<String>,
+    safe: Option<SafeBody>,
+) -> Result<(Family, Address, Option<SafeFacts>), Problem> {
+    match (family, address, safe) {
+        (Some(family), None, Some(safe)) => {
+            let (address, facts) = safe::planned(&safe, family)?;
+            Ok((family, address, Some(facts)))
+        }
+        (Some(family), Some(text), None) => {
+            let address = family.parse_address(&text).map_err(|error| {
+                Problem::field(Code::InvalidAddress, "address", error.to_string())
+            })?;
+            Ok((family, address, None))
+        }
+        _ => Err(Problem::internal("a checked request lacks its fields")),
     }
 }
 
@@ -303,7 +347,8 @@ async fn load<'a>(
 #[utoipa::path(post, path = "/v1/wallets", tag = "wallets",
     params(("Idempotency-Key" = String, Header, description = "1 to 128 of A-Z a-z 0-9 _ . : -")),
     request_body = WalletBody,
-    responses((status = 201, body = WalletView), Failures),
+    responses((status = 201, body = WalletView),
+        (status = 202, body = SafeDeploymentView, description = "Of a `deployment`, which is tracked."), Failures),
     security(("apiKey" = []), ("bearer" = [])))]
 pub async fn create(
     State(app): State<Arc<App>>,
@@ -312,6 +357,14 @@ pub async fn create(
 ) -> Result<Response, Problem> {
     let tenant = caller.need(Scope::WalletsWrite)?;
     payload.idempotency_key()?;
-    let register = Register::check(&app, payload.parse()?)?;
+    let mut body: WalletBody = payload.parse()?;
+    if let Some(deployment) = body.deployment.take() {
+        if !body.is_empty() {
+            let detail = "stands alone: the chain, the address and the wallet follow from it";
+            return Err(Problem::field(Code::InvalidRequest, "deployment", detail));
+        }
+        return track(&app, tenant, &payload, &deployment).await;
+    }
+    let register = Register::check(&app, body)?;
     app.registrations.post(tenant, &payload, register).await
 }

@@ -202,6 +202,7 @@ fn transaction(
         let own = value.map(|(.., wei)| (sender, to, wei));
         logs_of(coin, id, receipt, own, seen, out)?;
         safe::candidates(id, &tx.early_owners, receipt, &mut out.block.safes);
+        out.block.ran.extend(safe::ran(receipt));
     }
     let fee = fee(tx, receipt)?;
     if !fee.is_zero() {

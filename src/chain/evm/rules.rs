@@ -2,11 +2,12 @@
 
 use std::{path::Path, sync::Arc};
 
-use super::{EvmSource, caip2, proof, signature};
+use super::{EvmSource, caip2, proof, safe, signature};
 use crate::{
     chain::{
         Address, AddressError, BalanceProof, BlockHash, Defaults, Family, HistoryMethod, Identity,
-        NoProof, Proven, Rules, SetupError, SignatureError, Source, TxId, sign_in::Network,
+        NoProof, PlanError, PlannedSafe, Proven, Rules, SafePlan, SafeRelease, SetupError,
+        SignatureError, Source, TxId, sign_in::Network,
     },
     config::{ChainConfig, NativeCoin, Verification},
     metrics::Metrics,
@@ -102,6 +103,14 @@ impl Rules for Evm {
 
     fn how_to_check(&self, proof: &BalanceProof) -> Vec<String> {
         proof::how_to_check(proof)
+    }
+
+    fn safe_releases(&self) -> Vec<SafeRelease> {
+        safe::releases()
+    }
+
+    fn place_of(&self, plan: &SafePlan) -> Result<PlannedSafe, PlanError> {
+        safe::place(plan)
     }
 
     fn defaults(&self) -> Defaults {

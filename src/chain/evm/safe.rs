@@ -10,20 +10,21 @@
 //! no Safe of these versions is called plain.
 
 mod early;
+mod plan;
 mod releases;
 
 use std::collections::HashMap;
 
 use alloy::primitives::{Address as EvmAddress, B256, b256, keccak256};
 
-pub(super) use self::early::owners as early_owners;
 use self::releases::{SETUPS, is_fallback_handler, is_proxy, made_by, version_of};
+pub(super) use self::{early::owners as early_owners, plan::place, releases::all as releases};
 use super::{
     decode::address as plain,
     json::{Hex, Log, Receipt},
 };
 use crate::chain::{
-    Address, SafeCandidate, SafeRejection, SafeState, TxId,
+    Address, SafeCandidate, SafePlugs, SafeRejection, SafeState, TxId,
     rpc::{Answer, Call, Failure},
 };
 
@@ -45,10 +46,10 @@ const GAS: &str = "0x2dc6c0";
 
 const GET_OWNERS: &str = "0xa0e67e2b";
 const GET_THRESHOLD: &str = "0xe75235b8";
-/// `getModulesPaginated(0x1, 1)`: from the beginning of the list, one.
+/// `getModulesPaginated(0x1, 16)`: from the beginning of the list, sixteen.
 const GET_MODULES: &str = "0xcc2f8452\
     0000000000000000000000000000000000000000000000000000000000000001\
-    0000000000000000000000000000000000000000000000000000000000000001";
+    0000000000000000000000000000000000000000000000000000000000000010";
 
 /// Where the singletons keep what is plugged into a Safe; the guard of modules since 1.5.0.
 fn guards() -> [B256; 2] {
@@ -161,6 +162,37 @@ pub(super) fn candidates(
     }));
 }
 
+/// What a Safe logs when it executes something or changes. One of 1.0.0 logs no success.
+const RUNS: &[B256] = &[
+    SAFE_SETUP,
+    CHANGED_MASTER_COPY,
+    // AddedOwner, RemovedOwner, ChangedThreshold
+    b256!("9465fa0c962cc76958e6373a993326400c1c94f8be2fe3a952adfa7f60b2ea26"),
+    b256!("f8d49fc529812e9a7c5c50e69c20f0dccc0db8fa95c98bc58cc9a4f1c1299eaf"),
+    b256!("610f7ff2b304ae8903c3de74c60c6ab1f7d6226b3f52c5161905bb5ad4039c93"),
+    // EnabledModule, DisabledModule
+    b256!("ecdf3a3effea5783a3c4c2140e677577666428d44ed9d474a0b3a4c9943f8440"),
+    b256!("aab4fa2b463f581b2b32cb3b7e3b704b9ce37cc209b5fb4d77e593ace4054276"),
+    // ChangedFallbackHandler, ChangedGuard, ChangedModuleGuard
+    b256!("5ac6c46c93c8d0e53714ba3b53db3e7c046da994313d7ed0d192028bc7c228b0"),
+    b256!("1151116914515bc0891ff9047a6cb32cf902546f83066499bcf8ba33d2353fa2"),
+    b256!("cd1966d6be16bc0c030cc741a06c6e0efaf8d00de2c8b6a9e11827e125de8bb8"),
+    // ExecutionSuccess, ExecutionFailure, ExecutionFailed of 1.0.0
+    b256!("442e715f626346e8c54381002da614f62bee8d27386535b2521ec8540898556e"),
+    b256!("23428b18acfb3ea64b08dc0c1d296ea9c09702c09083ca5272e64d115b687d23"),
+    b256!("abfd711ecdd15ae3a6b3ad16ff2e9d81aec026a39d16725ee164be4fbf857a7c"),
+    // ExecutionFromModuleSuccess, ExecutionFromModuleFailure
+    b256!("6895c13664aa4f67288b25d7a21d7aaa34916e355fb9b6fae0a139a9085becb8"),
+    b256!("acd2c8702804128fdb0db2bb49f6d127dd0181c13fd45dbfe16de0930e2bd375"),
+];
+
+/// Whose logs are those of a Safe that ran. What their arguments say, the state says as well, whichever of them are
+/// indexed.
+pub(super) fn ran(receipt: &Receipt<'_>) -> impl Iterator<Item = Address> {
+    let is_run = |log: &&Log<'_>| log.topics.first().is_some_and(|topic| RUNS.contains(topic));
+    receipt.logs.iter().filter(is_run).map(|log| plain(log.address))
+}
+
 /// The questions whose answers [`judge`] needs, all about the same block (EIP-1898).
 pub(super) fn questions(safe: EvmAddress, at: B256) -> [Call; 8] {
     let at = format!(r#"{{"blockHash":"{at}"}}"#);
@@ -168,7 +200,7 @@ pub(super) fn questions(safe: EvmAddress, at: B256) -> [Call; 8] {
         let call = format!(r#"[{{"to":"{safe:?}","data":"{input}","gas":"{GAS}"}},{at}]"#);
         Call::new("eth_call", call)
     };
-    let slot = |slot: B256| Call::new("eth_getStorageAt", format!(r#"["{safe:?}","{slot}",{at}]"#));
+    let slot = |name| slot(safe, name, &at);
     let [guard, module_guard] = guards();
     [
         Call::new("eth_getCode", format!(r#"["{safe:?}",{at}]"#)),
@@ -182,11 +214,16 @@ pub(super) fn questions(safe: EvmAddress, at: B256) -> [Call; 8] {
     ]
 }
 
+/// What is asked of a slot of the storage, at a block as [`super::state::at_block`] names it.
+pub(super) fn slot(contract: EvmAddress, slot: B256, at: &str) -> Call {
+    Call::new("eth_getStorageAt", format!(r#"["{contract:?}","{slot}",{at}]"#))
+}
+
 /// What the answers to [`questions`] prove.
 pub(super) fn judge(
     answers: Vec<Result<Answer, Failure>>,
 ) -> Result<Result<SafeState, SafeRejection>, Failure> {
-    let Ok([code, slot, owners, threshold, modules, guards @ .., handler]) =
+    let Ok([code, slot, owners, threshold, modules, guard, module_guard, handler]) =
         <[_; 8]>::try_from(answers)
     else {
         return Err(Failure::Invalid("an answer is missing".to_owned()));
@@ -217,22 +254,33 @@ pub(super) fn judge(
     if owners.len() > SafeState::MOST_OWNERS || threshold > owners.len() as u64 {
         return Ok(Err(SafeRejection::Malformed));
     }
-    let mut pure = returned(modules)?.is_some_and(|answer| no_modules(&answer));
-    for guard in guards {
-        pure &= stored(guard)?.is_zero();
-    }
-    let handler = stored(handler)?;
-    pure &= handler.is_zero() || is_fallback_handler(handler);
+    let modules = returned(modules)?;
+    let (guard, module_guard, handler) = (stored(guard)?, stored(module_guard)?, stored(handler)?);
+    let pure = modules.as_ref().is_some_and(|answer| no_modules(answer))
+        && guard.is_zero()
+        && module_guard.is_zero()
+        && (handler.is_zero() || is_fallback_handler(handler));
+    let plugs = SafePlugs {
+        modules: modules.and_then(|answer| addresses(&answer)),
+        guard: plugged(guard),
+        module_guard: plugged(module_guard),
+        fallback_handler: plugged(handler),
+    };
     let singleton = plain(singleton);
-    Ok(Ok(SafeState { version, singleton, owners, threshold, plain: pure }))
+    Ok(Ok(SafeState { version, singleton, owners, threshold, plugs, plain: pure }))
 }
 
 fn malformed() -> Failure {
     Failure::Invalid("not hexadecimal".to_owned())
 }
 
+/// What a slot names; nothing is zero.
+pub(super) fn plugged(address: EvmAddress) -> Option<Address> {
+    (!address.is_zero()).then(|| plain(address))
+}
+
 /// The address in a slot of the storage.
-fn stored(answer: Result<Answer, Failure>) -> Result<EvmAddress, Failure> {
+pub(super) fn stored(answer: Result<Answer, Failure>) -> Result<EvmAddress, Failure> {
     let slot = answer?.parse::<Hex<'_>>()?.to_array::<32>().ok_or_else(malformed)?;
     // More than an address is none that is known, and not zero.
     let (padding, address) = slot.split_at(12);

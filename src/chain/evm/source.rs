@@ -394,6 +394,26 @@ impl SafeSource for EvmSource {
             .ask(|endpoint| async move { state::safe_state(&endpoint, address, at).await })
             .await
     }
+
+    async fn singleton(
+        &self,
+        address: Address,
+        at: BlockRef,
+    ) -> Result<Option<Address>, SourceError> {
+        self.pool
+            .ask(|endpoint| async move { state::singleton(&endpoint, address, at).await })
+            .await
+    }
+
+    async fn code_hashes(
+        &self,
+        addresses: &[Address],
+        at: BlockRef,
+    ) -> Result<Vec<Option<[u8; 32]>>, SourceError> {
+        self.pool
+            .ask(|endpoint| async move { state::code_hashes(&endpoint, addresses, at).await })
+            .await
+    }
 }
 
 #[async_trait]

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use alloy::primitives::{Address as EvmAddress, B256, U256};
+use alloy::primitives::{Address as EvmAddress, B256, U256, keccak256};
 use parking_lot::Mutex;
 
 use super::{
@@ -171,6 +171,33 @@ pub(super) async fn safe_state(
 ) -> Result<Result<SafeState, SafeRejection>, Failure> {
     let calls = safe::questions(evm(address)?, B256::from(at.hash.0));
     safe::judge(endpoint.batch(&calls).await?)
+}
+
+/// The address in slot 0 of a contract's storage; `None` if there is none.
+pub(super) async fn singleton(
+    endpoint: &Endpoint,
+    address: Address,
+    at: BlockRef,
+) -> Result<Option<Address>, Failure> {
+    let question = safe::slot(evm(address)?, B256::ZERO, &at_block(at));
+    Ok(safe::plugged(safe::stored(endpoint.call(question).await)?))
+}
+
+/// The hash of the code at each address, read one by one: a contract is large.
+pub(super) async fn code_hashes(
+    endpoint: &Endpoint,
+    addresses: &[Address],
+    at: BlockRef,
+) -> Result<Vec<Option<[u8; 32]>>, Failure> {
+    let mut hashes = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        let params = format!(r#"["{:?}",{}]"#, evm(*address)?, at_block(at));
+        let code = endpoint.call(Call::new("eth_getCode", params)).await?;
+        let code = code.parse::<Hex<'_>>()?.to_vec();
+        let code = code.ok_or_else(|| Failure::Invalid("not hexadecimal".to_owned()))?;
+        hashes.push((!code.is_empty()).then(|| keccak256(&code).0));
+    }
+    Ok(hashes)
 }
 
 /// A receipt and the block number that the block itself does not need to repeat.

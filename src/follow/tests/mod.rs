@@ -3,6 +3,7 @@
 mod audit;
 mod canary;
 mod commit;
+mod deployments;
 mod descent;
 mod doubts;
 mod early;
@@ -18,6 +19,7 @@ mod proof;
 mod quarantine;
 mod quorum;
 mod rewind;
+mod safe_states;
 mod safes;
 mod scripted;
 mod simulation;
@@ -108,7 +110,6 @@ impl Rig {
         let config = ChainConfig { tiers: tiers.clone(), ..config(settlement) };
         let metrics = Metrics::new();
         let clock = Clock::System;
-        let info = ChainInfo::from(&config);
         let wake = Wake::new([chain_name()]);
         let committer = Committer::new(
             store.db.clone(),
@@ -116,7 +117,7 @@ impl Rig {
             clock.clone(),
             metrics.clone(),
             wake.clone(),
-            info,
+            ChainInfo::from(&config),
         );
         let mut follower = Box::new(Follower::new(
             Arc::new(config),
@@ -558,12 +559,12 @@ async fn of_two_writers_on_one_cursor_the_second_commits_nothing() {
         let stale = store.cursor(&chain_name()).await.unwrap();
         rig.chain.mine(&[pay(1, None, who(9), 50)]);
         rig.follow().await.unwrap();
-        let header = rig.chain.head();
         let block = MatchedBlock {
-            header,
+            header: rig.chain.head(),
             movements: Vec::new(),
             worthless: crate::ledger::worthless::Worthless::default(),
             safes: Vec::new(),
+            ran: Vec::new(),
             tracked: Vec::new(),
             touched: Vec::new(),
             untraced: false,

@@ -9,7 +9,8 @@ use tokio::sync::watch;
 use super::*;
 use crate::{
     chain::{
-        BlockHash, SafeCandidate, SafeRejection, SafeSource, SafeState, TxFact, TxId, TxLookup,
+        BlockHash, SafeCandidate, SafePlugs, SafeRejection, SafeSource, SafeState, TxFact, TxId,
+        TxLookup,
     },
     clock::Millis,
     model::Wallet,
@@ -28,6 +29,14 @@ pub(super) struct Safes {
     mute: Mutex<bool>,
     /// Transactions that were asked for.
     asked: Mutex<Vec<TxId>>,
+    /// Transactions that wait to be in a block, with the nonces that they use.
+    pub pool: Mutex<HashMap<TxId, u64>>,
+    /// The nonce that their sender uses next, in the settled state.
+    pub next_nonce: Mutex<u64>,
+    /// What Safes have become since they were made.
+    changed: Mutex<HashMap<Address, Result<SafeState, SafeRejection>>>,
+    /// The Safes that logged in a block.
+    ran: Mutex<HashMap<BlockHash, Vec<Address>>>,
 }
 
 impl Default for Safes {
@@ -37,6 +46,10 @@ impl Default for Safes {
             held: watch::channel(false).0,
             mute: Mutex::default(),
             asked: Mutex::default(),
+            pool: Mutex::default(),
+            next_nonce: Mutex::default(),
+            changed: Mutex::default(),
+            ran: Mutex::default(),
         }
     }
 }
@@ -46,8 +59,21 @@ impl Safes {
         self.claims.lock().insert(at.hash, (at, claim));
     }
 
+    /// From now on the state says this of a Safe.
+    pub fn becomes(&self, safe: Address, state: Result<SafeState, SafeRejection>) {
+        self.changed.lock().insert(safe, state);
+    }
+
+    /// Safes log in a block.
+    pub fn run(&self, at: BlockRef, safes: &[Address]) {
+        self.ran.lock().insert(at.hash, safes.to_vec());
+    }
+
     /// The block with its Safes, and with their transactions.
     pub fn show(&self, mut block: Block) -> Block {
+        if let Some(ran) = self.ran.lock().get(&block.header.at.hash) {
+            block.ran.clone_from(ran);
+        }
         if let Some((_, claim)) = self.claims.lock().get(&block.header.at.hash) {
             block.safes.push(claim.clone());
             let sender = Address::from([1; 20]);
@@ -56,7 +82,7 @@ impl Safes {
         block
     }
 
-    fn hold(&self, held: bool) {
+    pub fn hold(&self, held: bool) {
         self.held.send_replace(held);
     }
 
@@ -71,6 +97,10 @@ impl SafeSource for Safes {
         self.asked.lock().push(tx);
         let claims = self.claims.lock();
         let found = claims.values().find(|(_, claim)| claim.tx == tx);
+        if let Some(nonce) = self.pool.lock().get(&tx) {
+            let sender = Address::from([1; 20]);
+            return Ok(Some(TxLookup { sender, nonce: Some(*nonce), mined: None }));
+        }
         Ok(found.map(|(at, claim)| TxLookup {
             sender: Address::from([1; 20]),
             nonce: Some(u64::MAX),
@@ -79,7 +109,7 @@ impl SafeSource for Safes {
     }
 
     async fn next_nonce(&self, _: Address, _: BlockRef) -> Result<u64, SourceError> {
-        Ok(0)
+        Ok(*self.next_nonce.lock())
     }
 
     /// A node tells the state after a block even when that is on no chain any more.
@@ -93,6 +123,9 @@ impl SafeSource for Safes {
             let detail = "told to be mute".into();
             return Err(SourceError::Unavailable { detail, retry_after: None });
         }
+        if let Some(state) = self.changed.lock().get(&address) {
+            return Ok(state.clone());
+        }
         let claims = self.claims.lock();
         let found = claims.values().find(|(_, claim)| claim.address == address);
         Ok(found.map_or(Err(SafeRejection::NoCode), |(_, claim)| {
@@ -101,14 +134,28 @@ impl SafeSource for Safes {
                 singleton: Address::from([2; 20]),
                 owners: claim.owners.clone(),
                 threshold: 1,
+                plugs: SafePlugs::default(),
                 plain: true,
             })
         }))
     }
+
+    async fn code_hashes(
+        &self,
+        addresses: &[Address],
+        _: BlockRef,
+    ) -> Result<Vec<Option<[u8; 32]>>, SourceError> {
+        Ok(vec![None; addresses.len()])
+    }
+
+    /// What took it over.
+    async fn singleton(&self, _: Address, _: BlockRef) -> Result<Option<Address>, SourceError> {
+        Ok(Some(who(0xbb)))
+    }
 }
 
 /// A Safe of these owners that a known factory made.
-fn claim(number: u8, owners: &[Address]) -> SafeCandidate {
+pub(super) fn claim(number: u8, owners: &[Address]) -> SafeCandidate {
     SafeCandidate {
         tx: TxId::from([number; 32]),
         address: who(number),
@@ -119,7 +166,7 @@ fn claim(number: u8, owners: &[Address]) -> SafeCandidate {
 }
 
 /// Turns until the condition holds.
-async fn until(rig: &mut Rig, what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(super) async fn until(rig: &mut Rig, what: &str, mut holds: impl AsyncFnMut() -> bool) {
     for _ in 0..1_000 {
         rig.follow().await.unwrap();
         if holds().await {
@@ -130,7 +177,7 @@ async fn until(rig: &mut Rig, what: &str, mut holds: impl AsyncFnMut() -> bool) 
     panic!("in vain waited for {what}");
 }
 
-async fn wallets(store: &TestStore, tenant: TenantId) -> Vec<Wallet> {
+pub(super) async fn wallets(store: &TestStore, tenant: TenantId) -> Vec<Wallet> {
     let mut session = store.db.read().await.unwrap();
     wallet::list(&mut session.conn(), tenant, &WalletFilter::default(), 100).await.unwrap()
 }

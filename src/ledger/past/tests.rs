@@ -130,6 +130,7 @@ fn an_opening_counts_from_where_the_balance_is_known() {
         covered_from,
         head: Some(100),
         deployment: None,
+        safe: None,
     };
     let complete = Some(HistoryStatus::Complete);
     let from = |on: &WalletChain, is_coin| Coverage::of_chain(on, is_coin).map(|known| known.from);

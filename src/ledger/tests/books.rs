@@ -73,6 +73,7 @@ pub(super) fn block(header: Header, payments: &[Payment]) -> MatchedBlock {
         movements: payments.iter().map(movement).collect(),
         worthless: Worthless::default(),
         safes: Vec::new(),
+        ran: Vec::new(),
         tracked: Vec::new(),
         touched: Vec::new(),
         untraced: false,

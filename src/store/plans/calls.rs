@@ -11,7 +11,7 @@ use crate::{
     amount::Amount,
     chain::{
         Address, AssetKey, BlockHash, BlockRef, ChainName, Family, Header, HistoryMethod,
-        SafeState, TxId,
+        SafePlugs, TxId,
     },
     clock::{Clock, Millis},
     delivery::{Attempt, DeliveryOutcome, DeliveryStatus, DisabledReason},
@@ -19,14 +19,15 @@ use crate::{
     id::{Ids, LeaseToken, TenantId},
     ledger::changes::{
         AssetChange, AssetOpening, BalanceChange, DeploymentChange, HistoryEnd, LookChanges,
-        NewBlock, ProofChange, SafeProof, ScanChange, TransferUpdate, WatchChanges,
+        NewBlock, ProofChange, SafeProof, SafeRead, SafeStateChanges, ScanChange, TransferUpdate,
+        WatchChanges,
     },
     ledger::past::Way,
     model::{
         AdoptSafes, Asset, AssetNo, Balance, BlockPoint, ChainNo, CommitKind, DeploymentStatus,
         Direction, Entry, EntryKind, HistoryStatus, JournalCommit, JournalHash, LocatorKind,
-        NewWallet, NewWatch, Registrations, Rewind, RewindOrder, ScanNo, SettledBy, Status,
-        TenantNo, TransferNo, WaitingSafe, WalletKind, WalletNo, WalletStatus,
+        NewWallet, NewWatch, Registrations, Rewind, RewindOrder, SafeLook, SafeOnChain, ScanNo,
+        SettledBy, Status, TenantNo, TransferNo, WaitingSafe, WalletKind, WalletNo, WalletStatus,
     },
     store::{
         Conn, StoreError, account, asset, asset_opening, audit, balance, canary, chain, correction,
@@ -34,7 +35,7 @@ use crate::{
         history::{self, TransferFilter, past},
         idempotency, journal, key, lease, on, ownership, participant, registration,
         retention::{self, Expiring},
-        safe, safe_look, scan, setting, settling, transfer, wal,
+        safe, safe_contract, safe_look, safe_state, scan, setting, settling, transfer, wal,
         wallet::{self, AccountFilter, WalletChanges, WalletFilter},
         watch, watch_count, watch_load,
     },
@@ -174,6 +175,7 @@ async fn registrations(conn: &mut Conn<'_>) {
         family: Family::Evm,
         address: address(1),
         kind: WalletKind::Eoa,
+        safe: None,
         client_reference_id: None,
         nickname: None,
         is_primary: false,
@@ -466,15 +468,17 @@ async fn safes(conn: &mut Conn<'_>) {
     let name = ChainName::new("a");
     let tx = TxId::from(bytes::<32>(10));
     let pending = Some(DeploymentStatus::Pending);
-    let state = SafeState {
-        version: "1.4.1",
+    let state = SafeOnChain {
+        version: "1.4.1".to_owned(),
         singleton: address(1),
+        trusted: true,
         owners: vec![address(2)],
         threshold: 1,
-        plain: true,
+        plugs: SafePlugs::default(),
+        at: block(10),
     };
     let (wallet, tenant) = (id(10), TenantNo(1));
-    let proof = SafeProof { wallet, tenant, state, found_by_owner: true };
+    let proof = SafeProof { wallet, tenant, state: state.clone(), found_by_owner: true };
     let now = safe::get(conn, TENANT, id(10)).await.unwrap().unwrap();
     let change = DeploymentChange { seen: Some(now.revision), now };
     run!(conn:
@@ -510,6 +514,24 @@ async fn safes(conn: &mut Conn<'_>) {
         safe_look::waits(conn, CHAIN, &judged),
         safe_look::write(conn, CHAIN, &looks),
         safe_look::delete_above(conn, CHAIN, 4990),
+    );
+    let due = safe_state::due(conn, CHAIN, NOW, 2).await.unwrap();
+    let [before, gone] = <[_; 2]>::try_from(due).unwrap();
+    let now = Some(SafeLook { known: Some(state.clone()), ..before.clone() });
+    let states = SafeStateChanges {
+        ran: vec![address(2)],
+        begun: vec![(address(3), state)],
+        read: vec![SafeRead { before, now }, SafeRead { before: gone, now: None }],
+    };
+    run!(conn:
+        safe_state::due(conn, CHAIN, NOW, PAGE),
+        safe_state::of(conn, CHAIN, &[address(10)]),
+        safe_state::everywhere(conn, &[address(10)]),
+        safe_state::write(conn, CHAIN, &states, NOW),
+        safe_state::watched_from_now(conn, CHAIN, [address(10)], NOW),
+        safe_state::doubt_above(conn, CHAIN, 4990, NOW),
+        safe_contract::write(conn, CHAIN, &[(address(1), Some([1; 32])), (address(2), None)], NOW),
+        safe_contract::of(conn, &name),
     );
 }
 

@@ -72,6 +72,9 @@ INSERT INTO safe_deployment (id, tenant_id, chain_no, tx, found_by, status, wall
 INSERT INTO safe_candidate (chain_no, block_number, place, block_hash, block_time, tx, address, factory, owners,
                             plain, look_at)
     SELECT n % 2 + 1, n, 0, b(n, 32), 0, b(n, 32), b(n, 20), b(n, 20), '[]', TRUE, n FROM count WHERE n <= 5000;
+INSERT INTO safe_state (chain_no, address, version, singleton, trusted, owners, threshold, block_number, block_hash,
+                        look_at)
+    SELECT n % 2 + 1, b(n, 20), '1.4.1', b(n, 20), TRUE, '[]', 1, n, b(n, 32), n FROM count WHERE n <= 5000;
 INSERT INTO ownership_challenge (id, tenant_id, chain, family, address, message, created_at, expires_at, verified_at)
     SELECT u(n), u(n % 10 + 1), 'a', 'evm', b(n, 20), 'message', n, n + 10,
            CASE WHEN n % 20 > 0 THEN n + 5 END

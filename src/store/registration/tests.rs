@@ -50,6 +50,7 @@ async fn registration(store: &TestStore, tenant: TenantId, account: AccountId, b
             family: Family::Evm,
             address,
             kind: WalletKind::Eoa,
+            safe: None,
             client_reference_id: Some("r".to_owned()),
             nickname: None,
             is_primary: true,

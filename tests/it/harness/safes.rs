@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 
 use alloy::{
-    primitives::{Address, Bytes, U256, address},
+    primitives::{Address, B256, Bytes, U256, address},
     sol,
     sol_types::SolCall as _,
 };
+pub use tidemark::dev::contracts::SAFE_1_4_1;
 use tidemark::dev::{
-    contracts::{SAFE_1_3_0, SAFE_1_4_1, SafeContracts, SafeDeployment, SafeSetup},
+    anvil::Request,
+    contracts::{SAFE_1_3_0, SafeContracts, SafeDeployment, SafeSetup},
     npm::Packages,
 };
 
@@ -27,6 +29,64 @@ sol! {
             address paymentReceiver
         ) external;
     }
+}
+
+sol! {
+    interface Wallet {
+        function addOwnerWithThreshold(address owner, uint256 threshold) external;
+        function changeThreshold(uint256 threshold) external;
+        function enableModule(address module) external;
+        function setGuard(address guard) external;
+        function setFallbackHandler(address handler) external;
+        function execTransaction(
+            address to,
+            uint256 value,
+            bytes calldata data,
+            uint8 operation,
+            uint256 safeTxGas,
+            uint256 baseGas,
+            uint256 gasPrice,
+            address gasToken,
+            address refundReceiver,
+            bytes calldata signatures
+        ) external returns (bool);
+    }
+}
+
+/// What a Safe does that one owner, who sends it, may act for alone.
+pub fn execute(
+    owner: Address,
+    safe: Address,
+    to: Address,
+    data: Vec<u8>,
+    by_delegation: bool,
+) -> Request {
+    // Who sends it has approved it.
+    let signature = [owner.into_word().as_slice(), &[0; 32], &[1]].concat();
+    let call = Wallet::execTransactionCall {
+        to,
+        value: U256::ZERO,
+        data: data.into(),
+        operation: u8::from(by_delegation),
+        safeTxGas: U256::ZERO,
+        baseGas: U256::ZERO,
+        gasPrice: U256::ZERO,
+        gasToken: Address::ZERO,
+        refundReceiver: Address::ZERO,
+        signatures: signature.into(),
+    };
+    Request::call(owner, safe, call.abi_encode()).with_gas(300_000)
+}
+
+/// A contract that does nothing but write values into slots of whoever calls it by delegation.
+pub fn writer(slots: &[(B256, B256)]) -> Vec<u8> {
+    let write = |(slot, value): &(B256, B256)| {
+        [&[0x7f], value.as_slice(), &[0x7f], slot.as_slice(), &[0x55]].concat()
+    };
+    let code = [slots.iter().map(write).collect::<Vec<_>>().concat(), vec![0x00]].concat();
+    let length = u8::try_from(code.len()).unwrap();
+    // PUSH1 length, DUP1, PUSH1 11, PUSH1 0, CODECOPY, PUSH1 0, RETURN, and a byte of nothing.
+    [&[0x60, length, 0x80, 0x60, 11, 0x60, 0, 0x39, 0x60, 0, 0xf3], &code[..]].concat()
 }
 
 pub const SAFE_1_0_0: SafeContracts = SafeContracts {

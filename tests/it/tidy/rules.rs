@@ -153,6 +153,8 @@ pub const ONLY: &[Only] = &[
             ("follow::early", "a question to the node, ended when it is dropped"),
             ("follow::lease", "signs of life, ended with the lease"),
             ("follow::quorum", "questions to the nodes, ended when they are dropped"),
+            ("follow::safe_contracts", "questions to the node, ended when they are dropped"),
+            ("follow::safe_states", "questions to the node, ended when they are dropped"),
             ("follow::safes", "questions to the node, ended when they are dropped"),
             ("follow::traces", "questions to the node, ended when they are dropped"),
             ("follow::prefetch", "fetching ahead, ended when it is dropped"),

@@ -113,7 +113,8 @@ impl<'a> Deciding<'a> {
             account_id,
             family: register.family,
             address: register.address,
-            kind: WalletKind::Eoa,
+            kind: if register.safe.is_some() { WalletKind::Safe } else { WalletKind::Eoa },
+            safe: register.safe.clone(),
             client_reference_id: register.client_reference_id.clone(),
             nickname: register.nickname.clone(),
             is_primary: register.is_primary,
@@ -129,6 +130,7 @@ impl<'a> Deciding<'a> {
             covered_from: None,
             head: None,
             deployment: None,
+            safe: None,
         };
         let wallet = new.requested(asked.chains.iter().map(requested).collect(), self.now);
         self.new.wallets.push(new);

@@ -5,6 +5,8 @@
 
 use alloy::primitives::{Address, B256, address, b256};
 
+use crate::chain::{SafeContract, SafeRelease, SafeRole, evm::decode::address as plain};
+
 /// A contract, and keccak256 of its runtime code where that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Contract {
@@ -16,6 +18,8 @@ pub(super) struct Contract {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Release {
     pub version: &'static str,
+    /// The same version can stand at two places: `eip155` is for chains that refuse transactions without a chain id.
+    pub deployment: &'static str,
     pub factory: Contract,
     pub singleton: Contract,
     /// The one that logs what it executes.
@@ -24,6 +28,9 @@ pub(super) struct Release {
     pub fallback_handlers: &'static [Contract],
     /// keccak256 of the runtime code of its proxies, of each build that is in use.
     pub proxies: &'static [B256],
+    /// keccak256 of what the factory makes a proxy of either singleton with: its creation code and its argument. Where
+    /// there is none, nobody asks where such a Safe will stand.
+    pub makes: Option<(B256, B256)>,
 }
 
 const fn contract(address: Address, code: B256) -> Contract {
@@ -57,10 +64,13 @@ const HANDLER_1_3_0: B256 =
     b256!("03e69f7ce809e81687c69b19a7d7cca45b6d551ffdec73d9bb87178476de1abf");
 const PROXY_1_3_0: B256 = b256!("b89c1b3bdf2cf8827818646bce9a8f6e372885f8c55e5c07acbd307cb133b000");
 
+const CANONICAL: &str = "canonical";
+
 /// The oldest first.
 pub(super) const RELEASES: &[Release] = &[
     Release {
         version: "1.0.0",
+        deployment: CANONICAL,
         factory: contract(
             address!("12302fE9c02ff50939BaAaaf415fc226C078613C"),
             b256!("84a375ad96ab395850d46cd601ed6354d3cf3fb67cec0caf18f34af5c9d1a7f0"),
@@ -74,17 +84,21 @@ pub(super) const RELEASES: &[Release] = &[
             b256!("f8fffcb9b9c73fbc4ffb6dc52f0001fa998951e0d4177894b1b899f7732b6eaf"),
             b256!("9999daa94896b1dc51734d94c68aec28587d45e0584a50b319cb99b1f335d99b"),
         ],
+        makes: None,
     },
     Release {
         version: "1.1.0",
+        deployment: CANONICAL,
         factory: somewhere(address!("50e55Af101C777bA7A1d560a774A82eF002ced9F")),
         singleton: somewhere(address!("aE32496491b53841efb51829d6f886387708F99B")),
         singleton_l2: None,
         fallback_handlers: &[],
         proxies: PROXIES_1_1,
+        makes: None,
     },
     Release {
         version: "1.1.1",
+        deployment: CANONICAL,
         factory: FACTORY_1_1_1,
         singleton: contract(
             address!("34CfAC646f301356fAa8B21e94227e3583Fe3F5F"),
@@ -93,21 +107,22 @@ pub(super) const RELEASES: &[Release] = &[
         singleton_l2: None,
         fallback_handlers: &[HANDLER_1_1_1],
         proxies: PROXIES_1_1,
+        makes: None,
     },
     // It came with no factory of its own.
     Release {
         version: "1.2.0",
+        deployment: CANONICAL,
         factory: FACTORY_1_1_1,
-        singleton: contract(
-            address!("6851D6fDFAfD08c0295C392436245E5bc78B0185"),
-            b256!("7538cd37d1930cc7b0ad11c7b3b1cd6d9e3f20baee2b82b8227fa69124a8f549"),
-        ),
+        singleton: somewhere(address!("6851D6fDFAfD08c0295C392436245E5bc78B0185")),
         singleton_l2: None,
         fallback_handlers: &[HANDLER_1_1_1],
         proxies: PROXIES_1_1,
+        makes: None,
     },
     Release {
         version: "1.3.0",
+        deployment: CANONICAL,
         factory: contract(address!("a6B71E26C5e0845f74c812102Ca7114b6a896AB2"), FACTORY_1_3_0),
         singleton: contract(address!("d9Db270c1B5E3Bd161E8c8503c55cEABeE709552"), SINGLETON_1_3_0),
         singleton_l2: Some(contract(
@@ -119,10 +134,14 @@ pub(super) const RELEASES: &[Release] = &[
             HANDLER_1_3_0,
         )],
         proxies: &[PROXY_1_3_0],
+        makes: Some((
+            b256!("56e3081a3d1bb38ed4eed1a39f7729c3cc77c7825794c15bbf326f3047fd779c"),
+            b256!("caf2dc2f91b804b2fcf1ed3a965a1ff4404b840b80c124277b00a43b4634b2ce"),
+        )),
     },
-    // For chains that refuse transactions without a chain id (EIP-155).
     Release {
         version: "1.3.0",
+        deployment: "eip155",
         factory: contract(address!("C22834581EbC8527d974F8a1c97E1bEA4EF910BC"), FACTORY_1_3_0),
         singleton: contract(address!("69f4D1788e39c87893C980c06EdF4b7f686e2938"), SINGLETON_1_3_0),
         singleton_l2: Some(contract(
@@ -134,9 +153,14 @@ pub(super) const RELEASES: &[Release] = &[
             HANDLER_1_3_0,
         )],
         proxies: &[PROXY_1_3_0],
+        makes: Some((
+            b256!("b3e501cfec8bd01fe46110901ec2dbff08b51dfc5ac094de6535e2c4bbdb59d9"),
+            b256!("ea577b319e453ad8c9c606cacfe42c5750522aa0379d419931cb34698e3630e0"),
+        )),
     },
     Release {
         version: "1.4.1",
+        deployment: CANONICAL,
         factory: contract(
             address!("4e1DCf7AD4e460CfD30791CCC4F9c8a4f820ec67"),
             b256!("50c3cdc4074750a7a974204a716c999edd37482f907608d960b2b025ee0b3317"),
@@ -154,9 +178,14 @@ pub(super) const RELEASES: &[Release] = &[
             b256!("7c6007a5d711cea8dfd5d91f5940ec29c7f200fe511eb1fc1397b367af3c42f9"),
         )],
         proxies: &[b256!("d7d408ebcd99b2b70be43e20253d6d92a8ea8fab29bd3be7f55b10032331fb4c")],
+        makes: Some((
+            b256!("76733d705f71b79841c0ee960a0ca880f779cde7ef446c989e6d23efc0a4adfb"),
+            b256!("e298282cefe913ab5d282047161268a8222e4bd4ed106300c547894bbefd31ee"),
+        )),
     },
     Release {
         version: "1.5.0",
+        deployment: CANONICAL,
         factory: contract(
             address!("14F2982D601c9458F93bd70B218933A6f8165e7b"),
             b256!("967dae4cda22b0c9ef7f31b010bdc1ceb0af9904b0c3dc060b5302e4c18a4529"),
@@ -186,13 +215,14 @@ pub(super) const RELEASES: &[Release] = &[
             ),
         ],
         proxies: &[b256!("4e381985ca68b3e5d27b4425fa581c19cf33146d3f887a3cfca96f55528ea46f")],
+        makes: Some((
+            b256!("9dd695a8d96e2c0f6ede304e13cc2efe754fa353b7389a23340c9317113bc975"),
+            b256!("c00f8ed2d8e1bacf9a81836a956d9be01fbb50416bce76c09d18859e6bb6d223"),
+        )),
     },
 ];
 
-const HANDLER_1_1_1: Contract = contract(
-    address!("d5D82B6aDDc9027B22dCA772Aa68D5d74cdBdF44"),
-    b256!("11872103432e82bbfffb82fd905d1d5c6247c8fd9f7b6751167a584f016488de"),
-);
+const HANDLER_1_1_1: Contract = somewhere(address!("d5D82B6aDDc9027B22dCA772Aa68D5d74cdBdF44"));
 
 /// `SafeToL2Setup`: what may be called while a Safe is set up, since it does nothing but take another singleton,
 /// which it tells.
@@ -205,6 +235,25 @@ impl Release {
     /// Whether its Safes say nothing of how they were set up (`SafeSetup` came with 1.3.0).
     pub fn is_silent(&self) -> bool {
         matches!(self.version, "1.0.0" | "1.1.0" | "1.1.1" | "1.2.0")
+    }
+
+    fn shown(&self) -> SafeRelease {
+        let contract = |role, contract: Contract| SafeContract {
+            role,
+            address: plain(contract.address),
+            code: contract.code.map(|code| code.0),
+        };
+        let main = [(SafeRole::Factory, self.factory), (SafeRole::Singleton, self.singleton)];
+        let layer = self.singleton_l2.map(|singleton| (SafeRole::SingletonL2, singleton));
+        let handlers =
+            self.fallback_handlers.iter().map(|handler| (SafeRole::FallbackHandler, *handler));
+        let all = main.into_iter().chain(layer).chain(handlers);
+        SafeRelease {
+            version: self.version,
+            deployment: self.deployment,
+            contracts: all.map(|(role, known)| contract(role, known)).collect(),
+            proxies: self.proxies.iter().map(|code| code.0).collect(),
+        }
     }
 
     fn singletons(&self) -> impl Iterator<Item = Contract> {
@@ -230,4 +279,9 @@ pub(super) fn is_proxy(code: B256) -> bool {
 pub(super) fn is_fallback_handler(address: Address) -> bool {
     let mut all = RELEASES.iter().flat_map(|release| release.fallback_handlers);
     all.any(|known| known.address == address)
+}
+
+/// All of them, as others see them.
+pub(in crate::chain::evm) fn all() -> Vec<SafeRelease> {
+    RELEASES.iter().map(Release::shown).collect()
 }

@@ -7,8 +7,8 @@ use super::{
 };
 use crate::{
     chain::{
-        Address, BlockHash, BlockRef, Family, SafeCandidate, SafeRejection, SafeSource, SafeState,
-        evm::EvmSource,
+        Address, BlockHash, BlockRef, Family, SafeCandidate, SafePlugs, SafeRejection, SafeSource,
+        SafeState, evm::EvmSource,
     },
     config::Verification,
     metrics::Metrics,
@@ -126,6 +126,7 @@ fn a_safe_whose_owners_are_not_those_of_its_setup_is_not_plain() {
         singleton: who(SINGLETON),
         owners: owners.iter().map(|owner| who(owner)).collect(),
         threshold: 1,
+        plugs: SafePlugs::default(),
         plain: true,
     };
     assert!(with(&[OWNERS[1], OWNERS[0]]).set_up_as(&claim).plain);

@@ -98,6 +98,7 @@ fn asked() -> impl Strategy<Value = (TenantId, Register)> {
             let register = Register {
                 address: Address::from([address; 20]),
                 family: Family::Evm,
+                safe: None,
                 chains,
                 is_primary: primary && owner.is_some(),
                 owner,
@@ -163,6 +164,7 @@ fn what_is_refused_adds_nothing() {
     let register = |address: u8, external: &str, locators: &[&str]| Register {
         address: Address::from([address; 20]),
         family: Family::Evm,
+        safe: None,
         chains: BTreeMap::from([(ChainName::new("base"), None)]),
         owner: Some(Owner {
             external_id: external.to_owned(),
