@@ -124,7 +124,7 @@ pub async fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Dev(_) | Command::VerifyProof(_) => Ok(()),
         Command::Run => Ok(crate::daemon::run_until_signalled(config).await?),
         Command::Keys(command) => keys::run(&config, command).await,
-        Command::Assets(command) => assets::run(&config, command).await,
+        Command::Assets(command) => Box::pin(assets::run(&config, command)).await,
         Command::Migrate => migrate(&config).await,
         Command::CheckConfig => {
             print!("{}", describe(&config));

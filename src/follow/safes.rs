@@ -144,7 +144,7 @@ impl Follower {
 async fn judge_waiting(source: &dyn Source, safe: WaitingSafe) -> Judged {
     let judging = judge(source, safe.claim.address, safe.block.at, Some(&safe.claim));
     let verdict = match tokio::time::timeout(PATIENCE, judging).await {
-        Ok(Ok(Ok(state))) => Verdict::Safe(state),
+        Ok(Ok(Ok(state))) => Verdict::Safe(Box::new(state)),
         Ok(Ok(Err(_))) => Verdict::NoSafe,
         Ok(Err(_)) | Err(_) => Verdict::Unknown,
     };

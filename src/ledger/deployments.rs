@@ -57,7 +57,7 @@ pub struct Judged {
 /// What the chain's state says of an address.
 #[derive(Clone, Debug)]
 pub enum Verdict {
-    Safe(SafeState),
+    Safe(Box<SafeState>),
     NoSafe,
     /// No node could answer.
     Unknown,

@@ -31,6 +31,7 @@ macro_rules! state_columns {
 }
 
 #[derive(Debug, FromRow)]
+#[expect(clippy::struct_field_names, reason = "columns of a join")]
 struct RawState {
     state_version: Option<String>,
     state_singleton: Option<Vec<u8>>,

@@ -12,7 +12,7 @@ on_both_stores! {
         let epoch = Options { slots_in_an_epoch: Some(10), ..Options::default() };
         let node = Node::start_with(epoch).await;
         let mut settings = Settings::new(&node, &store);
-        settings.chain = r#"tiers = [{ asset = "DUSD", up_to = "1.5", confirmations = 3 }]"#.to_owned();
+        settings.chain.push_str(r#"tiers = [{ asset = "DUSD", up_to = "1.5", confirmations = 3 }]"#);
         let daemon = Daemon::start_with(settings).await;
         let api = daemon.customer("acme").await;
         let (small, large) = (Node::stranger(), Node::stranger());

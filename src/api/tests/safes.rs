@@ -66,9 +66,9 @@ async fn a_safe_is_registered_by_its_owners_before_it_is_deployed() {
     let again = world.post("/v1/wallets", body).await;
     assert_eq!(again.is_problem(409, "wallet_exists")["existingId"], made["id"]);
     // In hexadecimal digits it is the same number, and so the same Safe.
-    let same = json!({"version": "1.4.1", "owners": owners, "threshold": 2, "saltNonce": "0x7"});
-    let same = world.post("/v1/wallets", json!({"chains": ["base"], "safe": same})).await;
-    same.is_problem(409, "wallet_exists");
+    let in_hex = json!({"version": "1.4.1", "owners": owners, "threshold": 2, "saltNonce": "0x7"});
+    let twin = world.post("/v1/wallets", json!({"chains": ["base"], "safe": in_hex})).await;
+    twin.is_problem(409, "wallet_exists");
     let elsewhere = json!({"version": "1.4.1", "owners": owners, "threshold": 2, "saltNonce": "7"});
     let solana = world.post("/v1/wallets", json!({"chains": ["solana"], "safe": elsewhere})).await;
     solana.is_problem(400, "invalid_request");

@@ -137,7 +137,7 @@ impl Register {
         match (&body.address, &body.safe) {
             (None, None) => fields.refuse("address", "is missing: name an address or a safe"),
             (Some(_), Some(_)) => {
-                fields.refuse("safe", "has an address of its own: leave `address` out")
+                fields.refuse("safe", "has an address of its own: leave `address` out");
             }
             _ => {}
         }

@@ -168,7 +168,8 @@ impl Node {
     /// Puts a version of Safe where it belongs.
     pub async fn place_safe(&self, safe: &SafeContracts) {
         for (file, place) in artifacts(safe).await {
-            let text = std::fs::read(&file).unwrap_or_else(|error| panic!("{file:?}: {error}"));
+            let text =
+                std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
             let artifact: serde_json::Value = serde_json::from_slice(&text).unwrap();
             let code: Bytes = artifact["deployedBytecode"].as_str().unwrap().parse().unwrap();
             self.set_code(place, &code).await.unwrap();
