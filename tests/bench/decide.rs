@@ -44,6 +44,8 @@ pub fn measure(bench: &mut Bench) -> anyhow::Result<()> {
         caip2: "eip155:1".into(),
         slip44: 60,
         safes_per_owner: 1_000,
+        settlement: tidemark::chain::Settlement::Tag(tidemark::chain::SettlementTag::Finalized),
+        tiers: Vec::new(),
     };
     let genesis = BlockPoint { at: blocks[0].header.parent, time: Millis(0) };
     let mut cursor = Cursor {
