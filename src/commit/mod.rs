@@ -9,6 +9,7 @@ mod connect;
 mod early;
 mod hot;
 mod load;
+mod notes;
 mod quarantine;
 mod report;
 mod rewind;
@@ -24,7 +25,7 @@ use tokio::sync::Mutex;
 use write::Written;
 
 use crate::{
-    chain::{Address, AssetKey, BlockRef, ChainName, Header, HistoryMethod, TraceAbility},
+    chain::{Address, AssetKey, BlockRef, ChainName, Header, HistoryMethod},
     clock::{Clock, Millis},
     config::ChainConfig,
     fleet::ChainLease,
@@ -42,7 +43,7 @@ use crate::{
     model::{
         Asset, BlockPoint, ChainInfo, ChainNo, Cursor, HistoryStatus, JournalHead, ScanNo, Watch,
     },
-    store::{Db, StoreError, Tx, canary, chain, outage::Cause, scan, tx::TxError},
+    store::{Db, StoreError, Tx, chain, outage::Cause, scan, tx::TxError},
     wake::Wake,
 };
 
@@ -475,30 +476,6 @@ impl Committer {
                 return Ok(committed);
             }
         }
-    }
-
-    /// Notes what the endpoints trace with, for the API of every daemon.
-    pub async fn tell_tracing(
-        &self,
-        cursor: &Cursor,
-        tracing: &[TraceAbility],
-    ) -> Result<(), StoreError> {
-        self.db
-            .run_tx("tracing", |mut tx| async move {
-                chain::write_tracing(&mut tx.conn(), cursor.no, cursor.epoch, tracing).await?;
-                Ok((tx, ()))
-            })
-            .await
-    }
-
-    /// Remembers that this version of the daemon reads settled blocks as they were booked.
-    pub async fn was_read_by(&self, cursor: &Cursor, version: &str) -> Result<(), StoreError> {
-        self.db
-            .run_tx("canary", |mut tx| async move {
-                canary::was_read_by(&mut tx.conn(), cursor.no, cursor.epoch, version).await?;
-                Ok((tx, ()))
-            })
-            .await
     }
 
     /// Stops the chain until [`Committer::rewind`]; the reason is shown by the API and the log. `false` if

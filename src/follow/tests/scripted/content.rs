@@ -155,3 +155,39 @@ impl Scripted {
         heights
     }
 }
+
+#[async_trait]
+impl LogIndex for Scripted {
+    async fn blocks_with_transfers(
+        &self,
+        tokens: &[Address],
+        addresses: &[Address],
+        from: u64,
+        to: u64,
+    ) -> Result<Vec<BlockRef>, SourceError> {
+        let state = self.call()?;
+        let concerns = |payment: &Payment| {
+            let token = tokens.iter().any(|token| payment.asset == AssetKey::Token(*token));
+            let owner = |who: Option<Address>| who.is_some_and(|who| addresses.contains(&who));
+            token && (owner(payment.from) || owner(payment.to))
+        };
+        let found = state.chain.iter().rev().filter(|header| {
+            (from..=to).contains(&header.at.number)
+                && !state.unindexed.contains(&header.at.number)
+                && state.all[&header.at.hash].1.iter().any(concerns)
+        });
+        Ok(found.map(|header| header.at).collect())
+    }
+
+    async fn blocks_of(&self, at: &[BlockRef]) -> Result<Vec<Block>, SourceError> {
+        let mut state = self.call()?;
+        state.read.extend(at.iter().map(|at| (at.number, at.number)));
+        Ok(at
+            .iter()
+            .map(|at| {
+                let (header, payments) = &state.all[&at.hash];
+                block(&state, &at.hash, *header, payments)
+            })
+            .collect())
+    }
+}
