@@ -36,5 +36,6 @@ mod tenants;
 mod tidy;
 mod tiers;
 mod tokens;
+mod user_operations;
 mod webhooks;
 mod worthless;
