@@ -66,9 +66,13 @@ impl Site {
     async fn new(engine: &Engine) -> anyhow::Result<Self> {
         let chain = Arc::new(record());
         let manner = Manner { final_below: 4, ..Manner::default() };
-        let Ready { node, installation, daemon, .. } =
-            ready(&chain, engine, Plan { manner, poll_ms: POLL_MS, ..Plan::default() }, 0..PAID)
-                .await?;
+        let Ready { node, installation, daemon, .. } = ready(
+            &chain,
+            engine,
+            Plan { manner, poll_ms: POLL_MS, ..Plan::default() },
+            (0..PAID).map(account),
+        )
+        .await?;
         daemon.stop().await?;
         Ok(Self { chain, node, installation, shown: 0 })
     }

@@ -28,7 +28,8 @@ pub async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
         let caught_up = if let Some(known) = bench.of_all_accounts(&engine) {
             known
         } else {
-            let all = ready(&dense.chain, &engine, Plan::default(), 0..ACCOUNTS).await?;
+            let all =
+                ready(&dense.chain, &engine, Plan::default(), (0..ACCOUNTS).map(account)).await?;
             follow(&all, &dense.chain).await?
         };
         let Past { took, complete, peak } = past(&dense, &engine, caught_up).await?;

@@ -2,15 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::ensure;
+use alloy::primitives::Address;
+use anyhow::{Context as _, ensure};
 
 use super::{
     Bench,
+    answer::Balances,
     client::{self, Fetched},
     daemon::{Daemon, Evm, Installation},
     dense::{ACCOUNTS, Dense, TRANSFERS, account},
     figure::{Figure, float, median, megabytes, milliseconds, per_second},
-    recorded::{Chain, Manner, Node, token},
+    http::Connection,
+    recorded::{Chain, Manner, Node, OPENING_WEI, insider, token},
     register::{CLIENTS, register, watched},
     store::Engine,
 };
@@ -47,12 +50,19 @@ pub struct Plan {
     pub verification: &'static str,
     pub poll_ms: u64,
     pub batch_blocks: u64,
+    pub tracing: &'static str,
     pub manner: Manner,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { verification: "full", poll_ms: 1000, batch_blocks: 100, manner: Manner::default() }
+        Self {
+            verification: "full",
+            poll_ms: 1000,
+            batch_blocks: 100,
+            tracing: "none",
+            manner: Manner::default(),
+        }
     }
 }
 
@@ -61,19 +71,20 @@ pub async fn ready(
     chain: &Arc<Chain>,
     engine: &Engine,
     plan: Plan,
-    accounts: impl IntoIterator<Item = u64>,
+    accounts: impl IntoIterator<Item = Address>,
 ) -> anyhow::Result<Ready> {
-    let Plan { verification, poll_ms, batch_blocks, manner } = plan;
+    let Plan { verification, poll_ms, batch_blocks, tracing, manner } = plan;
     let node = Node::start(chain, manner).await?;
     let evm = Evm {
         verification,
         poll_ms,
         batch_blocks,
+        tracing,
         ..Evm::new(&node.url, token(0).to_checksum(None))
     };
     let installation = Installation::new(engine, &evm).await?;
     let daemon = installation.start().await?;
-    let addresses: Vec<String> = accounts.into_iter().map(|n| account(n).to_string()).collect();
+    let addresses: Vec<String> = accounts.into_iter().map(|address| address.to_string()).collect();
     let count = addresses.len() as u64;
     let wallets = register(&daemon, addresses, None, CLIENTS).await?.wallets;
     watched(&daemon, count).await?;
@@ -95,7 +106,7 @@ pub async fn near_empty_blocks(bench: &mut Bench) -> anyhow::Result<()> {
         chain.push(&[Vec::new()]);
     }
     let chain = Arc::new(chain);
-    let ready = ready(&chain, &Engine::Sqlite, Plan::default(), 0..1000).await?;
+    let ready = ready(&chain, &Engine::Sqlite, Plan::default(), (0..1000).map(account)).await?;
     let rate = per_second(NEAR_EMPTY_BLOCKS, follow(&ready, &chain).await?);
     let what = format!("near-empty: {NEAR_EMPTY_BLOCKS} blocks of one transaction, SQLite");
     bench.figure(Figure::new(what, rate, "blocks/s").at_least(2000.0));
@@ -132,7 +143,7 @@ pub async fn dense(bench: &mut Bench) -> anyhow::Result<()> {
 
 /// One catch-up of the dense chain, and whether everything in the store is right after it.
 async fn run(dense: &Dense, engine: &Engine, accounts: u64) -> anyhow::Result<Run> {
-    let ready = ready(&dense.chain, engine, Plan::default(), 0..accounts).await?;
+    let ready = ready(&dense.chain, engine, Plan::default(), (0..accounts).map(account)).await?;
     let before = ready.installation.store.size().await?;
     let events = events(&ready.daemon).await?;
     let took = follow(&ready, &dense.chain).await?;
@@ -156,10 +167,52 @@ async fn events(daemon: &Daemon) -> anyhow::Result<u64> {
 
 /// What one catch-up of the dense chain takes if none of it touches the only registered account.
 async fn nothing(dense: &Dense, engine: &Engine, plan: Plan) -> anyhow::Result<Fetched> {
-    let ready = ready(&dense.chain, engine, plan, [ACCOUNTS]).await?;
+    let ready = ready(&dense.chain, engine, plan, [account(ACCOUNTS)]).await?;
     let took = follow(&ready, &dense.chain).await?;
     let Ready { daemon, .. } = ready;
     let peak = daemon.memory()?.peak;
+    daemon.stop().await?;
+    Ok(Fetched { took, peak })
+}
+
+/// The dense chain for 20,000 addresses that have no part in it, but for one to which one transaction in a thousand
+/// sends something that only a trace shows: with tracing, and without.
+pub async fn tracing(bench: &mut Bench) -> anyhow::Result<()> {
+    let dense = bench.dense();
+    let (mut on, mut off) = (Runs::default(), Runs::default());
+    for _ in 0..RUNS {
+        off.0.push(traced(&dense, "none").await?);
+        on.0.push(traced(&dense, "debug").await?);
+    }
+    let rate = |runs: &Runs| per_second(dense.chain.head(), runs.took());
+    let what = |detail: &str| format!("tracing, 0.1 % matter, SQLite: {detail}");
+    bench.figures([
+        Figure::new(what("not traced"), rate(&off), "blocks/s"),
+        Figure::new(what("traced"), rate(&on), "blocks/s"),
+        Figure::new(what("traced, of not traced"), 100.0 * rate(&on) / rate(&off), "%")
+            .at_least(80.0),
+        Figure::new(what("peak memory, traced"), on.peak(), "MB").at_most(MOST_MEMORY),
+    ]);
+    Ok(())
+}
+
+/// One catch-up, and whether the traces are in the balance after it.
+async fn traced(dense: &Dense, tracing: &'static str) -> anyhow::Result<Fetched> {
+    let others = (ACCOUNTS + 1..2 * ACCOUNTS).map(account);
+    let plan = Plan { tracing, ..Plan::default() };
+    let accounts = others.chain([insider()]);
+    let ready = ready(&dense.chain, &Engine::Sqlite, plan, accounts).await?;
+    let took = follow(&ready, &dense.chain).await?;
+    let Ready { node, daemon, .. } = ready;
+    let peak = daemon.memory()?.peak;
+    let expected = OPENING_WEI + dense.chain.inside(node.settled());
+    let path = format!("/v1/wallets/{}/balances", insider());
+    let mut connection = Connection::open(&daemon.address).await?;
+    let answer = connection.get(&path, &daemon.key).await?;
+    let Balances { balances } = answer.json()?;
+    let coin = balances.iter().find(|balance| balance.asset.native).context("no coin")?;
+    let available: u64 = coin.available.raw.parse()?;
+    ensure!(available == expected, "the insider has {available} instead of {expected}");
     daemon.stop().await?;
     Ok(Fetched { took, peak })
 }

@@ -99,6 +99,11 @@ const MEASUREMENTS: &[Measurement] = &[
         run: |bench| Box::pin(catch_up::scan(bench)),
     },
     Measurement {
+        name: "tracing",
+        about: "the dense chain with and without traces, of which one transaction in a thousand matters",
+        run: |bench| Box::pin(catch_up::tracing(bench)),
+    },
+    Measurement {
         name: "catch-up",
         about: "the dense chain with all of its accounts registered, and with 5 % of them",
         run: |bench| Box::pin(catch_up::dense(bench)),

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use super::{
     Bench,
     catch_up::{Plan, ready},
+    dense::account,
     figure::{Figure, per_second, percentile},
     http::{Connection, get_request},
     recorded::Chain,
@@ -24,7 +25,7 @@ const FOR: Duration = Duration::from_secs(5);
 pub async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     let chain = Arc::new(Chain::new());
     for engine in bench.engines().await? {
-        let ready = ready(&chain, &engine, Plan::default(), 0..WALLETS).await?;
+        let ready = ready(&chain, &engine, Plan::default(), (0..WALLETS).map(account)).await?;
         let daemon = &ready.daemon;
         let requests: Vec<String> = ready
             .wallets

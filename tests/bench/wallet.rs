@@ -80,7 +80,8 @@ pub async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     for engine in bench.engines().await? {
         // Everything is final: no transfer is pending.
         let manner = Manner { final_below: 0, ..Manner::default() };
-        let ready = ready(&chain, &engine, Plan { manner, ..Plan::default() }, [0]).await?;
+        let ready =
+            ready(&chain, &engine, Plan { manner, ..Plan::default() }, [account(0)]).await?;
         let took = follow(&ready, &chain).await?;
         let what =
             |detail: &str| format!("wallet of {TRANSFERS} transfers, {}: {detail}", engine.name());

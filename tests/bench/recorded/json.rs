@@ -1,13 +1,13 @@
 //! Blocks and receipts as a node writes them.
 
-use std::fmt::Write as _;
+use std::{collections::HashMap, fmt::Write as _};
 
 use alloy::{
     consensus::{Header, ReceiptEnvelope, Signed, TxEip1559},
-    primitives::{B256, hex},
+    primitives::{Address, B256, U256, hex},
 };
 
-use super::{Transfer, gas_used, signer};
+use super::{OPENING_WEI, Transfer, gas_used, insider, signer};
 use crate::daemon::CHAIN_ID;
 
 /// With the transactions; and how much of it stands before the first one.
@@ -110,4 +110,59 @@ pub(super) fn receipts(
     out.push(']');
     out.shrink_to_fit();
     out
+}
+
+/// What each transaction changes of whose balance (`prestateTracer`, `diffMode`): its sender's, a payee's, the block
+/// producer's; and of a contract and the insider, where it sends something on.
+pub(super) fn trace(
+    transactions: &[Signed<TxEip1559>],
+    transfers: &[Vec<Transfer>],
+    inside: &HashMap<B256, (u64, Address)>,
+) -> String {
+    let much = U256::from(OPENING_WEI) * U256::from(1_000_000);
+    let mut out = String::from("[");
+    for (index, (signed, transfers)) in transactions.iter().zip(transfers).enumerate() {
+        let (tx, gas) = (signed.tx(), U256::from(gas_used(transfers)));
+        let fee = gas * U256::from(1_000_000_001);
+        let mut changes = vec![
+            (signer(index).address, much, much - fee - tx.value),
+            (Address::ZERO, much, much + gas),
+        ];
+        if let Some(to) = tx.to.to().filter(|_| !tx.value.is_zero()) {
+            changes.push((*to, much, much + tx.value));
+        }
+        if let Some((_, contract)) = inside.get(signed.hash()) {
+            changes.push((*contract, much, much - U256::from(1)));
+            changes.push((insider(), much, much + U256::from(1)));
+        }
+        let side = |after: bool| {
+            let mut side = String::new();
+            for (place, (who, before, then)) in changes.iter().enumerate() {
+                let comma = if place > 0 { "," } else { "" };
+                let balance = if after { then } else { before };
+                let _ = write!(side, r#"{comma}"{who:#x}":{{"balance":"{balance:#x}","nonce":1}}"#);
+            }
+            side
+        };
+        let comma = if index > 0 { "," } else { "" };
+        let (hash, before, after) = (signed.hash(), side(false), side(true));
+        let _ = write!(
+            out,
+            r#"{comma}{{"txHash":"{hash}","result":{{"post":{{{after}}},"pre":{{{before}}}}}}}"#
+        );
+    }
+    out.push(']');
+    out.shrink_to_fit();
+    out
+}
+
+/// The calls of a transaction that sends the insider something (`callTracer`).
+pub(super) fn calls(contract: Address) -> String {
+    let call = |from, to, value, calls| {
+        format!(
+            r#"{{"type":"CALL","from":"{from:#x}","to":"{to:#x}","value":"{value:#x}","gas":"0x30d40","gasUsed":"0x5208","input":"0x"{calls}}}"#
+        )
+    };
+    let inner = format!(r#","calls":[{}]"#, call(contract, insider(), 1, String::new()));
+    call(signer(0).address, contract, 0, inner)
 }

@@ -29,6 +29,14 @@ const SIGNERS: u64 = 100;
 pub const OPENING: u64 = 1_000_000_000_000;
 pub const OPENING_WEI: u64 = 1_000_000_000_000_000_000;
 
+/// Of so many transactions, one sends somebody a wei that only a trace shows.
+const INSIDE: usize = 1_000;
+
+/// Who gets what only traces show: none of the accounts that move tokens.
+pub fn insider() -> Address {
+    address(u64::MAX)
+}
+
 /// The contract of the n-th token; the first is the configured one, whose balances are known.
 pub fn token(n: u8) -> Address {
     Address::repeat_byte(0xa0 + n)
@@ -66,6 +74,8 @@ struct Block {
     /// Their hashes.
     transactions: Vec<B256>,
     receipts: Body,
+    /// Whose balances each of its transactions changed.
+    trace: Body,
 }
 
 /// What an address has received and sent of the token, all in all, after the block.
@@ -81,11 +91,20 @@ pub struct Chain {
     blocks: Vec<Block>,
     by_hash: HashMap<B256, usize>,
     moved: HashMap<Address, Vec<Moved>>,
+    transactions: usize,
+    /// The transactions that send something to the insider, with their blocks and contracts.
+    inside: HashMap<B256, (u64, Address)>,
 }
 
 impl Chain {
     pub fn new() -> Self {
-        let mut chain = Self { blocks: Vec::new(), by_hash: HashMap::new(), moved: HashMap::new() };
+        let mut chain = Self {
+            blocks: Vec::new(),
+            by_hash: HashMap::new(),
+            moved: HashMap::new(),
+            transactions: 0,
+            inside: HashMap::new(),
+        };
         chain.push(&[]);
         chain
     }
@@ -131,6 +150,12 @@ impl Chain {
             ..Header::default()
         };
         let hash = header.hash_slow();
+        for (signed, transfers) in transactions.iter().zip(transfers) {
+            self.transactions += 1;
+            if let Some(first) = transfers.first().filter(|_| self.transactions % INSIDE == 0) {
+                self.inside.insert(*signed.hash(), (number, first.token));
+            }
+        }
         let (full, length) = json::block(&header, hash, &transactions);
         self.by_hash.insert(hash, self.blocks.len());
         self.blocks.push(Block {
@@ -138,6 +163,7 @@ impl Chain {
             full: full.into(),
             header: length,
             receipts: json::receipts(number, hash, &transactions, transfers, &receipts).into(),
+            trace: json::trace(&transactions, transfers, &self.inside).into(),
             transactions: transactions.iter().map(|signed| *signed.hash()).collect(),
         });
     }
@@ -169,9 +195,14 @@ impl Chain {
         OPENING + received - sent
     }
 
+    /// What traces show that the insider has got up to a block, in wei.
+    pub fn inside(&self, block: u64) -> u64 {
+        self.inside.values().map(|(at, _)| u64::from(*at <= block)).sum()
+    }
+
     /// How many transactions it has.
     pub fn transactions(&self) -> u64 {
-        self.blocks.iter().map(|block| block.transactions.len() as u64).sum()
+        self.transactions as u64
     }
 
     /// The size of what the node hands out, in bytes.

@@ -25,7 +25,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Block, Chain, OPENING_WEI, token};
+use super::{Block, Chain, OPENING_WEI, insider, json, token};
 use crate::{daemon::CHAIN_ID, serve::serve};
 
 /// The selector of `balanceOf(address)`.
@@ -242,6 +242,21 @@ impl Serving {
                 }
                 out.text.push('}');
             }
+            "debug_traceBlockByHash" => {
+                out.text.push_str(r#""result":"#);
+                match self.block(call.text(0)) {
+                    None => out.text.push_str("null"),
+                    Some((_, block)) => out.recorded(block.trace.clone()),
+                }
+                out.text.push('}');
+            }
+            "debug_traceTransaction" => {
+                let hash = call.text(0).parse::<B256>().unwrap_or_default();
+                let calls =
+                    self.chain.inside.get(&hash).map(|(_, contract)| json::calls(*contract));
+                let calls = calls.unwrap_or_else(|| "null".to_owned());
+                let _ = write!(out.text, r#""result":{calls}}}"#);
+            }
             "eth_getCode" => out.text.push_str(r#""result":"0x"}"#),
             "eth_getBalance" | "eth_call" => match self.state(call) {
                 Some(result) => {
@@ -262,7 +277,9 @@ impl Serving {
         let at = serde_json::from_str::<At<'_>>(param);
         let number = self.find(at.map_or_else(|_| call.text(1), |at| at.block_hash))?;
         if call.method == "eth_getBalance" {
-            return Some(format!("{OPENING_WEI:#x}"));
+            let is_insider = call.text(0).parse() == Ok(insider());
+            let inside = if is_insider { self.chain.inside(number) } else { 0 };
+            return Some(format!("{:#x}", OPENING_WEI + inside));
         }
         let asking: Asking<'_> = serde_json::from_str(call.params.first()?.get()).ok()?;
         let owner = asking.data.strip_prefix(BALANCE_OF).filter(|_| asking.to == token(0));
