@@ -91,7 +91,7 @@ impl Follower {
             let settled = settle::settled_in(&cursor, &matched, upto, head.at.number);
             let matched = Arc::new(matched);
             cursor = self.connect_in(pipeline, &cursor, Arc::clone(&matched), settled).await?;
-            self.connected(&matched, kept);
+            self.connected(&matched, kept, cursor.settled.at.number);
             // What came of the rest counts only after what was good before it.
             waiting = more?;
             if self.wake_up.notified().now_or_never().is_some() {

@@ -523,7 +523,7 @@ impl Follower {
         let kept = self.kept(std::slice::from_ref(&block), 0);
         let matched = self.matched(vec![block]).await?;
         self.connect(cursor, &matched, cursor.settled).await?;
-        self.connected(&matched, kept);
+        self.connected(&matched, kept, cursor.settled.at.number);
         self.trace_next();
         Ok(())
     }

@@ -5,7 +5,7 @@
 //! balances finds without its cause.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -44,6 +44,8 @@ const LONGEST: u32 = 7;
 #[derive(Default)]
 pub(super) struct Traces {
     open: BTreeMap<u64, Open>,
+    /// Those that were kept as they were read, in the order in which they were.
+    kept: VecDeque<u64>,
     running: BTreeMap<u64, AbortOnDropHandle<Answer>>,
     /// Whether the last answer came quickly.
     quick: bool,
@@ -76,11 +78,23 @@ enum Told {
 }
 
 impl Traces {
-    fn add(&mut self, at: BlockRef, block: Option<Block>) {
-        let open = Open { at, block, since: Instant::now(), tries: 0, again: None };
+    fn add(&mut self, at: BlockRef) {
+        let open = Open { at, block: None, since: Instant::now(), tries: 0, again: None };
         self.open.insert(at.number, open);
-        let kept = self.open.values_mut().rev().filter(|open| open.block.is_some());
-        for open in kept.skip(KEPT) {
+    }
+
+    /// Keeps an open block as it was read, and lets go of the one that was kept first if they are too many.
+    fn keep(&mut self, block: Block) {
+        let at = block.header.at;
+        let Some(open) = self.open.get_mut(&at.number).filter(|open| open.at == at) else { return };
+        open.block = Some(block);
+        if !self.kept.contains(&at.number) {
+            self.kept.push_back(at.number);
+        }
+        if self.kept.len() > KEPT
+            && let Some(first) = self.kept.pop_front()
+            && let Some(open) = self.open.get_mut(&first)
+        {
             open.block = None;
         }
     }
@@ -99,7 +113,7 @@ impl Traces {
                 Some(open) => {
                     self.open.insert(at.number, open);
                 }
-                None => self.add(at, None),
+                None => self.add(at),
             }
         }
     }
@@ -157,9 +171,11 @@ impl Traces {
     /// The block is traced again later.
     fn again(&mut self, number: u64, block: Option<Block>) {
         let Some(open) = self.open.get_mut(&number) else { return };
-        open.block = block;
         open.again = Some(Instant::now() + AGAIN * 2u32.pow(open.tries.min(LONGEST)));
         open.tries = open.tries.saturating_add(1);
+        if let Some(block) = block {
+            self.keep(block);
+        }
     }
 }
 
@@ -192,13 +208,19 @@ impl Follower {
         blocks.iter().filter(open).map(kept).collect()
     }
 
-    /// Blocks were taken in; `kept` are some of them.
-    pub(super) fn connected(&mut self, matched: &[MatchedBlock], kept: Vec<Block>) {
-        let mut kept: BTreeMap<u64, Block> =
-            kept.into_iter().map(|block| (block.header.at.number, block)).collect();
+    /// Blocks were taken in, and settled up to `settled`; `kept` are some of them.
+    pub(super) fn connected(&mut self, matched: &[MatchedBlock], kept: Vec<Block>, settled: u64) {
+        let mut given_up = 0;
         for block in matched.iter().filter(|block| block.untraced) {
-            let at = block.header.at;
-            self.traces.add(at, kept.remove(&at.number).filter(|kept| kept.header.at == at));
+            if block.header.at.number > settled {
+                self.traces.add(block.header.at);
+            } else {
+                given_up += 1;
+            }
+        }
+        self.count_untraced(given_up);
+        for block in kept {
+            self.traces.keep(block);
         }
     }
 
@@ -302,11 +324,15 @@ impl Follower {
 
     fn give_up_settled(&mut self, settled: BlockPoint) {
         let untraced = self.traces.forget_settled(settled.at.number);
-        if untraced > 0 {
+        self.count_untraced(untraced);
+    }
+
+    fn count_untraced(&self, blocks: usize) {
+        if blocks > 0 {
             self.metrics
                 .traced_blocks_total
                 .with_label_values(&[self.config.name.as_str(), "untraced"])
-                .inc_by(u64::try_from(untraced).unwrap_or(u64::MAX));
+                .inc_by(u64::try_from(blocks).unwrap_or(u64::MAX));
         }
     }
 
