@@ -194,6 +194,8 @@ pub enum Ordinal {
     Trace(Vec<u32>),
     /// What the sender paid for execution.
     Fee,
+    /// The n-th movement that a chain's own software makes in a transaction of its own kind, from 0.
+    Own(u32),
     /// The index of an account among a transaction's accounts: what it gained or lost in the whole
     /// transaction, where a family states balances before and after.
     Account(u32),
@@ -232,6 +234,7 @@ impl fmt::Display for Ordinal {
                 Ok(())
             }
             Self::Fee => f.write_str("fee"),
+            Self::Own(index) => write!(f, "own:{index}"),
             Self::Account(index) => write!(f, "account:{index}"),
             Self::Owner(rank) => write!(f, "owner:{rank}"),
             Self::Rest(index) => write!(f, "rest:{index}"),

@@ -15,6 +15,7 @@ const OPENING_SETTLED: u8 = 9;
 const OPENING_UNSETTLED: u8 = 10;
 const ADJUSTMENT: u8 = 11;
 const PROOF: u8 = 12;
+const OWN: u8 = 13;
 
 /// LEB128: seven bits a byte, the lowest first.
 fn push(out: &mut Vec<u8>, mut value: u64) {
@@ -66,6 +67,7 @@ pub fn ordinal_bytes(ordinal: &Ordinal) -> Vec<u8> {
             }
         }
         Ordinal::Fee => numbered(FEE, &[]),
+        Ordinal::Own(index) => numbered(OWN, &[u64::from(*index)]),
         Ordinal::Account(index) => numbered(ACCOUNT, &[u64::from(*index)]),
         Ordinal::Owner(rank) => numbered(OWNER, &[u64::from(*rank)]),
         Ordinal::Rest(rank) => numbered(REST, &[u64::from(*rank)]),
@@ -96,6 +98,7 @@ pub fn read_ordinal(bytes: &[u8]) -> Option<Ordinal> {
             Ordinal::Trace(path)
         }
         FEE => Ordinal::Fee,
+        OWN => Ordinal::Own(short(rest)?),
         ACCOUNT => Ordinal::Account(short(rest)?),
         OWNER => Ordinal::Owner(short(rest)?),
         REST => Ordinal::Rest(short(rest)?),
@@ -122,6 +125,7 @@ mod tests {
             any::<u32>().prop_map(Ordinal::Log),
             prop::collection::vec(any::<u32>(), 0..6).prop_map(Ordinal::Trace),
             Just(Ordinal::Fee),
+            any::<u32>().prop_map(Ordinal::Own),
             any::<u32>().prop_map(Ordinal::Account),
             any::<u32>().prop_map(Ordinal::Owner),
             any::<u32>().prop_map(Ordinal::Rest),
@@ -159,7 +163,8 @@ mod tests {
         assert_eq!(ordinal_bytes(&Ordinal::Proof(5, 1)), [12, 5, 1]);
         assert_eq!(read_ordinal(&[]), None);
         assert_eq!(read_ordinal(&[0, 0]), None, "nothing may follow");
-        assert_eq!(read_ordinal(&[13]), None);
+        assert_eq!(ordinal_bytes(&Ordinal::Own(1)), [13, 1]);
+        assert_eq!(read_ordinal(&[14]), None);
         assert_eq!(read_ordinal(&[1, 0x80]), None, "cut short");
     }
 }

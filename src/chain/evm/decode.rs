@@ -2,7 +2,7 @@
 //!
 //! What moves money here: the top-level value of a successful transaction, ERC-20 `Transfer` logs, `Deposit` and
 //! `Withdrawal` of tokens that wrap the native coin, `DestroyedBlackFunds` of tokens that have it, fees (a failed transaction pays too) and who earns them,
-//! deposits of OP-stack chains and EIP-4895 withdrawals. Internal calls leave no trace in receipts, unless the chain
+//! deposits of rollups and EIP-4895 withdrawals. Internal calls leave no trace in receipts, unless the chain
 //! logs what they move: see [`super::trace`].
 
 use alloy::primitives::{Address as EvmAddress, B256, U256, b256};
@@ -11,6 +11,7 @@ use super::{
     coin::{Coin, NativeLogs},
     envelope::{ARBITRUM_DEPOSIT, BLOB, OP_DEPOSIT, Signed, Transaction},
     json::{self, Log, Quantity, Receipt},
+    retryable::Ticket,
     safe,
     verify::{BlockAndReceipts, Verified},
 };
@@ -203,6 +204,7 @@ fn transaction(
         logs_of(coin, id, receipt, own, seen, out)?;
         safe::candidates(id, &tx.early_owners, receipt, &mut out.block.safes);
         out.block.ran.extend(safe::ran(receipt));
+        passed_on(tx, receipt, sender, out)?;
     }
     let fee = fee(tx, receipt)?;
     if !fee.is_zero() {
@@ -220,6 +222,33 @@ fn transaction(
     Ok(())
 }
 
+/// What the sender of a ticket from L1 passes on.
+fn passed_on(
+    tx: &Transaction,
+    receipt: &Receipt<'_>,
+    sender: EvmAddress,
+    out: &mut Decoded,
+) -> Result<(), Failure> {
+    let Some(Ticket::Submitted(submission)) = tx.ticket.as_deref() else { return Ok(()) };
+    let parts = submission.passed_on(gas_cost(tx, receipt).ok_or_else(overflow)?);
+    for (place, (to, wei)) in (0..).zip(parts) {
+        if wei.is_zero() || to == sender {
+            continue;
+        }
+        out.block.movements.push(Movement {
+            tx: TxId::from(tx.hash.0),
+            ordinal: Ordinal::Own(place),
+            kind: Kind::Transfer,
+            asset: AssetKey::Native,
+            from: Some(address(sender)),
+            to: somebody(to),
+            amount: Amount::new(wei),
+            memo: None,
+        });
+    }
+    Ok(())
+}
+
 type Value = (Option<Address>, Option<Address>, Kind, U256);
 
 /// What the transaction itself moves, and whether that is new money on this chain.
@@ -231,6 +260,12 @@ fn value(
 ) -> Option<Value> {
     let wei = tx.value.unwrap_or_default();
     let mint = tx.mint.unwrap_or_default();
+    if let Some(Ticket::Submitted(submission)) = tx.ticket.as_deref() {
+        // Who has what of a submission that failed, nothing in the block shows.
+        let deposit = submission.deposit;
+        return (success && !deposit.is_zero())
+            .then(|| (None, Some(address(sender)), Kind::Mint, deposit));
+    }
     if !success {
         // An OP-stack deposit is credited to its sender even if its call fails.
         return (tx.kind == OP_DEPOSIT && !mint.is_zero())
@@ -249,10 +284,10 @@ fn value(
         ARBITRUM_DEPOSIT => true,
         _ => false,
     };
-    Some(if minted {
-        (None, to, Kind::Mint, wei)
-    } else {
-        (Some(address(sender)), to, Kind::Transfer, wei)
+    Some(match tx.ticket.as_deref() {
+        _ if minted => (None, to, Kind::Mint, wei),
+        Some(Ticket::Tried { escrow }) => (Some(address(*escrow)), to, Kind::Transfer, wei),
+        _ => (Some(address(sender)), to, Kind::Transfer, wei),
     })
 }
 
@@ -395,13 +430,20 @@ pub(super) fn gas_price(tx: &Transaction, receipt: &Receipt<'_>) -> U256 {
     receipt.effective_gas_price.or(tx.gas_price).unwrap_or_default()
 }
 
-/// What the sender paid: execution, blobs, and on the OP stack the data on L1 and the operator.
+/// What is paid for execution.
+fn gas_cost(tx: &Transaction, receipt: &Receipt<'_>) -> Option<U256> {
+    U256::from(receipt.gas_used.0).checked_mul(gas_price(tx, receipt))
+}
+
+/// What the sender paid: execution, blobs, on the OP stack the data on L1 and the operator, on Arbitrum the submission
+/// of a ticket.
 fn fee(tx: &Transaction, receipt: &Receipt<'_>) -> Result<Amount, Failure> {
-    if tx.kind == OP_DEPOSIT || tx.pays_in_token {
+    let is_prepaid = matches!(tx.ticket.as_deref(), Some(Ticket::Tried { .. }));
+    if tx.kind == OP_DEPOSIT || tx.pays_in_token || is_prepaid {
         return Ok(Amount::ZERO);
     }
     let gas = U256::from(receipt.gas_used.0);
-    let mut total = gas.checked_mul(gas_price(tx, receipt));
+    let mut total = gas_cost(tx, receipt);
     let mut add = |part: Option<U256>| {
         total = total.zip(part).and_then(|(total, part)| total.checked_add(part));
     };
@@ -412,6 +454,11 @@ fn fee(tx: &Transaction, receipt: &Receipt<'_>) -> Result<Amount, Failure> {
     }
     if let Some(l1_fee) = receipt.l1_fee {
         add(Some(l1_fee));
+    }
+    if let (Some(Ticket::Submitted(submission)), Some(true)) =
+        (tx.ticket.as_deref(), receipt.success())
+    {
+        add(Some(submission.fee));
     }
     if receipt.operator_fee_scalar.is_some() || receipt.operator_fee_constant.is_some() {
         add(operator_fee(receipt, gas));

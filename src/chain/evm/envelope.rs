@@ -15,6 +15,7 @@ use alloy_trie::root::ordered_trie_root_encoded;
 
 use super::{
     json::{self, Quantity, Raw},
+    retryable::Ticket,
     safe,
 };
 
@@ -26,6 +27,9 @@ const LAST_TYPE: u64 = 0x7f;
 pub(super) const ARBITRUM_INTERNAL: u64 = 0x6a;
 /// Arbitrum's deposit from L1: its sender pays on the other chain.
 pub(super) const ARBITRUM_DEPOSIT: u64 = 0x64;
+/// A try of a ticket, and its submission: see [`Ticket`].
+pub(super) const RETRY: u64 = 0x68;
+pub(super) const SUBMISSION: u64 = 0x69;
 /// EIP-4844.
 pub(super) const BLOB: u64 = 3;
 /// CIP-64: the fee may be paid in a token.
@@ -213,7 +217,7 @@ fn arbitrum(kind: u64) -> Form {
             F::Value,
             F::Input,
         ]),
-        0x68 => Form::Unsigned(&[
+        RETRY => Form::Unsigned(&[
             F::ChainId,
             F::Nonce,
             F::From,
@@ -227,7 +231,7 @@ fn arbitrum(kind: u64) -> Form {
             F::MaxRefund,
             F::SubmissionFeeRefund,
         ]),
-        0x69 => Form::Unsigned(&[
+        SUBMISSION => Form::Unsigned(&[
             F::ChainId,
             F::RequestId,
             F::From,
@@ -277,6 +281,7 @@ pub(super) struct Transaction {
     pub kind: u64,
     pub gas_price: Option<U256>,
     pub mint: Option<U256>,
+    pub ticket: Option<Box<Ticket>>,
     /// Whether its fee is paid in a token.
     pub pays_in_token: bool,
     /// The owners of a Safe from before 1.3.0 that its call makes.
@@ -299,6 +304,7 @@ impl From<&json::Transaction<'_>> for Transaction {
             kind: told.kind(),
             gas_price: told.gas_price,
             mint: told.mint,
+            ticket: Ticket::of(told),
             pays_in_token: matches!(told.kind(), CELO | CELO_LEGACY) && told.fee_currency.is_some(),
             early_owners: safe::early_owners(told),
             offer: Offer::default(),

@@ -10,6 +10,7 @@
 //! | `senders` | who has sent a transaction |
 //! | `decode` | a verified block made into movements |
 //! | `coin` | how each chain's native coin shows that it moves |
+//! | `retryable` | what Arbitrum moves for tickets from L1 |
 //! | `trace` | what moved of it inside transactions, as nodes trace it |
 //! | `fetch` | blocks with their receipts from one endpoint |
 //! | `logs` | blocks found by the index of logs of one endpoint |
@@ -36,6 +37,7 @@ mod json;
 mod logs;
 mod multicall;
 mod proof;
+mod retryable;
 mod rules;
 mod safe;
 mod senders;

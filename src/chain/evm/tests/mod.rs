@@ -3,6 +3,7 @@
 //! The recorded blocks are a development node's: five transactions (a legacy one with value; two that log the
 //! same transfer twice, one of them a burn; one that reverts; a creation), and the empty block after it.
 
+mod arbitrum;
 mod balances;
 mod budgets;
 mod decoding;
@@ -15,6 +16,7 @@ mod logs;
 mod node;
 mod panics;
 mod proofs;
+mod retryables;
 mod safes;
 mod signing;
 mod sizes;

@@ -4,6 +4,9 @@
 //! A call moves its value only if it succeeded, and each call around it. A DELEGATECALL, a CALLCODE and a STATICCALL
 //! move nothing, whatever value they show. The call that the transaction itself is stands among the block's own
 //! movements and is left out here.
+//!
+//! Arbitrum's nodes tell beside the calls what their own software moved before and after them. What it gave back after
+//! them (the gas of a ticket's try that was not used, to whom the ticket names) is shown nowhere else.
 
 use std::collections::BTreeMap;
 
@@ -21,6 +24,8 @@ const BUILT_IN_BELOW: u64 = 0x200;
 const MOST_LEVELS: usize = 128;
 /// No block has more: each takes gas.
 const MOST_TRANSACTIONS: usize = 1 << 20;
+/// What is moved after the calls has its place behind all of them.
+const AFTER_CALLS: u32 = u32::MAX;
 
 /// One movement inside a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +49,16 @@ struct Call<'a> {
     error: Option<&'a RawValue>,
     #[serde(borrow, default)]
     calls: Vec<&'a RawValue>,
+    #[serde(borrow, rename = "afterEVMTransfers")]
+    after: Option<&'a RawValue>,
+}
+
+/// What Arbitrum moves beside calls. A side is missing where money is made or taken away: as gas is bought and paid for.
+#[derive(Deserialize)]
+struct OwnTransfer {
+    from: Option<EvmAddress>,
+    to: Option<EvmAddress>,
+    value: Option<U256>,
 }
 
 impl Call<'_> {
@@ -74,12 +89,16 @@ pub(in crate::chain::evm) fn nested(trace: &RawValue) -> Result<Vec<Moved>, Fail
     let mut moved = Vec::new();
     let mut room = trace.get().len().saturating_mul(MOST_LEVELS);
     let mut path: Vec<u32> = Vec::new();
+    let mut after = Vec::new();
     // What is still to be read: how deep it stands, which of its siblings it is, and itself.
     let mut open = vec![(0usize, 0u32, read(trace, &mut room)?)];
     while let Some((depth, index, call)) = open.pop() {
         path.truncate(depth.saturating_sub(1));
         if depth > 0 {
             path.push(index);
+        }
+        if depth == 0 {
+            after = given_back(&call);
         }
         if call.failed() {
             continue;
@@ -99,7 +118,23 @@ pub(in crate::chain::evm) fn nested(trace: &RawValue) -> Result<Vec<Moved>, Fail
         let places: Vec<_> = places.collect();
         open.extend(places.into_iter().rev());
     }
+    for (place, (from, to, wei)) in (0u32..).zip(after) {
+        push(&mut moved, &[AFTER_CALLS, place], from, to, wei);
+    }
     Ok(moved)
+}
+
+/// What was given back after the calls, whether or not they failed. What goes from the sender is none of it: a try that
+/// failed puts its value back into escrow.
+fn given_back(call: &Call<'_>) -> Vec<(EvmAddress, EvmAddress, U256)> {
+    let told =
+        call.after.and_then(|after| serde_json::from_str::<Vec<OwnTransfer>>(after.get()).ok());
+    let sides = |one: OwnTransfer| {
+        let (from, to) = (one.from?, one.to?);
+        let wei = one.value.filter(|wei| !wei.is_zero())?;
+        (call.from != Some(from)).then_some((from, to, wei))
+    };
+    told.into_iter().flatten().filter_map(sides).collect()
 }
 
 fn read<'a>(text: &'a RawValue, room: &mut usize) -> Result<Call<'a>, Failure> {
