@@ -17,6 +17,7 @@ mod node;
 mod panics;
 mod proofs;
 mod retryables;
+mod rollups;
 mod safes;
 mod signing;
 mod sizes;
