@@ -12,7 +12,7 @@ use axum::{
     Router,
     body::Body,
     extract::State,
-    http::{Response, StatusCode},
+    http::{HeaderValue, Response, StatusCode},
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -28,6 +28,8 @@ pub(crate) enum Reply {
     Error(i64, String),
     /// The whole HTTP answer, whatever else was asked in the same batch.
     Http(u16, String),
+    /// Too many requests, with these headers.
+    Limited(&'static [(&'static str, &'static str)]),
     /// No answer at all.
     Silence,
 }
@@ -130,6 +132,13 @@ async fn answer(State(node): State<Node>, body: String) -> Response<Body> {
                 "jsonrpc": "2.0", "id": call["id"], "error": {"code": code, "message": message},
             })),
             Reply::Http(status, body) => return http(status, body),
+            Reply::Limited(headers) => {
+                let mut response = http(429, String::new());
+                for (name, value) in headers {
+                    response.headers_mut().insert(*name, HeaderValue::from_static(value));
+                }
+                return response;
+            }
             Reply::Silence => std::future::pending().await,
         }
     }

@@ -14,6 +14,7 @@ mod fuzz;
 mod liars;
 mod logs;
 mod node;
+mod opinions;
 mod panics;
 mod proofs;
 mod retryables;

@@ -5,6 +5,7 @@ mod endpoints;
 mod fuzz;
 mod history;
 mod movements;
+mod opinions;
 mod state;
 mod websocket;
 
