@@ -1,5 +1,5 @@
-//! How long to wait before trying again. The only place that names the `backoff` crate, which nobody
-//! maintains any more: what replaces it replaces it here.
+//! How long to wait before trying again: as we choose, and as others ask. The only place that names the `backoff`
+//! crate, which nobody maintains any more: what replaces it replaces it here.
 
 use std::{
     fmt,
@@ -8,7 +8,7 @@ use std::{
 
 use backoff::{ExponentialBackoff, ExponentialBackoffBuilder, backoff::Backoff as _};
 
-use crate::store::StoreError;
+use crate::{clock::Millis, store::StoreError};
 
 /// Delays that double from `initial` to `max`, each spread by half so that those who failed together do
 /// not come back together. It never gives up; whoever waits decides when it has been enough.
@@ -43,6 +43,25 @@ impl Backoff {
     pub fn reset(&mut self) {
         self.inner.reset();
     }
+}
+
+/// Reads a `Retry-After` header: seconds, or a date (RFC 9110, section 10.2.3), which says something only if it is known
+/// what time it is.
+#[must_use]
+pub fn retry_after(header: &str, now: Option<Millis>) -> Option<Duration> {
+    let header = header.trim();
+    if !header.is_empty() && header.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More digits than a number holds mean: very long.
+        return Some(header.parse().map_or(Duration::MAX, Duration::from_secs));
+    }
+    Some(http_date(header)?.since(now?))
+}
+
+/// Reads a date of HTTP (RFC 9110, section 5.6.7).
+#[must_use]
+pub fn http_date(text: &str) -> Option<Millis> {
+    let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text.trim()).ok()?;
+    Some(Millis(date.as_millisecond()))
 }
 
 /// How a long-lived task gets through the time in which the store does not answer: it tries again after
@@ -119,6 +138,22 @@ mod tests {
 
     const INITIAL: Duration = Duration::from_millis(100);
     const MAX: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn retry_after_is_read_as_seconds_or_as_a_date() {
+        let now = http_date("Thu, 15 Jan 2026 09:30:00 GMT");
+        assert_eq!(now, Some(Millis(1_768_469_400_000)));
+        assert_eq!(retry_after(" 120 ", now), Some(Duration::from_mins(2)));
+        assert_eq!(retry_after("120", None), Some(Duration::from_mins(2)));
+        assert_eq!(retry_after("99999999999999999999999", now), Some(Duration::MAX));
+        let date = "Thu, 15 Jan 2026 09:31:00 GMT";
+        assert_eq!(retry_after(date, now), Some(Duration::from_mins(1)));
+        assert_eq!(retry_after("Thu, 15 Jan 2026 09:29:00 GMT", now), Some(Duration::ZERO));
+        assert_eq!(retry_after(date, None), None, "nobody knows how long that is");
+        for nonsense in ["", "soon", "-1", "1.5"] {
+            assert_eq!(retry_after(nonsense, now), None, "{nonsense}");
+        }
+    }
 
     #[test]
     fn delays_grow_to_the_limit_and_never_beyond() {

@@ -73,18 +73,6 @@ fn jittered(pause: Duration, jitter: f64) -> Duration {
     Duration::try_from_secs_f64(pause.as_secs_f64() * factor).unwrap_or(pause)
 }
 
-/// Reads a `Retry-After` header: seconds, or a date (RFC 9110, section 10.2.3).
-#[must_use]
-pub fn retry_after(header: &str, now: Millis) -> Option<Duration> {
-    let header = header.trim();
-    if !header.is_empty() && header.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than a number holds mean: very long.
-        return Some(header.parse().map_or(MAX_RETRY_AFTER, Duration::from_secs));
-    }
-    let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(header).ok()?;
-    Some(Millis(date.as_millisecond()).since(now))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -173,19 +161,6 @@ mod tests {
         assert_eq!(asking(429, u64::MAX), retry(NOW.plus(DAY)));
     }
 
-    #[test]
-    fn retry_after_is_read_as_seconds_or_as_a_date() {
-        assert_eq!(retry_after(" 120 ", NOW), Some(Duration::from_mins(2)));
-        assert_eq!(retry_after("99999999999999999999999", NOW), Some(MAX_RETRY_AFTER));
-        // NOW is Thu, 15 Jan 2026 09:30:00 GMT.
-        let date = "Thu, 15 Jan 2026 09:31:00 GMT";
-        assert_eq!(retry_after(date, NOW), Some(Duration::from_mins(1)));
-        assert_eq!(retry_after("Thu, 15 Jan 2026 09:29:00 GMT", NOW), Some(Duration::ZERO));
-        for nonsense in ["", "soon", "-1", "1.5"] {
-            assert_eq!(retry_after(nonsense, NOW), None, "{nonsense}");
-        }
-    }
-
     proptest! {
         #[test]
         fn a_retry_is_within_a_fifth_of_its_pause(
@@ -206,11 +181,6 @@ mod tests {
                 !matches!(after(&outcome, attempts).delivery, DeliveryOutcome::Retry { .. })
             });
             prop_assert!(ended);
-        }
-
-        #[test]
-        fn no_header_breaks_the_reader(header in "\\PC{0,40}") {
-            let _ = retry_after(&header, NOW);
         }
     }
 }

@@ -12,14 +12,12 @@ use standardwebhooks::{
 };
 use tokio::time::{Instant, timeout_at};
 
-use super::{
-    decide::retry_after,
-    ssrf::{PublicResolver, ResolveError, url_allowed},
-};
+use super::ssrf::{PublicResolver, ResolveError, url_allowed};
 use crate::{
     clock::Millis,
     config::WebhookConfig,
     delivery::{AttemptOutcome, ConnectionStep},
+    retry::retry_after,
     store::delivery::WebhookRequest,
 };
 
@@ -109,7 +107,7 @@ impl Sender {
         };
         let status = response.status().as_u16();
         let header = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-        let retry_after = header.and_then(|header| retry_after(header, now));
+        let retry_after = header.and_then(|header| retry_after(header, Some(now)));
         let _ = timeout_at(deadline.min(Instant::now() + MAX_BODY_WAIT), drain(response)).await;
         AttemptOutcome::Answered { status, retry_after }
     }

@@ -5,11 +5,14 @@ use std::{sync::Arc, time::Duration};
 use alloy::primitives::bytes::Bytes;
 use reqwest::{
     StatusCode,
-    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
+    header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
 };
 
 use super::{Call, Dialect, Failure, slim::Slim, split};
-use crate::config::{EndpointConfig, Secret};
+use crate::{
+    config::{EndpointConfig, Secret},
+    retry,
+};
 
 /// How much longer than others an answer may take that is taken in as it streams.
 const STREAM_PATIENCE: u32 = 4;
@@ -67,13 +70,9 @@ impl Http {
         let status = response.status();
         match status {
             StatusCode::TOO_MANY_REQUESTS => {
-                let seconds = response
-                    .headers()
-                    .get(RETRY_AFTER)
-                    .and_then(|value| value.to_str().ok()?.trim().parse().ok());
                 return Err(Failure::Limited {
                     detail: "HTTP 429".to_owned(),
-                    retry_after: seconds.map(Duration::from_secs),
+                    retry_after: asked_pause(response.headers()),
                 });
             }
             StatusCode::PAYLOAD_TOO_LARGE => {
@@ -121,6 +120,12 @@ impl Http {
         }
         Ok(Bytes::from(body))
     }
+}
+
+/// How long the node asks to be left alone; until a date: by its own clock.
+fn asked_pause(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name| headers.get(name)?.to_str().ok();
+    retry::retry_after(text(RETRY_AFTER)?, text(DATE).and_then(retry::http_date))
 }
 
 /// A single call goes without the brackets: not every endpoint takes batches.

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::super::{
-    decide::{decide, retry_after},
+    decide::decide,
     send::{Sender, signatures},
     testing::{SECRET, config},
 };
@@ -24,6 +24,7 @@ use crate::{
     delivery::{AttemptOutcome, DeliveryOutcome, EndpointHealth},
     fuzz::run,
     id::Ids,
+    retry::retry_after,
     store::delivery::WebhookRequest,
 };
 
@@ -93,7 +94,7 @@ fn whatever_a_receiver_answers_is_an_outcome_in_time_and_puts_off_by_a_day_at_mo
 fn a_pause_that_is_asked_for_is_a_time_or_nothing() {
     run("retry_after", Vec::new(), |input| {
         let text = String::from_utf8_lossy(input);
-        let pause = retry_after(&text, NOW);
+        let pause = retry_after(&text, Some(NOW));
         pause.map_or("none", |pause| if pause.is_zero() { "now" } else { "later" }).to_owned()
     });
 }

@@ -6,6 +6,7 @@
 mod arbitrum;
 mod balances;
 mod budgets;
+mod corpus;
 mod decoding;
 mod derived;
 mod endpoints;
