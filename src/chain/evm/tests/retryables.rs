@@ -252,6 +252,23 @@ async fn what_a_try_gives_back_is_credited_where_a_node_traces_it_and_the_balanc
     assert_eq!(mismatches(&rollup), 1);
 }
 
+#[tokio::test]
+async fn a_try_that_fails_gives_its_gas_back_and_its_value_to_nobody_but_the_escrow() {
+    let back = (GAS - USED) * BASE_FEE;
+    let mut inside = inside(back, 50 + back);
+    inside.calls["error"] = json!("execution reverted");
+    let held = json!({
+        "purpose": "escrow", "from": sender(), "to": escrow(&submission(DEPOSIT)), "value": hex(VALUE),
+    });
+    inside.calls["afterEVMTransfers"].as_array_mut().expect("a list").push(held);
+    let only = |wei: u64| json!({ refunded().to_string(): { "balance": hex(wei) } });
+    inside.diff = Some(json!({ "pre": only(50), "post": only(50 + back) }));
+    let block = block_of(vec![(retry(), json!({ "gasUsed": hex(USED), "status": "0x0" }))]);
+    let read = Rollup::of(block, inside).await.read(&[refunded(), sender()]).await;
+    let refund = ("trace:4294967295.0", Kind::Internal, Some(address(9)), Some(refunded()), back);
+    assert_eq!((of(&read), read.traced), (vec![refund], Traced::Whole));
+}
+
 fn number() -> impl Strategy<Value = U256> {
     (any::<[u64; 4]>(), 0..256_usize).prop_map(|(limbs, shift)| U256::from_limbs(limbs) >> shift)
 }

@@ -62,8 +62,7 @@ fn a_deposit_that_fails_leaves_its_mint_with_its_sender_and_moves_no_value() {
 }
 
 #[test]
-fn a_deposit_that_only_mints_credits_its_sender_and_one_that_spends_less_than_it_holds_is_not_new_money()
- {
+fn a_deposit_mints_to_its_sender_or_to_whom_he_pays_and_without_a_mint_spends_what_he_has() {
     let read = |mint, value| {
         let (block, receipts) = block_of(&[deposit(mint, value)], &[of_deposit("0x1")]);
         moved(&full(&block, &receipts))
