@@ -424,8 +424,9 @@ mod tests {
     #[test]
     fn every_known_token_is_written_with_its_checksum_and_once() {
         for chain in CHAINS {
-            let mut seen = BTreeSet::new();
+            let (mut seen, mut symbols) = (BTreeSet::new(), BTreeSet::new());
             for (contract, symbol, name, decimals) in chain.tokens {
+                assert!(symbols.insert(symbol), "two tokens are {symbol} on {}", chain.name);
                 let family = chain.family;
                 let address = family.parse_address(contract).expect(contract);
                 assert_eq!(family.format_address(&address), *contract, "{}", chain.name);
@@ -443,6 +444,32 @@ mod tests {
         let names: BTreeSet<_> = CHAINS.iter().map(|chain| chain.name).collect();
         let ids: BTreeSet<_> = CHAINS.iter().map(|chain| chain.id).collect();
         assert_eq!((names.len(), ids.len()), (CHAINS.len(), CHAINS.len()));
+    }
+
+    #[test]
+    fn each_table_of_what_logs_no_transfer_names_listed_tokens_of_known_chains() {
+        for (id, contract) in WRAPPING.iter().chain(DESTROYING) {
+            let chain = CHAINS.iter().find(|chain| chain.id == KnownId::ChainId(*id));
+            let chain = chain.expect("a known chain");
+            let token = chain.tokens.iter().find(|(listed, ..)| listed == contract);
+            let (_, symbol, ..) = token.unwrap_or_else(|| panic!("{contract} on {}", chain.name));
+            let wrapped = format!("W{}", chain.native.symbol);
+            assert!(wraps_native(*id, contract) == (**symbol == wrapped), "{symbol}");
+            assert_eq!(destroys_funds(*id, contract), *symbol == "USDT");
+        }
+    }
+
+    #[test]
+    fn less_than_everything_is_checked_only_where_a_chain_leaves_nothing_else() {
+        let weaker = CHAINS.iter().filter(|chain| chain.verification != Verification::Full);
+        let weaker: Vec<_> = weaker.map(|chain| (chain.name, chain.verification)).collect();
+        let expected = [
+            ("bnb", Verification::Bloom),
+            ("polygon", Verification::Links),
+            ("avalanche", Verification::Links),
+            ("sei", Verification::Links),
+        ];
+        assert_eq!(weaker, expected);
     }
 
     #[test]

@@ -1,11 +1,11 @@
 use alloy::primitives::{U256, keccak256};
 use serde_json::{Value, json};
 
-use super::{checker, coin, mixed_block, mixed_receipts, read, read_as};
+use super::{Coin, checker, coin, config, mixed_block, mixed_receipts, read, read_as};
 use crate::{
     amount::Amount,
     chain::{Address, AssetKey, Block, Family, Kind, Movement, Ordinal, Traced, TxId},
-    config::Verification,
+    config::{ChainConfig, Verification},
 };
 
 fn who(text: &str) -> Address {
@@ -149,6 +149,36 @@ fn movements_of_the_coin_that_a_chain_logs_count_once() {
 }
 
 #[test]
+fn polygons_own_contract_tells_each_movement_of_the_coin_and_none_of_a_token() {
+    let ether = 1_000_000_000_000_000_000;
+    let log = |from: &str, to: &str, wei: u64| {
+        let word = |address: &str| format!("0x{:0>64}", &address[2..]);
+        let contract = "0x0000000000000000000000000000000000001010";
+        let topic = keccak256(
+            "LogTransfer(address,address,address,uint256,uint256,uint256,uint256,uint256)",
+        );
+        json!({
+            "address": contract,
+            "topics": [topic.to_string(), word(contract), word(from), word(to)],
+            "data": format!("0x{wei:064x}{}", "f".repeat(256)),
+        })
+    };
+    let (block, mut receipts) = (mixed_block(), mixed_receipts());
+    receipts[0]["logs"] = json!([log(SENDER, PAYEE, ether), log(PAYEE, OTHER, 7)]);
+    let polygon = Coin::new(&ChainConfig { chain_id: 137, ..config(Vec::new()) });
+    let checker = checker(Verification::Links);
+    let on_polygon = read_as(&polygon, &checker, &block, &receipts).expect("a block");
+    let [value, inner, _fee] = of(&on_polygon, 0)[..] else { panic!("three movements") };
+    assert_eq!((value.kind, &value.ordinal), (Kind::Transfer, &Ordinal::Tx));
+    assert_eq!((inner.kind, &inner.ordinal), (Kind::Internal, &Ordinal::Log(1)));
+    assert_eq!((inner.asset, inner.amount.get()), (AssetKey::Native, U256::from(7)));
+    assert_eq!((inner.from, inner.to), (Some(who(PAYEE)), Some(who(OTHER))));
+    assert_eq!(on_polygon.traced, Traced::Whole, "nothing is left to be traced");
+    let elsewhere = read(&checker, &block, &receipts).expect("a block");
+    assert_eq!(of(&elsewhere, 0).len(), 2, "its value and its fee");
+}
+
+#[test]
 fn a_payment_to_nobody_or_of_new_money_that_the_chain_logs_counts_once() {
     let zero = "0x0000000000000000000000000000000000000000";
     let burnt = changed(|tx, receipt| {
@@ -247,6 +277,34 @@ fn funds_that_an_issuer_destroys_are_burnt_by_the_configured_contract_only_and_i
 }
 
 #[test]
+fn a_user_operation_is_paid_for_by_its_bundler_and_its_event_moves_nothing() {
+    let word = |address: &str| format!("0x{:0>64}", &address[2..]);
+    let name = "UserOperationEvent(bytes32,address,address,uint256,bool,uint256,uint256)";
+    // Its account pays out of its deposit at the entry point: that is a call, or was one long ago.
+    let block = changed(|_, receipt| {
+        receipt["logs"] = json!([{
+            "address": "0x0000000071727de22e5e9d8baf0edac6f37da032",
+            "topics": [keccak256(name).to_string(), word("0x01"), word(OTHER), word("0x00")],
+            "data": format!("0x{:064x}{:064x}{:064x}{:064x}", 7, 0, 1_000_000, 21_000),
+        }]);
+    });
+    let [_value, fee] = of(&block, 0)[..] else { panic!("two movements") };
+    assert_eq!((fee.kind, fee.from), (Kind::Fee, Some(who(SENDER))));
+}
+
+#[test]
+fn a_log_belongs_to_the_receipt_in_which_it_stands_whatever_it_says_of_itself() {
+    let mut receipts = mixed_receipts();
+    for log in receipts[2]["logs"].as_array_mut().expect("logs") {
+        log["transactionHash"] = json!(format!("0x{}", "0".repeat(64)));
+        log["transactionIndex"] = json!("0x0");
+        log["blockHash"] = Value::Null;
+    }
+    let block = read(&checker(Verification::Full), &mixed_block(), &receipts).expect("a block");
+    assert_eq!(block.movements, mixed().movements);
+}
+
+#[test]
 fn a_zero_amount_is_shown_as_it_is() {
     let block = changed(|tx, receipt| {
         tx["value"] = json!("0x0");
@@ -280,8 +338,15 @@ fn transactions_of_unknown_types_decode() {
         });
         assert_eq!(block.transactions[0].nonce, None);
         // The value of a ticket from L1 is moved by its tries.
-        let moved = usize::from(kind != "0x69");
-        assert_eq!(of(&block, 0).len(), moved, "value and no fee, type {kind}");
+        if kind == "0x69" {
+            assert!(of(&block, 0).is_empty());
+            continue;
+        }
+        let [value] = of(&block, 0)[..] else { panic!("value and no fee, type {kind}") };
+        // Arbitrum's deposit is new money there; whoever retries a ticket spends what it was sent with.
+        let minted = kind == "0x64";
+        let expected = if minted { Kind::Mint } else { Kind::Transfer };
+        assert_eq!((value.kind, value.from.is_none()), (expected, minted), "type {kind}");
     }
 }
 

@@ -25,6 +25,7 @@ mod signing;
 mod sizes;
 mod tokens;
 mod traces;
+mod tracing;
 mod verification;
 mod websocket;
 

@@ -85,6 +85,24 @@ fn a_safe_is_seen_in_every_shape_of_its_creation() {
     }
 }
 
+#[test]
+fn a_safe_that_a_failed_user_operation_has_made_is_seen_all_the_same() {
+    let name = "UserOperationEvent(bytes32,address,address,uint256,bool,uint256,uint256)";
+    let failed = json!({
+        "address": "0x0000000071727de22e5e9d8baf0edac6f37da032",
+        "topics": [
+            alloy::primitives::keccak256(name).to_string(),
+            format!("0x{}", word("1")),
+            format!("0x{}", word(SAFE)),
+            format!("0x{}", word("0")),
+        ],
+        "data": format!("0x{}{}{}{}", word("0"), word("0"), word("5208"), word("5208")),
+    });
+    let seen = candidates(json!([setup(), creation(FACTORY_1_4_1, true), failed]));
+    let [safe] = &seen[..] else { panic!("one Safe") };
+    assert!(safe.address == who(SAFE) && safe.owners == OWNERS.map(who) && safe.plain);
+}
+
 /// `SafeToL2Setup` of 1.4.1, which every new Safe of the app is set up with.
 const TO_L2: &str = "0xbd89a1ce4dde368ffab0ec35506eece0b1ffdc54";
 

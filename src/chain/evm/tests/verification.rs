@@ -114,6 +114,9 @@ fn receipts_of_another_block_or_order_are_noticed() {
         receipts[0]["blockHash"] = empty_block()["hash"].clone();
         assert_eq!(fails(verification, &mixed_block(), &receipts), Some("receipt_links"));
         let mut receipts = mixed_receipts();
+        receipts[0]["transactionHash"] = json!(format!("0x{}", "0".repeat(64)));
+        assert_eq!(fails(verification, &mixed_block(), &receipts), Some("receipt_links"));
+        let mut receipts = mixed_receipts();
         receipts.as_array_mut().expect("a list").swap(0, 1);
         assert_eq!(fails(verification, &mixed_block(), &receipts), Some("receipt_links"));
         let mut receipts = mixed_receipts();
