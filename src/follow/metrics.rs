@@ -4,8 +4,32 @@ use super::{Follower, quorum::Dissent};
 use crate::{
     chain::Header,
     clock::Millis,
+    config::ChainConfig,
+    ledger::changes::SafeChange,
+    metrics::Metrics,
     model::{Cursor, JournalHead},
 };
+
+/// An alert sees that something has happened for the first time only where it was to be seen before that it had not.
+pub(super) fn begin_at_zero(metrics: &Metrics, config: &ChainConfig, has_safes: bool) {
+    let name = config.name.as_str();
+    metrics.reorg_depth_blocks.with_label_values(&[name]);
+    for counted in [&metrics.balance_drift_total, &metrics.disputed_figures_total] {
+        counted.with_label_values(&[name]).inc_by(0);
+    }
+    for reason in ["catching_up", "no_state", "no_answer", "too_many"] {
+        metrics.settled_uncompared_total.with_label_values(&[name, reason]).inc_by(0);
+    }
+    if config.sweep_per_minute > 0 {
+        metrics.swept_addresses_total.with_label_values(&[name]).inc_by(0);
+    }
+    if has_safes {
+        metrics.safe_candidates_total.with_label_values(&[name, "omitted"]).inc_by(0);
+        for change in SafeChange::ALL {
+            metrics.safe_changes_total.with_label_values(&[name, change.as_str()]).inc_by(0);
+        }
+    }
+}
 
 impl Follower {
     pub(super) fn gauge_head(&self, head: &Header) {

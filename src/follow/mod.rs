@@ -60,7 +60,6 @@ use crate::{
     config::ChainConfig,
     ledger::{
         Refused,
-        changes::SafeChange,
         known::{Figures, MatchedBlock},
     },
     metrics::Metrics,
@@ -196,17 +195,7 @@ impl Follower {
         clock: Clock,
         wake_up: Arc<Notify>,
     ) -> Self {
-        if source.safes().is_some() {
-            for change in SafeChange::ALL {
-                // An alert sees a first change only where none was to be seen before.
-                let labels = [config.name.as_str(), change.as_str()];
-                metrics.safe_changes_total.with_label_values(&labels).inc_by(0);
-            }
-        }
-        if config.sweep_per_minute > 0 {
-            // That nothing was swept yet is to be seen as well.
-            metrics.swept_addresses_total.with_label_values(&[config.name.as_str()]).inc_by(0);
-        }
+        metrics::begin_at_zero(&metrics, &config, source.safes().is_some());
         Self {
             sweep: Sweep::new(config.sweep_per_minute),
             doubts: doubts::Doubts::new(
