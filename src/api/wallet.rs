@@ -248,6 +248,7 @@ impl Write for Delete {
         for chain in &mut view.chains {
             chain.status = if chain.status == "active" { "closing" } else { "closed" };
             chain.covered_from = None;
+            chain.internal_from = None;
             chain.covered_to = None;
         }
         let data = WalletData { wallet: view };

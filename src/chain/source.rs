@@ -128,6 +128,16 @@ impl From<Amount> for ChainBalance {
 pub struct HistoryBlock {
     pub header: Header,
     pub movements: Vec<Movement>,
+    /// Whether nobody told what moved inside its transactions.
+    pub untraced: bool,
+}
+
+impl HistoryBlock {
+    /// A block in which nothing moved for them.
+    #[must_use]
+    pub const fn empty(header: Header) -> Self {
+        Self { header, movements: Vec::new(), untraced: false }
+    }
 }
 
 string_enum! {

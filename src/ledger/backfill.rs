@@ -250,6 +250,7 @@ pub fn backfill(
     changes.balances.retain(|change| {
         known.balances.get(&(change.wallet, change.asset)) != Some(&change.balance)
     });
+    changes.watches.untraced = untraced(scans, range.blocks);
     let moved = scans.iter().map(|ScanMove { no, seen, absorbs }| ScanChange {
         no: *no,
         seen: *seen,
@@ -265,6 +266,21 @@ pub fn backfill(
         changes.watches.ahead = Some((next, wallets));
     }
     Ok(changes)
+}
+
+/// The highest block that nobody traced, and the scans for which it is that.
+fn untraced(scans: &[ScanMove], blocks: &[HistoryBlock]) -> BTreeMap<u64, Vec<ScanNo>> {
+    let untraced: Vec<u64> =
+        blocks.iter().filter(|past| past.untraced).map(|past| past.header.at.number).collect();
+    let mut highest: BTreeMap<u64, Vec<ScanNo>> = BTreeMap::new();
+    for ScanMove { no, seen, absorbs } in scans {
+        for (no, seen) in absorbs.iter().copied().chain([(*no, seen.number)]) {
+            if let Some(number) = untraced.iter().find(|number| **number <= seen) {
+                highest.entry(*number).or_default().push(no);
+            }
+        }
+    }
+    highest
 }
 
 /// Ends histories: nothing more is booked.

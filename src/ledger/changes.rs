@@ -244,6 +244,9 @@ pub struct WatchChanges {
     /// The height that histories of these wallets need next, ahead of their scans.
     pub ahead: Option<(u64, Vec<WalletNo>)>,
     pub ended: Vec<HistoryEnd>,
+    /// Blocks of which nobody told what moved inside their transactions: the highest one for the histories of each of these
+    /// scans.
+    pub untraced: BTreeMap<u64, Vec<ScanNo>>,
 }
 
 /// A scan that moves on.

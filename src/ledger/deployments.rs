@@ -520,6 +520,7 @@ fn register_safe(
             opened: None,
             opened_time: None,
             covered_from: None,
+            untraced: None,
             head: Some(posting.head),
             deployment: None,
             safe: None,

@@ -178,11 +178,13 @@ impl Coverage {
     #[must_use]
     pub fn of_chain(on: &WalletChain, is_coin: bool) -> Option<Self> {
         let opened = Self { from: on.opened?, since: on.opened_time };
-        // An index of logs knows nothing of the coin, and is believed once it was proven.
+        // An index of logs is believed once it was proven.
         let unproven = on.history_method == Some(HistoryMethod::Logs)
-            && (is_coin || on.history != Some(HistoryStatus::Complete));
-        let from = on.covered_from?.saturating_sub(1);
-        Some(if unproven || from >= opened.from { opened } else { Self { from, ..opened } })
+            && on.history != Some(HistoryStatus::Complete);
+        let first = if is_coin { on.internal_from() } else { on.covered_from };
+        let from = first.filter(|_| !unproven).map(|first| first.saturating_sub(1));
+        let from = from.filter(|from| *from < opened.from);
+        Some(from.map_or(opened, |from| Self { from, ..opened }))
     }
 
     /// Of an asset on a chain with this coverage, by where assets began to count for the wallet; `None` while it does

@@ -52,12 +52,25 @@ pub struct WalletChain {
     pub opened_time: Option<Millis>,
     /// The first block from which on the transfers are all there, once the watch has begun.
     pub covered_from: Option<u64>,
+    /// The highest block of the history of which nobody told what moved inside its transactions, if there is one.
+    pub untraced: Option<u64>,
     /// The newest applied block, if the chain has begun.
     pub head: Option<u64>,
     /// How far a Safe's deployment there has come: the one that has come farthest, of these the newest.
     pub deployment: Option<String>,
     /// What is known of the Safe there.
     pub safe: Option<SafeOnChain>,
+}
+
+impl WalletChain {
+    /// The first block from which on internal transfers are in the history; `None` where none was asked for, and where
+    /// it is found by logs: no log shows the native coin.
+    #[must_use]
+    pub fn internal_from(&self) -> Option<u64> {
+        let method = self.history_method?;
+        let covered = self.covered_from.filter(|_| method != HistoryMethod::Logs)?;
+        Some(self.untraced.map_or(covered, |untraced| covered.max(untraced + 1)))
+    }
 }
 
 /// A wallet and its watches.

@@ -234,6 +234,9 @@ pub async fn write(
     if let Some((next, wallets)) = &changes.ahead {
         get_ahead(conn, chain, *next, wallets, now).await?;
     }
+    for (number, scans) in &changes.untraced {
+        note_untraced(conn, scans, *number, now).await?;
+    }
     let Some((next, scans)) = &changes.scans else { return Ok(Moved::default()) };
     absorb(conn, scans, now).await?;
     go_on(conn, scans, *next).await?;
@@ -269,6 +272,24 @@ async fn get_ahead(
         .execute(c)
         .await
         .map(|_| ()))?;
+    Ok(())
+}
+
+/// Notes the first block that nobody traced in the histories of some scans that have none: once for each.
+async fn note_untraced(
+    conn: &mut Conn<'_>,
+    scans: &[ScanNo],
+    block: u64,
+    now: Millis,
+) -> Result<(), StoreError> {
+    let scans = Ints::of(scans.iter().map(|scan| scan.0));
+    let sql = sets(
+        conn,
+        "UPDATE watch SET untraced = $2, updated_at = $3 WHERE scan_no IN ints($1) AND untraced IS NULL",
+    );
+    on!(conn, c => {
+        sqlx::query(sql).bind(&scans).bind(number(block)?).bind(now).execute(c).await.map(|_| ())
+    })?;
     Ok(())
 }
 

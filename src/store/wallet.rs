@@ -100,6 +100,7 @@ struct RawWallet {
     opened_number: Option<i64>,
     opened_time: Option<Millis>,
     covered_from: Option<i64>,
+    untraced: Option<i64>,
     head_number: Option<i64>,
     deployment: Option<String>,
 }
@@ -129,6 +130,7 @@ impl RawWallet {
             opened: height(self.opened_number)?,
             opened_time: self.opened_time,
             covered_from: height(self.covered_from)?,
+            untraced: height(self.untraced)?,
             head: height(self.head_number)?,
             deployment: self.deployment.clone(),
             safe: None,
@@ -227,7 +229,7 @@ async fn read(
                 t.opened_time,
                 COALESCE(t.covered_from,
                          CASE WHEN t.scan_ahead < s.next_number THEN t.scan_ahead ELSE s.next_number END + 1,
-                         t.opened_number + 1) AS covered_from, c.head_number,
+                         t.opened_number + 1) AS covered_from, t.untraced, c.head_number,
                 CASE WHEN w.kind = 'safe' THEN (
                     SELECT d.status FROM safe_deployment d
                     WHERE d.wallet_id = w.id AND d.chain_no + 0 = t.chain_no

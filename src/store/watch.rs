@@ -281,7 +281,7 @@ pub async fn write(
     if let Some((fork, reopened)) = &changes.reopened {
         let written = on!(conn, c => sqlx::query(
             "UPDATE watch SET status = 0, opened_number = NULL, opened_hash = NULL, opened_time = NULL,
-                              history_method = NULL, scan_no = NULL, covered_from = NULL,
+                              history_method = NULL, scan_no = NULL, covered_from = NULL, untraced = NULL,
                               history = CASE WHEN from_block IS NULL THEN NULL ELSE 'wanted' END,
                               updated_at = $3
              WHERE chain_no = $1 AND opened_number > $2 AND status = 1",

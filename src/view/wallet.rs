@@ -66,6 +66,10 @@ pub struct WalletChainView {
     /// The first block from which on the transfers are all there; null until the watch has begun. While a history
     /// is wanted it goes down towards `fromBlock`.
     pub covered_from: Option<u64>,
+    /// The first block from which on the history has internal transfers, too: `coveredFrom` if a node has traced all of
+    /// its blocks; else the one after the highest that none has traced, in and below which some may be missing. Null
+    /// without `fromBlock`, by `logs`, and until somebody has begun.
+    pub internal_from: Option<u64>,
     /// The block up to which everything is in the balances; null until the watch has begun.
     pub covered_to: Option<u64>,
 }
@@ -175,6 +179,7 @@ impl From<&Wallet> for WalletView {
             history: on.history.map(HistoryStatus::as_str),
             history_method: on.history_method.map(HistoryMethod::as_str),
             covered_from: on.covered_from.filter(|_| on.status == WatchStatus::Open),
+            internal_from: on.internal_from().filter(|_| on.status == WatchStatus::Open),
             covered_to: on.head.filter(|_| on.status == WatchStatus::Open),
         });
         Self {

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use tidemark::dev::{anvil::Request, contracts};
 
 use crate::harness::{
-    Api, Daemon, Liar, Lie, Node, Settings, Store, Token, balance_in, eventually, on_both_stores,
+    Api, CHAIN, Daemon, Liar, Lie, Node, Settings, Store, Token, balance_in, eventually,
+    on_both_stores,
 };
 
 const MOVER: &str = include_str!("contracts/Mover.hex");
@@ -263,5 +264,45 @@ on_both_stores! {
         daemon.begin().await;
         moving.agrees(&api, &[wallet]).await;
         daemon.audit().await;
+    }
+
+    async fn a_history_has_what_moved_inside_transactions_where_a_node_traces_and_says_from_where(store) {
+        let moving = Moving::start().await;
+        let wallets = [Node::stranger(), Node::stranger(), Node::stranger()];
+        let since = moving.node.head().await.unwrap().number.to::<u64>() + 1;
+        for _ in 0..3 {
+            let pay = Mover::payCall { to: wallets.to_vec(), amount: U256::from(7) };
+            moving.block(&[moving.call(moving.node.accounts[0], FEW, pay.abi_encode())]).await;
+            moving.node.mine(1).await.unwrap();
+        }
+        let last = since + 4;
+        moving.node.settle().await;
+        let cases = [("debug", since, 3), ("trace", since, 3), ("none", last + 1, 0)];
+        for (wallet, (tracing, from, internal)) in wallets.into_iter().zip(cases) {
+            let mut daemon = Daemon::start_with(moving.settings(&store, tracing)).await;
+            let api = daemon.customer(tracing).await;
+            let body = json!({"address": wallet, "chains": [CHAIN], "fromBlock": {CHAIN: since}});
+            api.post("/v1/wallets", &body).await.ok();
+            api.active(wallet).await;
+            moving.node.settle().await;
+            let chain = eventually("the history", || async {
+                let shown = api.get(&format!("/v1/wallets/{wallet}")).await.ok();
+                let chain = shown["chains"][0].clone();
+                (chain["history"] == "complete").then_some(chain)
+            })
+            .await;
+            assert_eq!(chain["coveredFrom"], since, "{chain}");
+            assert_eq!(chain["internalFrom"], from, "{tracing}: {chain}");
+            let transfers = api.transfers(wallet).await;
+            let of = |kind: &str| {
+                let is_one = |one: &&Value| one["kind"] == kind && one["status"] == "settled";
+                transfers.iter().filter(is_one).count()
+            };
+            assert_eq!(of("internal"), internal, "{transfers:?}");
+            assert_eq!(of("opening"), usize::from(internal == 0), "{transfers:?}");
+            moving.agrees(&api, &[wallet]).await;
+            daemon.audit().await;
+            daemon.terminate().await;
+        }
     }
 }

@@ -207,6 +207,37 @@ async fn where_a_balance_is_not_known_the_answer_says_from_where_to_where_it_is(
 }
 
 #[tokio::test]
+async fn a_wallet_says_from_which_block_on_its_history_has_internal_transfers() {
+    let mut books = Books::new().await;
+    books.moves(50, Direction::In, 1, Status::Settled);
+    books.write().await;
+    let internal_from = async || {
+        let wallet = books.world.get(&format!("/v1/wallets/{}", books.id)).await.ok(200);
+        wallet["chains"][0]["internalFrom"].clone()
+    };
+    assert_eq!(internal_from().await, Value::Null, "no history was asked for");
+    books.watch("opened_number = 40, from_block = 21, history = 'wanted'").await;
+    assert_eq!(internal_from().await, Value::Null, "nobody has begun");
+    books.watch("history = 'complete', history_method = 'blocks', covered_from = 21").await;
+    assert_eq!(internal_from().await, 21, "all of it was traced");
+    books.balances("at=20&tokens=eth").await.ok(200);
+    books.watch("untraced = 30").await;
+    assert_eq!(internal_from().await, 31);
+    books.balances("at=20&tokens=usdc").await.ok(200);
+    books.balances("at=30&tokens=eth").await.ok(200);
+    let unknown = books.balances("at=29&tokens=eth").await;
+    assert_eq!(unknown.is_problem(409, "not_covered")["covered"][0]["from"]["number"], 30);
+    books.watch("untraced = 5").await;
+    assert_eq!(internal_from().await, 21, "no more than is covered");
+    books.watch("untraced = NULL, history_method = 'signatures'").await;
+    assert_eq!(internal_from().await, 21);
+    books.watch("history_method = 'logs'").await;
+    assert_eq!(internal_from().await, Value::Null, "no log shows the native coin");
+    books.watch("history_method = 'blocks', status = 2").await;
+    assert_eq!(internal_from().await, Value::Null);
+}
+
+#[tokio::test]
 async fn an_asset_that_was_listed_later_is_not_known_before() {
     let mut books = Books::new().await;
     books.moves(100, Direction::In, 9, Status::Settled);

@@ -17,9 +17,9 @@ async fn a_registered_wallet_is_answered_in_full_and_told_as_an_event() {
     assert_eq!(
         wallet["chains"],
         json!([{ "chain": "base", "status": "pending", "fromBlock": null, "history": null,
-                 "historyMethod": null, "coveredFrom": null, "coveredTo": null },
+                 "historyMethod": null, "coveredFrom": null, "internalFrom": null, "coveredTo": null },
                { "chain": "ethereum", "status": "pending", "fromBlock": null, "history": null,
-                 "historyMethod": null, "coveredFrom": null, "coveredTo": null }])
+                 "historyMethod": null, "coveredFrom": null, "internalFrom": null, "coveredTo": null }])
     );
     assert!(wallet["accountId"].as_str().expect("an account").starts_with("acc_"));
     assert_eq!(wallet["clientReferenceId"], "r-1");

@@ -90,9 +90,7 @@ impl Inner {
         let mut history_blocks: BTreeMap<u64, HistoryBlock> = BTreeMap::new();
         for ((slot, _), answer) in &lists.answers {
             let Some(header) = headers.get(slot) else { continue };
-            let past = history_blocks
-                .entry(*slot)
-                .or_insert_with(|| HistoryBlock { header: *header, movements: Vec::new() });
+            let past = history_blocks.entry(*slot).or_insert_with(|| HistoryBlock::empty(*header));
             past.movements.extend(movements(answer, *header, owner)?);
         }
         Ok(history_blocks.into_values().filter(|past| !past.movements.is_empty()).collect())

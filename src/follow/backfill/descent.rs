@@ -17,7 +17,7 @@ use super::super::{decide::Window, prefetch::PATIENCE};
 use crate::{
     chain::{
         Address, AssetKey, Block, BlockRef, Header, HistoryBlock, Movement, Priority, Source,
-        SourceError,
+        SourceError, Traced,
     },
     task::joined,
 };
@@ -180,12 +180,14 @@ async fn found_blocks(
         for block in index.blocks_of(piece).await? {
             let mut past = wanted_of(source.as_ref(), block, wanted).await?;
             past.movements.retain(is_one_of);
+            // Of the native coin nothing is looked for.
+            past.untraced = false;
             while let Some(anchor) = headers.last_entry()
                 && *anchor.key() >= past.header.at.number
             {
                 let header = anchor.remove();
                 if header.at.number > past.header.at.number {
-                    assembly.add(HistoryBlock { header, movements: Vec::new() }).await?;
+                    assembly.add(HistoryBlock::empty(header)).await?;
                 }
             }
             assembly.add(past).await?;
@@ -193,7 +195,7 @@ async fn found_blocks(
         assembly.keep_moving().await?;
     }
     for header in headers.into_values().rev() {
-        assembly.add(HistoryBlock { header, movements: Vec::new() }).await?;
+        assembly.add(HistoryBlock::empty(header)).await?;
     }
     Ok(())
 }
@@ -217,10 +219,10 @@ async fn wanted_of(
         block.retain_watched(|who| wanted.contains(who));
     }
     let watched = |who: &Address| wanted.read().contains(who);
-    let Block { header, mut movements, .. } = source.completed(block, &watched).await?;
+    let Block { header, mut movements, traced, .. } = source.completed(block, &watched).await?;
     // Most blocks keep little of what they had.
     movements.shrink_to_fit();
-    Ok(HistoryBlock { header, movements })
+    Ok(HistoryBlock { header, movements, untraced: traced == Traced::Not })
 }
 
 /// Puts batches together from what was read.

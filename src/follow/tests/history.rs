@@ -222,7 +222,7 @@ pub(super) async fn covered_from(
 }
 
 /// The wallet's chain, as the API shows it.
-async fn shown(store: &TestStore, tenant: TenantId, id: WalletId) -> WalletChain {
+pub(super) async fn shown(store: &TestStore, tenant: TenantId, id: WalletId) -> WalletChain {
     let mut session = store.db.read().await.unwrap();
     let found = wallet::by_id(&mut session.conn(), tenant, id).await.unwrap().unwrap();
     found.chains[0].clone()

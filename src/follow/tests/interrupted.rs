@@ -80,8 +80,9 @@ async fn a_range_is_booked_once_however_often_it_is_committed() {
         let [one] = scans.as_slice() else { panic!("one scan: {scans:?}") };
         let moves = [ScanMove { no: one.no, seen: one.next, absorbs: Vec::new() }];
         let blocks = rig.chain.blocks(4, 10).await.unwrap().into_iter().rev();
-        let blocks: Vec<HistoryBlock> =
-            blocks.map(|it| HistoryBlock { header: it.header, movements: it.movements }).collect();
+        let blocks: Vec<HistoryBlock> = blocks
+            .map(|it| HistoryBlock { movements: it.movements, ..HistoryBlock::empty(it.header) })
+            .collect();
         let below = rig.chain.header_at(3).await.unwrap().unwrap();
         let assets = rig.follower.config.assets();
         let sides = sides(&blocks, &assets, |_| true);

@@ -26,6 +26,7 @@ mod simulation;
 mod solana;
 mod sweep;
 mod tokens;
+mod traced_history;
 mod watching;
 mod worthless;
 

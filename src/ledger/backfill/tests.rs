@@ -49,7 +49,8 @@ fn block(number: u64, payments: &[Payment]) -> HistoryBlock {
         amount: payment.amount.into(),
         memo: None,
     };
-    HistoryBlock { header, movements: payments.iter().enumerate().map(movement).collect() }
+    let movements = payments.iter().enumerate().map(movement).collect();
+    HistoryBlock { movements, ..HistoryBlock::empty(header) }
 }
 
 /// A chain's past in which nobody spends more than there is: by block, from 1 on.
@@ -462,5 +463,31 @@ proptest! {
         for wallet in 1..=3 {
             prop_assert_eq!(of(&world, wallet), of(&honest, wallet));
         }
+    }
+}
+
+#[test]
+fn a_block_that_nobody_traced_is_told_to_the_scans_that_have_it_before_themselves() {
+    let pasts = vec![Vec::new(); 12];
+    let world = World::opened(&pasts, [0; 3]);
+    let mut blocks = blocks(&pasts);
+    blocks.reverse();
+    blocks.truncate(9);
+    for past in &mut blocks {
+        past.untraced = [11, 8, 5].contains(&past.header.at.number);
+    }
+    let scan = |no, seen, absorbs| ScanMove { no: ScanNo(no), seen: at(seen), absorbs };
+    let scans = [
+        scan(1, 12, vec![(ScanNo(2), 8), (ScanNo(3), 7), (ScanNo(4), 4)]),
+        scan(5, 11, Vec::new()),
+    ];
+    for is_last in [true, false] {
+        let range = Range { blocks: &blocks, below: point(3), sides: &[], is_last };
+        let World { chain, cursor, known, .. } = &world;
+        let changes = backfill(chain, cursor, known, &[], &scans, range, Millis(0)).unwrap();
+        let told: Vec<(u64, Vec<i64>)> = (changes.watches.untraced.into_iter())
+            .map(|(number, scans)| (number, scans.into_iter().map(|scan| scan.0).collect()))
+            .collect();
+        assert_eq!(told, [(5, vec![3]), (8, vec![2]), (11, vec![1, 5])], "the highest of each");
     }
 }

@@ -128,6 +128,7 @@ fn an_opening_counts_from_where_the_balance_is_known() {
         opened: Some(20),
         opened_time: Some(Millis(20_000)),
         covered_from,
+        untraced: None,
         head: Some(100),
         deployment: None,
         safe: None,
@@ -138,6 +139,10 @@ fn an_opening_counts_from_where_the_balance_is_known() {
     assert_eq!((from(&blocks, true), from(&blocks, false)), (Some(4), Some(4)));
     let running = on(Some(HistoryStatus::Wanted), Some(HistoryMethod::Blocks), Some(12));
     assert_eq!(from(&running, true), Some(11), "what was read so far is explained");
+    let untraced = |number| WalletChain { untraced: Some(number), ..blocks.clone() };
+    assert_eq!(from(&untraced(9), true), Some(9), "who knows what moved below?");
+    assert_eq!(from(&untraced(9), false), Some(4));
+    assert_eq!((from(&untraced(3), true), from(&untraced(20), true)), (Some(4), Some(20)));
     let logs = on(complete, Some(HistoryMethod::Logs), Some(5));
     assert_eq!((from(&logs, true), from(&logs, false)), (Some(20), Some(4)));
     let unproven = on(Some(HistoryStatus::Wanted), Some(HistoryMethod::Logs), Some(5));

@@ -3,7 +3,10 @@
 //! Tenant 1 has wallet 10, which is watched on chain 1, wallet 50, which waits to be closed, and wallet 100, which
 //! waits to be opened.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use uuid::Uuid;
 
@@ -256,6 +259,7 @@ async fn scans(conn: &mut Conn<'_>) {
         scans: Some((block(1), vec![change])),
         ahead: Some((1, vec![WalletNo(2)])),
         ended: vec![ended],
+        untraced: BTreeMap::from([(1, vec![ScanNo(2)])]),
         ..WatchChanges::default()
     };
     run!(conn:

@@ -128,6 +128,7 @@ impl<'a> Deciding<'a> {
             opened: None,
             opened_time: None,
             covered_from: None,
+            untraced: None,
             head: None,
             deployment: None,
             safe: None,
