@@ -20,10 +20,8 @@ use crate::{
     },
 };
 
-/// Commits that are read at once, at most.
-const COMMITS: usize = 500;
-/// Entries that are read at once, about: those of a single commit are read together.
-const ENTRIES: u32 = 20_000;
+/// What is read at once.
+pub(crate) const AT_ONCE: AtOnce = AtOnce { commits: 500, entries: 20_000 };
 /// Digits of a hash that tell it apart: what the metric shows of it.
 const LEAST_DIGITS: usize = 12;
 
@@ -73,6 +71,15 @@ pub(crate) struct Sound {
     pub rewinds: Vec<(u64, JournalCommit, Rewind)>,
 }
 
+/// How much of a journal is in memory, however long it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AtOnce {
+    /// At most.
+    pub commits: usize,
+    /// About so many: those of a single commit are read together.
+    pub entries: u32,
+}
+
 /// What became of one chain's journal.
 #[derive(Clone, Debug)]
 pub(crate) enum Verdict {
@@ -86,6 +93,7 @@ pub(crate) struct Verification<'a> {
     pub chain: &'a ChainName,
     pub from: u64,
     pub expect: Option<&'a str>,
+    pub at_once: AtOnce,
 }
 
 /// Verifies what was asked for and tells of it.
@@ -112,7 +120,7 @@ async fn all(db: &Db, args: &VerifyArgs) -> anyhow::Result<()> {
     let (mut tampered, mut expected) = (0, args.expect.is_none());
     for Cursor { chain, .. } in chains {
         let (from, expect) = (args.from.unwrap_or(1), args.expect.as_deref());
-        let verification = Verification { db, chain, from, expect };
+        let verification = Verification { db, chain, from, expect, at_once: AT_ONCE };
         match verification.shown().await? {
             Verdict::Sound(sound) => {
                 expected |= sound.expected.is_some();
@@ -217,11 +225,11 @@ impl Verification<'_> {
             let mut tx = self.db.snapshot().await?;
             let conn = &mut tx.conn();
             let cursor = self.cursor(conn).await?;
-            let page = Self::page(conn, &cursor, walk.head().commit).await?;
+            let page = self.page(conn, &cursor, walk.head().commit).await?;
             if page.commits.is_empty() {
                 walk.end(&cursor, last.as_ref())?;
                 let newest = walk.head();
-                let (summary, history) = Self::balances(conn, walk).await?;
+                let (summary, history) = self.balances(conn, walk).await?;
                 let from = self.from;
                 return Ok(Sound { from, newest, summary, history, expected, rewinds });
             }
@@ -265,7 +273,8 @@ impl Verification<'_> {
             let mut tx = self.db.snapshot().await?;
             let conn = &mut tx.conn();
             let newest = self.cursor(conn).await?.journal.commit;
-            let entries = journal_store::entries(conn, after, end, ENTRIES.into()).await?;
+            let entries =
+                journal_store::entries(conn, after, end, self.at_once.entries.into()).await?;
             let Some(last) = entries.last() else { return Ok(()) };
             after = (last.entry.transfer, last.entry.kind.code());
             let told = told(conn, &entries).await?;
@@ -275,15 +284,16 @@ impl Verification<'_> {
     }
 
     /// The commits behind `after`, with what they booked.
-    async fn page(conn: &mut Conn<'_>, cursor: &Cursor, after: u64) -> Result<Page, Stop> {
-        let limit = i64::try_from(COMMITS + 1).unwrap_or(i64::MAX);
+    async fn page(&self, conn: &mut Conn<'_>, cursor: &Cursor, after: u64) -> Result<Page, Stop> {
+        let AtOnce { commits: most, entries } = self.at_once;
+        let limit = i64::try_from(most + 1).unwrap_or(i64::MAX);
         let mut commits = journal_store::commits(conn, cursor.no, after, limit).await?;
         let mut sum = 0u64;
-        let most = commits.iter().position(|row| {
+        let full = commits.iter().position(|row| {
             sum = sum.saturating_add(row.entries);
-            sum > ENTRIES.into()
+            sum > entries.into()
         });
-        let most = most.unwrap_or(COMMITS).clamp(1, COMMITS);
+        let most = full.unwrap_or(most).clamp(1, most);
         let next = commits.get(most).map(|row| (row.number, row.transfers));
         commits.truncate(most);
         let (Some(first), Some(last)) = (commits.first(), commits.last()) else {
@@ -304,10 +314,14 @@ impl Verification<'_> {
     }
 
     /// Compares all balances with what the journal left of them.
-    async fn balances(conn: &mut Conn<'_>, mut walk: Walk) -> Result<(Summary, JournalHash), Stop> {
+    async fn balances(
+        &self,
+        conn: &mut Conn<'_>,
+        mut walk: Walk,
+    ) -> Result<(Summary, JournalHash), Stop> {
         let mut after = (WalletNo(i64::MIN), AssetNo(i64::MIN));
         loop {
-            let balances = balance_store::all(conn, after, ENTRIES.into()).await?;
+            let balances = balance_store::all(conn, after, self.at_once.entries.into()).await?;
             let Some(&(wallet, asset, _)) = balances.last() else { return Ok(walk.finish()?) };
             after = (wallet, asset);
             walk.compare(&balances)?;

@@ -187,6 +187,33 @@ impl TestStore {
         .unwrap()
     }
 
+    /// Every row of every table, as text.
+    pub async fn everything(&self) -> BTreeMap<String, Vec<String>> {
+        let is_file = self.has_one_writer();
+        let mut session = self.db.read().await.unwrap();
+        let mut conn = session.conn();
+        let mut texts = async |sql: String| -> Vec<String> {
+            on!(&mut conn, c => sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(c).await).unwrap()
+        };
+        let tables = if is_file {
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+        } else {
+            "SELECT tablename::TEXT FROM pg_tables WHERE schemaname = 'public'"
+        };
+        let mut all = BTreeMap::new();
+        for table in texts(tables.to_owned()).await {
+            let row = if is_file {
+                let quoted = "SELECT 'quote(\"' || name || '\")' FROM";
+                texts(format!("{quoted} pragma_table_info('{table}')")).await.join(" || ',' || ")
+            } else {
+                "t::TEXT".to_owned()
+            };
+            let rows = texts(format!("SELECT {row} FROM {table} t ORDER BY 1")).await;
+            all.insert(table, rows);
+        }
+        all
+    }
+
     /// The number of an asset, if the chain has it.
     pub async fn asset_no(&self, name: &ChainName, asset: AssetKey) -> Option<AssetNo> {
         let cursor = self.cursor(name).await?;

@@ -6,7 +6,7 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use super::*;
 use crate::{
-    cli::journal::{Sound, Verdict, Verification},
+    cli::journal::{AT_ONCE, AtOnce, Sound, Verdict, Verification},
     ledger::{journal::walk::Tampered, rollback::TakenBack},
     model::RewindOrder,
     seeds,
@@ -20,14 +20,24 @@ pub(super) fn order() -> RewindOrder {
     RewindOrder { by: Some("a test".to_owned()), reason: "a bad snapshot".to_owned() }
 }
 
+/// Verified in many pages.
 async fn verdict(store: &TestStore, from: u64, expect: Option<&str>) -> Verdict {
+    verified(store, from, expect, AtOnce { commits: 3, entries: 4 }).await.unwrap()
+}
+
+async fn verified(
+    store: &TestStore,
+    from: u64,
+    expect: Option<&str>,
+    at_once: AtOnce,
+) -> anyhow::Result<Verdict> {
     let chain = chain_name();
-    let verification = Verification { db: &store.db, chain: &chain, from, expect };
-    verification.run(&mut |_, _| {}).await.unwrap()
+    let verification = Verification { db: &store.db, chain: &chain, from, expect, at_once };
+    verification.run(&mut |_, _| {}).await
 }
 
 pub(super) async fn sound(store: &TestStore) -> Sound {
-    match verdict(store, 1, None).await {
+    match verified(store, 1, None, AT_ONCE).await.unwrap() {
         Verdict::Sound(sound) => sound,
         Verdict::Tampered(tampered) => panic!("nobody has edited it: {tampered}"),
     }
@@ -159,6 +169,36 @@ async fn a_kept_hash_is_found_and_a_journal_that_was_cut_off_has_not_got_it() {
 }
 
 #[tokio::test]
+async fn what_was_edited_before_the_first_commit_that_is_verified_is_found_where_it_counts() {
+    for store in TestStore::all().await {
+        history(&store).await;
+        let newest = sound(&store).await.newest.commit;
+        assert!(newest > 6, "more than two pages");
+        let named = async |from: u64| match verdict(&store, from, None).await {
+            Verdict::Sound(_) => None,
+            Verdict::Tampered(tampered) => Some(tampered.commit),
+        };
+        let memo = "UPDATE transfer SET memo = 'x' WHERE no IN (
+                        SELECT transfer_no FROM entry WHERE commit_no = 2 AND kind IN (1, 3))";
+        assert!(store.execute(memo).await.unwrap() > 0);
+        assert_eq!((named(1).await, named(2).await), (Some(2), Some(2)));
+        assert_eq!(named(3).await, None, "no sum depends on it");
+        assert!(store.execute("UPDATE balance SET version = version + 1").await.unwrap() > 0);
+        assert_eq!(named(3).await, None, "nor does a balance on how often it was written");
+        let more = "UPDATE entry SET amount = (SELECT amount FROM entry e WHERE e.commit_no = 3
+                        AND e.amount <> entry.amount ORDER BY e.transfer_no LIMIT 1) WHERE commit_no = 2 AND kind IN (1, 3)";
+        assert!(store.execute(more).await.unwrap() > 0);
+        for from in 1..=newest + 1 {
+            assert!(named(from).await.is_some_and(|commit| commit >= 2), "from commit {from}");
+        }
+        let refused = verified(&store, newest + 2, None, AT_ONCE).await.map(drop);
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains(&format!("no commit {}", newest + 1)), "{refused}");
+        store.close().await;
+    }
+}
+
+#[tokio::test]
 async fn a_block_in_which_nothing_is_booked_makes_no_commit() {
     for store in TestStore::all().await {
         let (mut rig, wallets) = history(&store).await;
@@ -196,21 +236,15 @@ async fn what_another_hash_was_decided_upon_is_not_committed() {
     }
 }
 
-/// All that a rewind could change.
-async fn dump(store: &TestStore) -> Vec<i64> {
-    let mut rows = Vec::new();
-    for table in ["transfer", "entry", "event", "journal", "block", "delivery", "balance"] {
-        rows.push(store.rows(table).await);
-    }
-    rows
-}
-
 #[tokio::test]
 async fn what_a_rewind_would_take_back_is_what_it_then_takes_back() {
     for store in TestStore::all().await {
         let (mut rig, wallets) = history(&store).await;
         let cursor = store.cursor(&chain_name()).await.unwrap();
-        let before = dump(&store).await;
+        let (before, told_before) = (store.everything().await, store.rows("event").await);
+        for table in ["balance", "block", "chain_cursor", "entry", "event", "journal", "transfer"] {
+            assert!(!before[table].is_empty(), "{table}");
+        }
         let committer = rig.follower.committer.clone();
         for to in (0..=cursor.head.at.number).rev() {
             let target = rig.chain.header_at(to).await.unwrap().unwrap();
@@ -218,10 +252,8 @@ async fn what_a_rewind_would_take_back_is_what_it_then_takes_back() {
         }
         let target = rig.chain.header_at(cursor.head.at.number - 3).await.unwrap().unwrap();
         let said = committer.would_rewind(&target).await.unwrap();
-        assert_eq!(dump(&store).await, before, "nothing is changed");
-        assert_eq!(store.cursor(&chain_name()).await.unwrap(), cursor);
-
         let entries = sound(&store).await.summary.entries;
+        assert_eq!(store.everything().await, before, "neither that nor verifying changes a thing");
         let done = committer.rewind(&target, &order()).await.unwrap();
         assert_eq!(done.taken, said);
         let TakenBack { balances, events, .. } = said;
@@ -230,7 +262,7 @@ async fn what_a_rewind_would_take_back_is_what_it_then_takes_back() {
         assert_eq!(taken.sum::<u64>(), after.summary.entries - entries);
         let told: u64 = events.values().sum();
         assert!(told > 0);
-        assert_eq!(dump(&store).await[2] - before[2], i64::try_from(told).unwrap());
+        assert_eq!(store.rows("event").await - told_before, i64::try_from(told).unwrap());
         for ((wallet, asset), taken) in balances {
             let id = wallets.values().copied();
             for id in id {

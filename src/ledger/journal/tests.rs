@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -204,4 +206,175 @@ proptest! {
         let same = one == two && by == other;
         prop_assert_eq!(hash_of(&one, by.as_ref()) == hash_of(&two, other.as_ref()), same);
     }
+
+    #[test]
+    fn the_same_bytes_cut_otherwise_have_another_hash(
+        bytes in prop::collection::vec(0u8..3, 0..12),
+        one in prop::collection::btree_set(0usize..12, 0..4),
+        two in prop::collection::btree_set(0usize..12, 0..4),
+    ) {
+        let cut = |at: &BTreeSet<usize>| -> Vec<Vec<u8>> {
+            let mut rest = bytes.as_slice();
+            let mut parts = Vec::new();
+            for at in at.iter().rev() {
+                let (left, right) = rest.split_at((*at).min(rest.len()));
+                parts.push(right.to_vec());
+                rest = left;
+            }
+            parts.push(rest.to_vec());
+            parts.reverse();
+            parts
+        };
+        let (one, two) = (cut(&one), cut(&two));
+        prop_assert_eq!(one.concat(), two.concat());
+        let hashed = |parts: &[Vec<u8>]| {
+            let mut out = Bytes::default();
+            for part in parts {
+                out.string(part);
+            }
+            out.hash()
+        };
+        prop_assert_eq!(hashed(&one) == hashed(&two), one == two);
+        // A part that may be missing is none that is empty.
+        let optional = |parts: &[Vec<u8>]| {
+            let mut out = Bytes::default();
+            for part in parts {
+                let there = (!part.is_empty()).then_some(part);
+                out.optional(there, |out, part| {
+                    out.string(part);
+                });
+            }
+            out.hash()
+        };
+        prop_assert_eq!(optional(&one) == optional(&two), one == two);
+    }
+}
+
+/// All that is hashed of a commit with one transfer.
+struct Whole {
+    caip2: &'static str,
+    previous: JournalHash,
+    commit: JournalCommit,
+    transfer: Transfer,
+    owner: Owner,
+    asset: AssetKey,
+    entry: Entry,
+    wallet: WalletNo,
+    balance_of: AssetNo,
+    left: Position,
+}
+
+impl Whole {
+    fn new() -> Self {
+        let order = RewindOrder { by: Some("an".to_owned()), reason: "na".to_owned() };
+        let transfer = transfer(Some("7"));
+        let left = Position {
+            settled: Amount::from(1),
+            incoming: Amount::from(1000),
+            outgoing: Amount::from(2),
+            ..Position::default()
+        };
+        Self {
+            caip2: CAIP2,
+            previous: JournalHash([7; 32]),
+            commit: commit(Some(Rewind { from: 80, order })),
+            owner: owner(),
+            asset: AssetKey::Token(Address::from([0x66; 20])),
+            entry: Entry {
+                transfer: transfer.no,
+                kind: EntryKind::Connect,
+                amount: Amount::from(1000),
+            },
+            wallet: transfer.wallet,
+            balance_of: transfer.asset,
+            left,
+            transfer,
+        }
+    }
+
+    fn hash(&self) -> JournalHash {
+        let Self { transfer, owner, asset, entry, .. } = self;
+        let connected = Some(Connected { transfer, owner: *owner, asset: *asset });
+        let mut lines = [Line { entry: *entry, connected }];
+        let mut left = [(self.wallet, self.balance_of, self.left)];
+        hash(self.caip2, self.previous, &self.commit, &mut lines, &mut left)
+    }
+
+    fn order(&mut self) -> &mut RewindOrder {
+        &mut self.commit.rewind.as_mut().unwrap().order
+    }
+}
+
+/// Each changes one field, or gives a part of one to another.
+const CHANGES: &[fn(&mut Whole)] = &[
+    |whole| whole.caip2 = "eip155:10",
+    |whole| whole.previous.0[31] ^= 1,
+    |whole| whole.commit.number += 1,
+    |whole| whole.commit.kind = CommitKind::Settlement,
+    |whole| whole.commit.head.number += 1,
+    |whole| whole.commit.head.hash.0[0] ^= 1,
+    |whole| whole.commit.settled.number += 1,
+    |whole| whole.commit.settled.hash.0[31] ^= 1,
+    |whole| std::mem::swap(&mut whole.commit.head, &mut whole.commit.settled),
+    |whole| std::mem::swap(&mut whole.commit.head.hash, &mut whole.commit.settled.hash),
+    |whole| whole.commit.transfers += 1,
+    |whole| whole.commit.time.0 += 1,
+    |whole| whole.commit.rewind = None,
+    |whole| whole.commit.rewind.as_mut().unwrap().from += 1,
+    |whole| whole.order().by = None,
+    |whole| *whole.order() = RewindOrder { by: Some(String::new()), reason: "anna".to_owned() },
+    |whole| *whole.order() = RewindOrder { by: Some("a".to_owned()), reason: "nna".to_owned() },
+    |whole| *whole.order() = RewindOrder { by: Some("ann".to_owned()), reason: "a".to_owned() },
+    |whole| *whole.order() = RewindOrder { by: Some("na".to_owned()), reason: "an".to_owned() },
+    |whole| whole.entry.transfer.0 += 1,
+    |whole| whole.entry.kind = EntryKind::ConnectSettled,
+    |whole| whole.entry.amount = Amount::from(1001),
+    |whole| whole.entry.amount = Amount::from(1000 << 8),
+    |whole| whole.transfer.id = TransferId(Uuid::from_u128(0xcdab)),
+    |whole| whole.transfer.connection += 1,
+    |whole| whole.owner.wallet.0 += 1,
+    |whole| whole.owner.wallet_id = WalletId(Uuid::from_u128(0xabcd)),
+    |whole| whole.owner.address = Address::from([0x45; 20]),
+    |whole| whole.owner.address = Address::from([0x44; 32]),
+    |whole| whole.owner.tenant.0 += 1,
+    |whole| whole.transfer.asset.0 += 1,
+    |whole| whole.asset = AssetKey::Native,
+    |whole| whole.asset = AssetKey::Token(Address::from([0x22; 20])),
+    |whole| whole.transfer.direction = Direction::Out,
+    |whole| whole.transfer.kind = Kind::Internal,
+    |whole| whole.transfer.counterparty = None,
+    |whole| whole.transfer.counterparty = Some(Address::from([0x66; 20])),
+    |whole| whole.transfer.tx = TxId::from([0x12; 32]),
+    |whole| whole.transfer.ordinal = Ordinal::Log(301),
+    |whole| whole.transfer.ordinal = Ordinal::Trace(vec![300]),
+    |whole| whole.transfer.block.number += 1,
+    |whole| whole.transfer.block.hash.0[7] ^= 1,
+    |whole| whole.transfer.block_time.0 += 1,
+    |whole| whole.transfer.memo = None,
+    |whole| whole.transfer.memo = Some(String::new()),
+    |whole| whole.transfer.memo = Some("77".to_owned()),
+    |whole| whole.wallet.0 += 1,
+    |whole| whole.balance_of.0 += 1,
+    |whole| whole.left.settled = Amount::ZERO,
+    |whole| whole.left.incoming = Amount::from(1001),
+    |whole| whole.left.outgoing = Amount::from(3),
+    |whole| std::mem::swap(&mut whole.left.settled, &mut whole.left.incoming),
+    |whole| std::mem::swap(&mut whole.left.incoming, &mut whole.left.outgoing),
+    |whole| std::mem::swap(&mut whole.left.settled, &mut whole.left.outgoing),
+];
+
+#[test]
+fn each_field_of_a_commit_counts_in_its_own_place() {
+    let mut seen = BTreeSet::from([Whole::new().hash().0]);
+    for (index, change) in CHANGES.iter().enumerate() {
+        let mut whole = Whole::new();
+        change(&mut whole);
+        assert!(seen.insert(whole.hash().0), "change no. {index} is not seen, or gives another");
+    }
+    // What is told elsewhere is not hashed here.
+    let mut later = Whole::new();
+    later.transfer.status = Status::Settled;
+    later.transfer.seen_at = Millis(1);
+    later.commit.hash = JournalHash([9; 32]);
+    assert_eq!(later.hash(), Whole::new().hash());
 }
