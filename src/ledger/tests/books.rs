@@ -203,10 +203,15 @@ impl Books {
     }
 
     pub fn complete(&mut self, inside: &MatchedBlock) {
+        self.write(self.completed(inside));
+    }
+
+    /// What comes of a trace, without writing it.
+    pub fn completed(&self, inside: &MatchedBlock) -> Changes {
         let known = self.known();
         let pending = self.pending(inside.header.at.number, u64::MAX);
         let changes = traced::complete(&self.chain, &self.cursor, &known, &pending, inside, NOW);
-        self.write(changes.expect("what a trace shows is booked"));
+        changes.expect("what a trace shows is booked")
     }
 
     pub fn settle(&mut self, settled: BlockPoint) {

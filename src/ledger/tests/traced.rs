@@ -10,9 +10,10 @@ use super::{
 };
 use crate::{
     amount::Amount,
-    chain::{Kind, Ordinal},
-    ledger::{known::MatchedBlock, testing::who},
-    model::{BlockPoint, Status},
+    chain::{Header, Kind, Ordinal},
+    clock::Millis,
+    ledger::{Changes, changes::TransferUpdate, known::MatchedBlock, testing::who},
+    model::{BlockPoint, Reason, Status, Transfer},
     seeds,
 };
 
@@ -28,6 +29,15 @@ struct Mined {
     /// What everybody holds after it.
     held: Vec<u64>,
     traced: bool,
+}
+
+/// What only a trace of a block shows.
+fn told(header: Header, payments: &[Payment]) -> MatchedBlock {
+    let mut inside = block(header, payments);
+    for movement in &mut inside.movements {
+        (movement.ordinal, movement.kind) = (Ordinal::Trace(vec![0]), Kind::Internal);
+    }
+    inside
 }
 
 struct Simulation {
@@ -84,10 +94,7 @@ impl Simulation {
         }
         self.branch = self.branch.wrapping_add(1);
         let header = header(self.point(self.chain.len()).at, self.branch);
-        let mut inside = block(header, &inside);
-        for movement in &mut inside.movements {
-            (movement.ordinal, movement.kind) = (Ordinal::Trace(vec![0]), Kind::Internal);
-        }
+        let inside = told(header, &inside);
         let traced = inside.movements.is_empty();
         let shown = MatchedBlock { untraced: !traced, ..block(header, &shown) };
         self.chain.push(Mined { shown: shown.clone(), inside, held: held.clone(), traced });
@@ -201,4 +208,99 @@ fn a_trace_that_is_told_twice_is_booked_once() {
     let once = simulation.books.positions(WALLETS);
     simulation.books.complete(&inside);
     assert_eq!(simulation.books.positions(WALLETS), once);
+}
+
+const fn pay(tx: u8, from: Option<u8>, to: u8, amount: u64) -> Payment {
+    Payment { tx, from, to, amount }
+}
+
+/// Wallet 1 gets fifty and forty inside two blocks that nobody has traced, and spends seventy in a third one, after
+/// which a node says that so much is held, or nothing.
+fn short(held: Option<u64>) -> (Books, [MatchedBlock; 2]) {
+    let mut books = Books::new(1);
+    let genesis = books.cursor.head;
+    let open = |parent| MatchedBlock { untraced: true, ..block(header(parent, 1), &[]) };
+    let first = open(genesis.at);
+    let second = open(first.header.at);
+    let third = block(header(second.header.at, 1), &[pay(3, Some(1), 2, 70)]);
+    let inside =
+        [told(first.header, &[pay(1, None, 1, 50)]), told(second.header, &[pay(2, None, 1, 40)])];
+    books.connect_short(&[first, second, third], genesis, |_| held.map(Amount::from));
+    (books, inside)
+}
+
+/// The correction that stands, if there is one.
+fn correction(books: &Books) -> Option<Transfer> {
+    let stands = |row: &&Transfer| row.kind == Kind::Adjustment && row.status == Status::Pending;
+    let mut rows = books.transfers.values().filter(stands);
+    let first = rows.next().cloned();
+    assert!(rows.next().is_none(), "one at most");
+    first
+}
+
+/// What stands of the correction: its amount and its reason; and the total.
+fn state(books: &Books) -> (Option<(u64, Option<Reason>)>, Amount) {
+    let correction = correction(books).map(|row| (row.amount.get().to(), row.reason));
+    (correction, books.position(1).total().unwrap())
+}
+
+#[test]
+fn a_correction_shrinks_with_each_trace_and_a_figure_of_the_chain_stays() {
+    let (credit, least) = (Some(Reason::UntracedCredit), Some(Reason::UntracedCreditAtLeast));
+    for (held, amounts, reason, totals) in
+        [(Some(20), [90, 50], credit, [20, 20]), (None, [70, 30], least, [0, 0])]
+    {
+        let (mut books, [first, second]) = short(held);
+        assert_eq!(state(&books), (Some((amounts[0], reason)), totals[0].into()));
+        let old = correction(&books).unwrap();
+        let is_gone = |changes: &Changes, no, replaced| {
+            let explained = Some(Reason::ExplainedByTrace);
+            let gone = changes.updates.iter().filter(|update| {
+                matches!(update, TransferUpdate::Orphaned { no: of, reason, .. }
+                    if *of == no && *reason == explained)
+            });
+            assert_eq!(gone.count(), 1, "{:?}", changes.updates);
+            assert_eq!(changes.updates.contains(&TransferUpdate::Replaced(no)), replaced);
+        };
+        let changes = books.completed(&second);
+        assert_eq!(changes.blocks.traced, [second.header.at], "it is traced from now on");
+        is_gone(&changes, old.no, true);
+        books.complete(&second);
+        assert_eq!(state(&books), (Some((amounts[1], reason)), totals[1].into()));
+        let smaller = correction(&books).unwrap();
+        assert_eq!((smaller.id, smaller.connection), (old.id, old.connection + 1));
+        is_gone(&books.completed(&first), smaller.no, false);
+        books.complete(&first);
+        assert_eq!(state(&books), (None, 20.into()), "all is explained");
+        let news = books.last_told();
+        assert_eq!(news[&old.id], Status::Orphaned);
+        let internal = books.transfers.values().filter(|row| row.kind == Kind::Internal);
+        let internal: Vec<_> = internal.map(|row| news[&row.id]).collect();
+        assert_eq!(internal, [Status::Pending; 2], "each is told");
+    }
+}
+
+#[test]
+fn a_trace_that_changes_no_sum_leaves_the_correction_as_it_stands() {
+    let (mut books, [first, _]) = short(Some(20));
+    let before = correction(&books).unwrap();
+    books.complete(&told(first.header, &[pay(4, None, 1, 8), pay(5, Some(1), 2, 8)]));
+    let after = correction(&books).unwrap();
+    assert_eq!((after.no, after.connection), (before.no, before.connection));
+    assert_eq!(state(&books), (Some((90, Some(Reason::UntracedCredit))), 20.into()));
+}
+
+#[test]
+fn more_than_was_known_of_that_a_trace_shows_leaving_must_have_come_in_there() {
+    let mut books = Books::new(1);
+    let genesis = books.cursor.head;
+    let open = MatchedBlock { untraced: true, ..block(header(genesis.at, 1), &[]) };
+    let header = open.header;
+    books.connect_short(&[open], genesis, |_| None);
+    books.complete(&told(header, &[pay(1, Some(1), 2, 25)]));
+    let least = Some(Reason::UntracedCreditAtLeast);
+    assert_eq!(state(&books), (Some((25, least)), 0.into()));
+    let row = correction(&books).unwrap();
+    assert_eq!((row.block, row.block_time), (header.at, Millis::from_seconds(header.time)));
+    assert_eq!(books.last_told()[&row.id], Status::Pending);
 }
