@@ -57,7 +57,7 @@ impl<'a> Step<'a> {
             .chain(touched().map(|(query, _)| query.address))
             .collect();
         let unknown = hot.unknown_addresses(addresses);
-        hot.learn_watches(watch::open_by_address(conn, cursor.no, &unknown).await?);
+        hot.learn_watches(watch::open_by_address(conn, cursor.no, &unknown, None).await?);
         let pending = if input.settled.at.number > cursor.settled.at.number {
             transfer::pending_up_to(conn, cursor.no, input.settled.at.number).await?
         } else {
@@ -104,7 +104,7 @@ impl<'a> Step<'a> {
         let addresses: HashSet<Address> = sides.collect();
         let addresses: Vec<Address> = addresses.into_iter().collect();
         let number = header.at.number;
-        let watches = watch::open_before(conn, cursor.no, &addresses, number).await?;
+        let watches = watch::open_by_address(conn, cursor.no, &addresses, Some(number)).await?;
         let wallets: HashSet<WalletNo> =
             watches.values().flatten().map(|watch| watch.wallet).collect();
         let wallets: Vec<WalletNo> = wallets.into_iter().collect();

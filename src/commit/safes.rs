@@ -185,7 +185,7 @@ impl Step<'_> {
         owners: &[Address],
     ) -> Result<(), StoreError> {
         let family = self.chain.family;
-        known.owners = watch::open_by_address(conn, cursor.no, owners).await?;
+        known.owners = watch::open_by_address(conn, cursor.no, owners, None).await?;
         for (watch, shown) in watch::watching(conn, cursor.no, family, addresses).await? {
             known.watching.insert((watch.tenant, watch.address), watch);
             known.wallets.insert(shown.id, shown);

@@ -132,7 +132,7 @@ pub async fn to_do(
     rows.into_iter().map(|row| row.with_wallet(family)).collect()
 }
 
-/// The open watches of some addresses.
+/// The open watches of some addresses: all of them, or those that had begun below a block.
 ///
 /// # Errors
 /// [`StoreError`] of the engine.
@@ -140,40 +140,7 @@ pub async fn open_by_address(
     conn: &mut Conn<'_>,
     chain: ChainNo,
     addresses: &[Address],
-) -> Result<Watches, StoreError> {
-    let addresses = Blobs::of(addresses.iter().map(Address::as_slice));
-    if addresses.is_empty() {
-        return Ok(Watches::default());
-    }
-    let sql = sets(
-        conn,
-        select_watch!(
-            "watches($1, $2)",
-            "WHERE w.status IN (1, 2) ORDER BY w.address, w.wallet_no"
-        ),
-    );
-    let rows: Vec<RawShown> =
-        on!(conn, c => sqlx::query_as(sql).bind(chain.0).bind(&addresses).fetch_all(c).await)?;
-    Ok(by_address(rows))
-}
-
-fn by_address(rows: Vec<RawShown>) -> Watches {
-    let mut found = Watches::default();
-    for watch in rows.into_iter().map(|row| Watch::from(row.watch)) {
-        found.entry(watch.address).or_default().push(watch);
-    }
-    found
-}
-
-/// Those of them that had begun below a block.
-///
-/// # Errors
-/// [`StoreError`] of the engine.
-pub async fn open_before(
-    conn: &mut Conn<'_>,
-    chain: ChainNo,
-    addresses: &[Address],
-    block: u64,
+    below: Option<u64>,
 ) -> Result<Watches, StoreError> {
     let addresses = Blobs::of(addresses.iter().map(Address::as_slice));
     if addresses.is_empty() {
@@ -189,10 +156,14 @@ pub async fn open_before(
     let rows: Vec<RawShown> = on!(conn, c => sqlx::query_as(sql)
         .bind(chain.0)
         .bind(&addresses)
-        .bind(number(block)?)
+        .bind(below.map_or(Ok(i64::MAX), number)?)
         .fetch_all(c)
         .await)?;
-    Ok(by_address(rows))
+    let mut found = Watches::default();
+    for watch in rows.into_iter().map(|row| Watch::from(row.watch)) {
+        found.entry(watch.address).or_default().push(watch);
+    }
+    Ok(found)
 }
 
 /// The open watches of the wallets behind `after`, up to `upto`, oldest wallets first: for an asset that begins to

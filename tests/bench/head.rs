@@ -29,9 +29,9 @@ const FULL_BLOCKS: u64 = 100;
 const WARM_UP: u64 = 10;
 /// Watched transfers in a full block.
 const TRANSFERS: u64 = 500;
-pub(super) const PROBE: Duration = Duration::from_millis(1);
+const PROBE: Duration = Duration::from_millis(1);
 /// Between two blocks: no chain makes them back to back.
-pub(super) const PAUSE: Duration = Duration::from_millis(25);
+const PAUSE: Duration = Duration::from_millis(25);
 const GAS: u64 = 100_000;
 /// `finalized` is twice as many blocks below the head.
 const EPOCH: u64 = 2;
@@ -154,19 +154,22 @@ pub async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How long after its announcement each of `blocks` blocks with `transfers` watched transfers is readable, and how
-/// long the node takes to hand out the last one, a few times.
-async fn latencies(transfers: u64, blocks: u64) -> anyhow::Result<(Vec<Duration>, Vec<Duration>)> {
-    let node = Node::start().await?;
-    let (_installation, daemon) = daemon(&node, node.rpc().url(), transfers).await?;
+/// How long after its announcement each of `blocks` blocks is in the balance of an account. `pay` puts one unit for it
+/// into the next block.
+pub(super) async fn readable_after(
+    node: &Node,
+    daemon: &Daemon,
+    account: u64,
+    blocks: u64,
+    pay: impl AsyncFn() -> anyhow::Result<()>,
+) -> anyhow::Result<Vec<Duration>> {
     let mut heads = Heads::subscribe(&node.rpc().ws_url()).await?;
     let mut connection = Connection::open(&daemon.address).await?;
-    // A block is one commit: any of its wallets tells of all.
-    let path = format!("/v1/wallets/{}/balances", address(transfers - 1));
+    let path = format!("/v1/wallets/{}/balances", address(account));
     let mut number = node.height().await?;
     let mut latencies = Vec::new();
     for total in 1..=blocks + WARM_UP {
-        node.pay(transfers).await?;
+        pay().await?;
         tokio::time::sleep(PAUSE).await;
         number += 1;
         let mining = tokio::spawn({
@@ -184,6 +187,17 @@ async fn latencies(transfers: u64, blocks: u64) -> anyhow::Result<(Vec<Duration>
             latencies.push(took);
         }
     }
+    Ok(latencies)
+}
+
+/// How long after its announcement each of `blocks` blocks with `transfers` watched transfers is readable, and how
+/// long the node takes to hand out the last one, a few times.
+async fn latencies(transfers: u64, blocks: u64) -> anyhow::Result<(Vec<Duration>, Vec<Duration>)> {
+    let node = Node::start().await?;
+    let (_installation, daemon) = daemon(&node, node.rpc().url(), transfers).await?;
+    // A block is one commit: any of its wallets tells of all.
+    let pay = async || node.pay(transfers).await;
+    let latencies = readable_after(&node, &daemon, transfers - 1, blocks, pay).await?;
     drop(daemon);
     let mut alone = Vec::new();
     for _ in 0..9 {

@@ -44,7 +44,7 @@ on_both_stores! {
         .await;
         let balance = api.balance_settled(wallet, "DUSD", &node).await;
         assert_eq!((balance.available, balance.total), (U256::ZERO, U256::ZERO));
-        let none = "tidemark_balance_drift_total{chain=\"local\"} 0\n";
-        assert!(daemon.metrics().await.contains(none));
+        let drift = "tidemark_balance_drift_total{chain=\"local\"} 0\n";
+        assert!(daemon.metrics().await.contains(drift));
     }
 }

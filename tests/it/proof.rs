@@ -178,8 +178,8 @@ on_both_stores! {
             node.settle().await;
             swept(&daemon).await;
             assert_eq!(api.balance(wallet, "ETH").await.available, U256::from(10_000));
-            let none = "tidemark_balance_drift_total{chain=\"local\"} 0\n";
-            assert!(daemon.metrics().await.contains(none), "nothing was adjusted");
+            let drift = "tidemark_balance_drift_total{chain=\"local\"} 0\n";
+            assert!(daemon.metrics().await.contains(drift), "nothing was adjusted");
         }
     }
 

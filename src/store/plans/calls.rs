@@ -217,8 +217,7 @@ async fn watches(conn: &mut Conn<'_>) {
     let head = BlockPoint { at: block(10), time: NOW };
     run!(conn:
         watch::to_do(conn, CHAIN, Family::Evm, crate::model::WatchStatus::Requested, WALLET, PAGE),
-        watch::open_by_address(conn, CHAIN, &[address(10)]),
-        watch::open_before(conn, CHAIN, &[address(10)], 4990),
+        watch::open_by_address(conn, CHAIN, &[address(10)], Some(4990)),
         watch::open_between(conn, CHAIN, Family::Evm, WALLET, WALLET, PAGE),
         watch::still_open(conn, CHAIN, &[address(10)]),
         watch::write(conn, CHAIN, &head, &changes, NOW),
