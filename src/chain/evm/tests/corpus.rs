@@ -17,8 +17,11 @@ use crate::{
     metrics::Metrics,
 };
 
+/// Providers, and the codes and texts of their refusals.
+type Refusals = &'static [(&'static str, i64, &'static str)];
+
 /// Refusals to answer so often.
-const RATES: &[(&str, i64, &str)] = &[
+const RATES: Refusals = &[
     ("many", 429, "slow down"),
     ("Infura", -32005, "daily request count exceeded, request rate limited"),
     ("Alchemy", -32016, "Your app has exceeded its rate limit"),
@@ -40,7 +43,7 @@ const RATES: &[(&str, i64, &str)] = &[
 ];
 
 /// Refusals of a range or an answer of that size.
-const SIZES: &[(&str, i64, &str)] = &[
+const SIZES: Refusals = &[
     (
         "Alchemy",
         -32602,
@@ -75,7 +78,7 @@ const SIZES: &[(&str, i64, &str)] = &[
 ];
 
 /// What another node, or this one later, may have.
-const ELSEWHERE: &[(&str, i64, &str)] = &[
+const ELSEWHERE: Refusals = &[
     ("geth", -32000, "header not found"),
     ("geth", -32000, "block not found"),
     ("geth", -32000, "unknown block"),
@@ -86,7 +89,7 @@ const ELSEWHERE: &[(&str, i64, &str)] = &[
 ];
 
 /// What it will never have.
-const NEVER: &[(&str, i64, &str)] = &[
+const NEVER: Refusals = &[
     ("geth", -32601, "the method eth_getBlockReceipts does not exist/is not available"),
     ("Sei", -32601, "legacy_sei_deprecated"),
     ("any", -32602, "invalid argument 0"),
@@ -95,7 +98,7 @@ const NEVER: &[(&str, i64, &str)] = &[
 #[test]
 fn what_a_provider_refuses_is_told_apart_by_its_words_where_codes_clash() {
     type Is = fn(&Failure) -> bool;
-    let tables: [(&[(&str, i64, &str)], Is); 4] = [
+    let tables: [(Refusals, Is); 4] = [
         (RATES, |failure| matches!(failure, Failure::Limited { .. })),
         (SIZES, |failure| matches!(failure, Failure::TooLarge(_))),
         (ELSEWHERE, |failure| matches!(failure, Failure::NotThere(_))),

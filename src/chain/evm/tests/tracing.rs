@@ -89,7 +89,7 @@ async fn a_block_is_traced_with_every_transaction_of_it_or_not_at_all() {
                 list(told).extend([
                     json!({"result": {"pre": {}, "post": {}}}),
                     json!({"result": {"pre": {}, "post": {}}}),
-                ])
+                ]);
             },
             1,
         ),
