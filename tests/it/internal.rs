@@ -195,6 +195,29 @@ on_both_stores! {
         assert!(!daemon.metrics().await.contains(none));
     }
 
+    async fn who_earns_the_fees_of_several_blocks_before_they_settle_has_all_of_them(store) {
+        let node = Node::start().await;
+        let daemon = Daemon::start(&node, &store).await;
+        let api = daemon.customer("acme").await;
+        let producer = Node::stranger();
+        let _: Value = node.call("anvil_setCoinbase", json!([producer])).await.unwrap();
+        api.watch(producer).await;
+        for _ in 0..3 {
+            node.pay(node.accounts[0], node.accounts[1], 1).await;
+        }
+        let earned = node.balance(producer).await.unwrap();
+        assert_eq!(api.balance_at_head(producer, "ETH", &node).await.total, earned);
+        let other = [(Request::pay(node.accounts[2], producer, U256::from(5)).with_gas(GAS), 1)];
+        node.reorg(2, &other).await.unwrap();
+        let earned = node.balance(producer).await.unwrap();
+        assert_eq!(api.balance_at_head(producer, "ETH", &node).await.total, earned);
+        node.settle().await;
+        assert_eq!(api.balance_settled(producer, "ETH", &node).await.available, earned);
+        let kinds: Vec<Value> =
+            api.transfers(producer).await.iter().map(|transfer| transfer["kind"].clone()).collect();
+        assert!(!kinds.contains(&json!("adjustment")), "{kinds:?}");
+    }
+
     async fn a_trace_that_the_chains_balances_do_not_bear_out_is_no_money(store) {
         let moving = Moving::start().await;
         let liar = Liar::before(moving.node.url()).await;

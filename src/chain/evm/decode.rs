@@ -108,8 +108,8 @@ pub(super) fn block(
         && let Some(beneficiary) = somebody(block.miner)
     {
         out.block.movements.push(Movement {
-            // All that its transactions pay is one reward of the block.
-            tx: TxId::from([0; 32]),
+            // All that its transactions pay is one reward of the block, and another block's is another one.
+            tx: TxId::from(block.hash.0),
             ordinal: Ordinal::Reward(0),
             kind: Kind::Reward,
             asset: AssetKey::Native,

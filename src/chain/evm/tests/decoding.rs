@@ -221,6 +221,7 @@ fn the_fee_recipient_earns_what_is_paid_above_the_base_fee() {
     let [reward] = rewards[..] else { panic!("one reward of the block") };
     assert_eq!((reward.from, reward.to), (None, Some(who(OTHER))));
     assert_eq!((&reward.ordinal, reward.amount.get()), (&Ordinal::Reward(0), paid));
+    assert_eq!(reward.tx, TxId::from(read.header.at.hash.0), "the next block's is not the same");
 }
 
 #[test]
