@@ -7,8 +7,9 @@ use tidemark::dev::{anvil::Request, contracts::SafeSetup};
 
 use crate::harness::{Node, npm_folder};
 
-const CONTRACTS: [(&str, &str); 4] = [
+const CONTRACTS: [(&str, &str); 5] = [
     ("src/dev/contracts", "DemoToken"),
+    ("tests/it/contracts", "Elastic"),
     ("tests/it/contracts", "FakeSafeFactory"),
     ("tests/it/contracts", "Mover"),
     ("tests/it/contracts", "Tether"),

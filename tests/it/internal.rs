@@ -3,35 +3,19 @@
 
 use alloy::{
     primitives::{Address, U256},
-    sol,
     sol_types::SolCall as _,
 };
-use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
 use tidemark::dev::{anvil::Request, contracts};
 
 use crate::harness::{
-    Api, CHAIN, Daemon, Liar, Lie, Node, Settings, Store, Token, balance_in, eventually,
-    on_both_stores,
+    Api, CHAIN, Daemon, Liar, Lie, Node, Settings, Store, Token, balance_in,
+    contracts::{MOVER, Mover},
+    eventually, on_both_stores,
 };
 
-const MOVER: &str = include_str!("contracts/Mover.hex");
 const GAS: u64 = 1_000_000;
 const FEW: u64 = 1_000_000_000;
-
-sol! {
-    interface Mover {
-        function pay(address[] to, uint256 amount) external payable;
-        function nest(address to, uint256 amount, uint256 depth) external payable;
-        function pretend(address to, uint256 amount) external payable;
-        function make(uint256 amount) external payable;
-        function destroy(address to) external;
-        function flash(address to, uint256 amount) external payable;
-        function deposit() external payable;
-        function withdraw(uint256 amount) external;
-        function balanceOf(address who) external view returns (uint256);
-    }
-}
 
 /// A node with a contract on it that moves the coin, and has some.
 struct Moving {
@@ -93,108 +77,9 @@ impl Moving {
             .await;
         }
     }
-
-    /// A block's worth of whatever moves the coin between those addresses.
-    fn anything(&self, random: &mut StdRng, addresses: &[Address]) -> Vec<Request> {
-        let mut requests = Vec::new();
-        for _ in 0..random.random_range(0..5) {
-            let from = addresses[random.random_range(0..3)];
-            let to = addresses[random.random_range(0..addresses.len())];
-            let other = addresses[random.random_range(0..addresses.len())];
-            let amount = U256::from(random.random_range(0..FEW));
-            let value = random.random_range(0..FEW);
-            requests.push(match random.random_range(0..10) {
-                0 | 1 => {
-                    let to = vec![to, other, to];
-                    self.call(from, value, Mover::payCall { to, amount }.abi_encode())
-                }
-                2 => {
-                    let depth = U256::from(random.random_range(0..4));
-                    self.call(from, value, Mover::nestCall { to, amount, depth }.abi_encode())
-                }
-                3 => self.call(from, value, Mover::pretendCall { to, amount }.abi_encode()),
-                4 => self.call(from, value, Mover::makeCall { amount }.abi_encode()),
-                5 => self.call(from, 0, Mover::destroyCall { to }.abi_encode()),
-                6 => self.call(from, value, Mover::flashCall { to, amount }.abi_encode()),
-                7 => self.call(from, value, Mover::depositCall {}.abi_encode()),
-                // Often more than there is: it fails.
-                8 => self.call(from, 0, Mover::withdrawCall { amount }.abi_encode()),
-                _ => Request::pay(from, to, amount).with_gas(GAS),
-            });
-        }
-        requests
-    }
-}
-
-/// Three that send and pay fees, two that only get, and the contract itself.
-async fn registered(moving: &Moving, api: &Api) -> Vec<Address> {
-    let mut addresses = moving.node.accounts[1..4].to_vec();
-    addresses.extend([Node::stranger(), Node::stranger(), moving.mover]);
-    for &address in &addresses {
-        api.watch(address).await;
-    }
-    addresses
-}
-
-/// A random history on a node that traces in that way: at each block the daemon has what the chain has.
-async fn seen_at_once(store: &Store, tracing: &str) {
-    let moving = Moving::start().await;
-    let daemon = Daemon::start_with(moving.settings(store, tracing)).await;
-    let api = daemon.customer("acme").await;
-    let addresses = registered(&moving, &api).await;
-    let mut random = StdRng::seed_from_u64(10);
-    for block in 0..25 {
-        moving.block(&moving.anything(&mut random, &addresses)).await;
-        moving.agrees(&api, &addresses).await;
-        if block % 8 == 7 {
-            let others = moving.anything(&mut random, &addresses);
-            let others: Vec<_> = others.into_iter().map(|request| (request, 1)).collect();
-            moving.node.reorg(2, &others).await.unwrap();
-            moving.agrees(&api, &addresses).await;
-        }
-    }
-    moving.node.settle().await;
-    for &address in &addresses {
-        api.balances_settled(address, &moving.node).await;
-    }
-    moving.agrees(&api, &addresses).await;
-    let metrics = daemon.metrics().await;
-    assert!(metrics.contains("tidemark_balance_drift_total{chain=\"local\"} 0\n"), "{metrics}");
-    assert!(metrics.contains("tidemark_trace_mismatches_total{chain=\"local\"} 0"), "{metrics}");
-    let (code, said) = daemon.outcome(&["audit"]).await;
-    assert_eq!(code, 0, "{said}");
 }
 
 on_both_stores! {
-    async fn what_moves_inside_transactions_is_in_the_balances_at_each_block_by_debug_traces(store) {
-        seen_at_once(&store, "debug").await;
-    }
-
-    async fn what_moves_inside_transactions_is_in_the_balances_at_each_block_by_flat_traces(store) {
-        seen_at_once(&store, "trace").await;
-    }
-
-    async fn what_nobody_has_traced_is_found_when_it_settles(store) {
-        let moving = Moving::start().await;
-        let daemon = Daemon::start_with(moving.settings(&store, "none")).await;
-        let api = daemon.customer("acme").await;
-        let addresses = registered(&moving, &api).await;
-        let mut random = StdRng::seed_from_u64(10);
-        for _ in 0..10 {
-            moving.block(&moving.anything(&mut random, &addresses)).await;
-        }
-        // Whoever gets the coin from inside only is not touched by anything that is seen.
-        let pays = addresses.iter().map(|&to| Request::pay(moving.node.accounts[5], to, U256::from(1)));
-        moving.block(&pays.collect::<Vec<_>>()).await;
-        moving.node.settle().await;
-        for &address in &addresses {
-            api.balances_settled(address, &moving.node).await;
-        }
-        moving.agrees(&api, &addresses).await;
-        let none = "tidemark_balance_drift_total{chain=\"local\"} 0\n";
-        assert!(!daemon.metrics().await.contains(none));
-    }
-
     async fn who_earns_the_fees_of_several_blocks_before_they_settle_has_all_of_them(store) {
         let node = Node::start().await;
         let daemon = Daemon::start(&node, &store).await;

@@ -12,6 +12,7 @@ mod dev;
 mod failover;
 mod fleet;
 mod found_safes;
+mod histories;
 mod history;
 mod hostile;
 mod internal;

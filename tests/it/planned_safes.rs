@@ -6,22 +6,8 @@ use tidemark::dev::contracts::{SafeContracts, SafeSetup};
 
 use crate::harness::{
     Api, CHAIN, Daemon, Node, eventually, on_both_stores,
-    safes::{SAFE_1_3_0_EIP155, SAFE_1_4_1, SAFE_1_5_0},
+    safes::{SAFE_1_3_0_EIP155, SAFE_1_4_1, SAFE_1_5_0, plan},
 };
-
-/// A Safe of the first singleton, as the tests' factories are asked for it.
-fn plan(safe: &SafeContracts, setup: &SafeSetup) -> Value {
-    let owners: Vec<String> = setup.owners.iter().map(ToString::to_string).collect();
-    let deployment = if safe.factory == SAFE_1_3_0_EIP155.factory { "eip155" } else { "canonical" };
-    json!({
-        "version": safe.version,
-        "owners": owners,
-        "threshold": setup.threshold,
-        "saltNonce": setup.salt_nonce.to_string(),
-        "singleton": "l1",
-        "deployment": deployment,
-    })
-}
 
 async fn registered(api: &Api, safe: &SafeContracts, setup: &SafeSetup) -> Value {
     let body = json!({"chains": [CHAIN], "safe": plan(safe, setup)});

@@ -2,7 +2,6 @@
 
 use alloy::{
     primitives::{Address, U256},
-    sol,
     sol_types::SolCall as _,
 };
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
@@ -11,20 +10,11 @@ use tidemark::dev::{
     contracts::{self, DEMO_DECIMALS, DEMO_SYMBOL},
 };
 
-use crate::harness::{Api, CHAIN, Daemon, Node, Settings, Store, eventually, on_both_stores};
-
-sol! {
-    interface Tether {
-        function setFee(uint256 points) external;
-        function transfer(address to, uint256 value) external;
-        function issue(uint256 amount) external;
-        function redeem(uint256 amount) external;
-        function destroyBlackFunds(address user) external;
-        function balanceOf(address who) external view returns (uint256);
-    }
-}
-
-const TETHER: &str = include_str!("contracts/Tether.hex");
+use crate::harness::{
+    Api, CHAIN, Daemon, Node, Settings, Store,
+    contracts::{TETHER, Tether},
+    eventually, on_both_stores,
+};
 
 /// A contract that moves balances as USDT on Ethereum does; its owner is the first account.
 struct Usdt {

@@ -53,6 +53,26 @@ contract Mover {
         new Child{value: amount}().destroy(to);
     }
 
+    /// Where a child of that salt is, or would be.
+    function place(uint256 salt) external view returns (address) {
+        bytes32 code = keccak256(type(Child).creationCode);
+        bytes memory parts = abi.encodePacked(bytes1(0xff), address(this), salt, code);
+        return address(uint160(uint256(keccak256(parts))));
+    }
+
+    /// Makes one at its place.
+    function makeAt(uint256 amount, uint256 salt) external payable {
+        new Child{value: amount, salt: bytes32(salt)}();
+    }
+
+    /// Makes one at its place, destroys it at once, and pays it for nothing before the transaction ends.
+    function flashAt(address payable to, uint256 amount, uint256 salt, uint256 wasted) external payable {
+        Child child = new Child{value: amount, salt: bytes32(salt)}();
+        child.destroy(to);
+        (bool ok, ) = address(child).call{value: wasted}("");
+        require(ok, "not paid");
+    }
+
     function deposit() external payable {
         balanceOf[msg.sender] += msg.value;
         emit Deposit(msg.sender, msg.value);
@@ -68,6 +88,8 @@ contract Mover {
 
 contract Child {
     constructor() payable {}
+
+    receive() external payable {}
 
     function destroy(address payable to) external {
         selfdestruct(to);

@@ -29,7 +29,7 @@ pub struct Settings {
     /// The lines that say which chain it is.
     pub identity: String,
     pub tokens: Vec<Token>,
-    /// Further keys of the node's endpoint.
+    /// Further keys of each node's endpoint.
     pub endpoint: String,
     /// Further lines in the chain's table.
     pub chain: String,
@@ -84,7 +84,8 @@ impl Settings {
 
     fn toml(&self) -> String {
         let ws = self.node_ws.as_ref().map_or_else(String::new, |ws| format!(", ws = \"{ws}\""));
-        let further = |url: &String| format!(r#", {{ url = "{url}", weight = 1 }}"#);
+        let further =
+            |url: &String| format!(r#", {{ url = "{url}", weight = 1{} }}"#, self.endpoint);
         let further: Vec<String> = self.more_nodes.iter().map(further).collect();
         let endpoints = format!(
             r#"{{ name = "local-node", url = "{node}"{ws}{endpoint} }}{further}"#,

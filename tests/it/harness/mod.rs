@@ -2,6 +2,7 @@
 
 mod api;
 pub mod clock;
+pub mod contracts;
 mod daemon;
 mod disk;
 pub mod fleet;

@@ -7,6 +7,7 @@ use alloy::{
     sol,
     sol_types::SolCall as _,
 };
+use serde_json::{Value, json};
 pub use tidemark::dev::contracts::SAFE_1_4_1;
 use tidemark::dev::{
     anvil::Request,
@@ -53,6 +54,42 @@ sol! {
     }
 }
 
+/// What a Safe is told to do.
+#[derive(Default)]
+pub struct Execution {
+    pub to: Address,
+    pub value: U256,
+    pub data: Bytes,
+    pub by_delegation: bool,
+    /// Where it is not zero, the Safe's own transaction may fail inside one that succeeds.
+    pub gas: U256,
+    /// What the Safe pays whoever sends it, for each unit of gas.
+    pub gas_price: U256,
+    pub gas_token: Address,
+    pub refund_receiver: Address,
+}
+
+impl Execution {
+    /// Sent by the one owner, who may act for it alone.
+    pub fn by(self, owner: Address, safe: Address) -> Request {
+        // Who sends it has approved it.
+        let signature = [owner.into_word().as_slice(), &[0; 32], &[1]].concat();
+        let call = Wallet::execTransactionCall {
+            to: self.to,
+            value: self.value,
+            data: self.data,
+            operation: u8::from(self.by_delegation),
+            safeTxGas: self.gas,
+            baseGas: U256::ZERO,
+            gasPrice: self.gas_price,
+            gasToken: self.gas_token,
+            refundReceiver: self.refund_receiver,
+            signatures: signature.into(),
+        };
+        Request::call(owner, safe, call.abi_encode()).with_gas(300_000)
+    }
+}
+
 /// What a Safe does that one owner, who sends it, may act for alone.
 pub fn execute(
     owner: Address,
@@ -61,21 +98,21 @@ pub fn execute(
     data: Vec<u8>,
     by_delegation: bool,
 ) -> Request {
-    // Who sends it has approved it.
-    let signature = [owner.into_word().as_slice(), &[0; 32], &[1]].concat();
-    let call = Wallet::execTransactionCall {
-        to,
-        value: U256::ZERO,
-        data: data.into(),
-        operation: u8::from(by_delegation),
-        safeTxGas: U256::ZERO,
-        baseGas: U256::ZERO,
-        gasPrice: U256::ZERO,
-        gasToken: Address::ZERO,
-        refundReceiver: Address::ZERO,
-        signatures: signature.into(),
-    };
-    Request::call(owner, safe, call.abi_encode()).with_gas(300_000)
+    Execution { to, data: data.into(), by_delegation, ..Execution::default() }.by(owner, safe)
+}
+
+/// How the API is told of a Safe of the first singleton, as the tests' factories are asked for it.
+pub fn plan(safe: &SafeContracts, setup: &SafeSetup) -> Value {
+    let owners: Vec<String> = setup.owners.iter().map(ToString::to_string).collect();
+    let deployment = if safe.factory == SAFE_1_3_0_EIP155.factory { "eip155" } else { "canonical" };
+    json!({
+        "version": safe.version,
+        "owners": owners,
+        "threshold": setup.threshold,
+        "saltNonce": setup.salt_nonce.to_string(),
+        "singleton": "l1",
+        "deployment": deployment,
+    })
 }
 
 /// A contract that does nothing but write values into slots of whoever calls it by delegation.
@@ -170,7 +207,7 @@ impl Node {
         for (file, place) in artifacts(safe).await {
             let text =
                 std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-            let artifact: serde_json::Value = serde_json::from_slice(&text).unwrap();
+            let artifact: Value = serde_json::from_slice(&text).unwrap();
             let code: Bytes = artifact["deployedBytecode"].as_str().unwrap().parse().unwrap();
             self.set_code(place, &code).await.unwrap();
         }

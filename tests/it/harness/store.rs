@@ -30,6 +30,14 @@ impl Store {
         Self::Postgres { url: url.into() }
     }
 
+    /// A new one of the same kind.
+    pub async fn another(&self) -> Self {
+        match self {
+            Self::Sqlite { .. } => Self::sqlite(),
+            Self::Postgres { .. } => Self::postgres().await,
+        }
+    }
+
     pub fn url(&self) -> String {
         match self {
             Self::Sqlite { folder } => {
