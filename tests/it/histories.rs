@@ -20,7 +20,7 @@ use crate::harness::{Daemon, Store, on_both_stores};
 use check::{Checked, Tracing};
 use world::World;
 
-const BLOCKS: u64 = 14;
+const BLOCKS: u64 = 12;
 /// Blocks between two comparisons of all that has settled.
 const SETTLED_AFTER: u64 = 12;
 /// As many blocks as the node's finality leaves open.
@@ -82,7 +82,8 @@ impl History {
         self.floor = self.floor.max(self.head().await.saturating_sub(DEEPEST));
     }
 
-    /// One block of anything.
+    /// One block of anything. Where the daemon sees all in its block, it is waited for: Anvil can stand still for good
+    /// when it mines while it traces.
     async fn block(&mut self) {
         for request in self.world.anything(&mut self.random) {
             let request = self.world.in_an_envelope(&request, &mut self.random).await;
@@ -92,6 +93,9 @@ impl History {
         self.world.node.mine(1).await.unwrap();
         self.failing.sent.lock().push(json!("mined"));
         self.mined().await;
+        if self.checked.tracing != Tracing::None {
+            self.checked.at_head(&self.world, &self.failing.differs).await;
+        }
     }
 
     /// Other blocks in the place of some; now and then fewer or more of them.
@@ -176,16 +180,16 @@ async fn holds(store: &Store, seed: u64, tracing: Tracing) {
     let checked = Checked::register(api, &world, tracing).await;
     let mut history = History { random, world, checked, floor: 0, failing };
     history.mined().await;
-    for block in 1..=blocks() {
+    let blocks = blocks();
+    for block in 1..=blocks {
         history.failing.block = block;
         history.step().await;
         let History { world, checked, failing, .. } = &mut history;
         checked.at_head(world, &failing.differs).await;
-        if block % SETTLED_AFTER == 0 {
+        if block % SETTLED_AFTER == 0 || block == blocks {
             history.settle().await;
         }
     }
-    history.settle().await;
     let metrics = daemon.metrics().await;
     if tracing != Tracing::None {
         assert!(

@@ -103,6 +103,42 @@ on_both_stores! {
         assert!(!kinds.contains(&json!("adjustment")), "{kinds:?}");
     }
 
+    async fn what_a_contract_loses_as_it_ends_where_it_was_made_is_found_when_it_settles(store) {
+        let moving = Moving::start().await;
+        let node = &moving.node;
+        let daemon = Daemon::start_with(moving.settings(&store, "debug")).await;
+        let api = daemon.customer("acme").await;
+        let salt = U256::from(7);
+        let place = node.ask(moving.mover, Mover::placeCall { salt }.abi_encode()).await.unwrap();
+        let (place, wallet) = (Address::from_slice(&place[12..]), Node::stranger());
+        for address in [place, wallet] {
+            api.watch(address).await;
+        }
+        node.pay(node.accounts[0], place, 50).await;
+        moving.agrees(&api, &[place]).await;
+        // It ends in its own favour, and is paid afterwards: no call says that all of it is lost.
+        let [amount, wasted] = [5, 3].map(U256::from);
+        let end = Mover::flashAtCall { to: place, amount, salt, wasted };
+        let pay = Mover::payCall { to: vec![wallet], amount };
+        moving
+            .block(&[
+                moving.call(node.accounts[0], 8, end.abi_encode()),
+                moving.call(node.accounts[1], 5, pay.abi_encode()),
+            ])
+            .await;
+        assert_eq!(node.balance(place).await.unwrap(), U256::ZERO);
+        assert_eq!(node.balance(wallet).await.unwrap(), U256::from(5));
+        // Whoever gets the coin from inside only is not touched by anything that is seen.
+        let pays = [place, wallet].map(|to| Request::pay(node.accounts[5], to, U256::from(1)));
+        moving.block(&pays).await;
+        node.settle().await;
+        for address in [place, wallet] {
+            api.balances_settled(address, node).await;
+        }
+        moving.agrees(&api, &[place, wallet]).await;
+        daemon.audit().await;
+    }
+
     async fn a_trace_that_the_chains_balances_do_not_bear_out_is_no_money(store) {
         let moving = Moving::start().await;
         let liar = Liar::before(moving.node.url()).await;

@@ -39,7 +39,7 @@ const PAST: usize = 6;
 /// The registered addresses, with the block from which on each is known.
 pub struct Checked {
     api: Api,
-    tracing: Tracing,
+    pub tracing: Tracing,
     since: BTreeMap<Address, u64>,
 }
 

@@ -117,6 +117,8 @@ impl World {
         let requests: Vec<Request> =
             requests.into_iter().map(|request| request.with_gas(200_000)).collect();
         self.node.block_with(&requests).await;
+        // No branch takes that back.
+        self.node.settle().await;
     }
 
     /// A daemon that believes what two endpoints say, and is not stopped by a token that rebases.
@@ -177,16 +179,13 @@ impl World {
     /// One block in which each of them is paid by transactions that everybody sees: what settles with it is compared.
     pub async fn touch(&self, addresses: &[Address]) {
         let from = self.node.accounts[7];
+        let mut requests = Vec::new();
         for &to in addresses {
             let elastic = Elastic::transferCall { to, value: U256::from(1) }.abi_encode();
-            for request in [
-                Request::pay(from, to, U256::from(1)).with_gas(100_000),
-                Request::call(from, self.elastic, elastic).with_gas(200_000),
-            ] {
-                self.node.send(&request).await.unwrap();
-            }
+            requests.push(Request::pay(from, to, U256::from(1)).with_gas(100_000));
+            requests.push(Request::call(from, self.elastic, elastic).with_gas(200_000));
         }
-        self.node.mine(1).await.unwrap();
+        self.node.block_with(&requests).await;
     }
 
     pub async fn send(&self, request: &Value) {
