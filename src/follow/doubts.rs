@@ -3,7 +3,7 @@
 //! One node's word never changes settled money. A proof against the state root is enough; otherwise a difference
 //! gathers points, once at each settled block at which it is seen: one for a single endpoint's word, three where
 //! two endpoints agree. Money that came in needs three points, money that is gone five. What is booked then is the
-//! least that was seen on the way.
+//! least that was seen on the way; the rest stays in doubt.
 
 use std::collections::BTreeMap;
 
@@ -108,8 +108,15 @@ impl Doubts {
             };
         }
         if doubt.points >= if credit { CREDIT } else { DEBIT } {
-            self.open.remove(&key);
-            return Belief::Confirmed { most: doubt.least };
+            let most = doubt.least;
+            let rest = amount.saturating_sub(most);
+            if rest.is_zero() {
+                self.open.remove(&key);
+            } else {
+                // Nothing else may ever touch it: it is compared again as any other difference.
+                self.open.insert(key, Doubt { least: rest, points: points(certainty), ..doubt });
+            }
+            return Belief::Confirmed { most };
         }
         if self.open.len() < self.most || self.open.contains_key(&key) {
             self.open.insert(key, doubt);
@@ -167,7 +174,6 @@ mod tests {
             );
         }
         assert_eq!(doubts.weigh(balance(), credit(7), Certainty::Told, 3), most(5), "the least");
-        assert_eq!(doubts.len(), 0);
         for at in 4..8 {
             assert_eq!(doubts.weigh(balance(), debit(5), Certainty::Told, at), Belief::Doubted);
         }
@@ -188,6 +194,22 @@ mod tests {
             let belief = doubts.weigh(balance(), debit(5), Certainty::Disputed, at);
             assert_eq!(belief, Belief::Doubted);
         }
+    }
+
+    #[test]
+    fn what_is_left_of_a_difference_is_compared_until_it_is_confirmed_as_well() {
+        let mut doubts = Doubts::new(10);
+        let agreed = Certainty::Agreed;
+        assert_eq!(doubts.weigh(balance(), debit(1), agreed, 1), Belief::Doubted);
+        assert_eq!(doubts.weigh(balance(), debit(57), agreed, 2), most(1));
+        assert_eq!(doubts.balances().count(), 1, "nothing else may touch it");
+        assert_eq!(doubts.weigh(balance(), debit(56), agreed, 2), Belief::Doubted, "no news");
+        assert_eq!(doubts.weigh(balance(), debit(56), agreed, 3), most(56));
+        assert_eq!(doubts.len(), 0);
+        assert_eq!(doubts.weigh(balance(), debit(1), agreed, 4), Belief::Doubted);
+        assert_eq!(doubts.weigh(balance(), debit(57), agreed, 5), most(1));
+        doubts.weigh(balance(), Comparison::Equal, agreed, 6);
+        assert_eq!(doubts.len(), 0, "it is over");
     }
 
     #[test]
