@@ -1,4 +1,4 @@
-//! Safes that an ERC-4337 entry point makes: the real EntryPoint 0.7 and Safe's own module for it.
+//! Safes that an ERC-4337 entry point makes: the real `EntryPoint` 0.7 and Safe's own module for it.
 
 use alloy::{
     primitives::{Address, B256, Bytes, U256},

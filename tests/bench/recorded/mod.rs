@@ -152,7 +152,9 @@ impl Chain {
         let hash = header.hash_slow();
         for (signed, transfers) in transactions.iter().zip(transfers) {
             self.transactions += 1;
-            if let Some(first) = transfers.first().filter(|_| self.transactions.is_multiple_of(INSIDE)) {
+            if let Some(first) =
+                transfers.first().filter(|_| self.transactions.is_multiple_of(INSIDE))
+            {
                 self.inside.insert(*signed.hash(), (number, first.token));
             }
         }
