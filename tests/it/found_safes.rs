@@ -155,9 +155,11 @@ on_both_stores! {
         assert_eq!(pending["data"]["wallet"]["safe"]["threshold"], 1);
         node.block_with(&[change_threshold(owner, address, 2)]).await;
         node.settle().await;
-        api.event("safe_deployment.completed").await;
-        let wallet = api.get(&format!("/v1/wallets/{address}")).await.ok();
-        assert_eq!(wallet["safe"]["threshold"], 2);
+        eventually("the new threshold", || async {
+            let wallet = api.get(&format!("/v1/wallets/{address}")).await.ok();
+            (wallet["safe"]["threshold"] == 2).then_some(())
+        })
+        .await;
         assert_eq!(api.event("deposit.pending").await, pending, "the same, whenever it is read");
         let again = node.mint(address, 78).await.transaction_hash.to_string();
         let told = api.event_of("deposit.pending", &again).await;
