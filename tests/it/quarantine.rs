@@ -78,6 +78,7 @@ on_both_stores! {
         let wallet = Node::stranger();
         api.watch(wallet).await;
         node.block_with(&[log(&node, two, wallet, U256::MAX, false)]).await;
+        assert_eq!(api.balance_at_head(wallet, "TWO", &node).await.total, U256::MAX);
         // The whole chain would stand still at this block, and after every rewind again.
         let receipts = node
             .block_with(&[
