@@ -9,7 +9,7 @@ use super::{
     node::{Node, Reply, honest},
 };
 use crate::{
-    chain::{BlockHash, BlockRef, Source as _, Traced, evm::EvmSource},
+    chain::{BlockHash, BlockRef, Priority, Source as _, Traced, evm::EvmSource},
     config::Tracing,
     metrics::Metrics,
 };
@@ -118,4 +118,35 @@ async fn a_block_is_traced_with_every_transaction_of_it_or_not_at_all() {
         change(&mut told);
         assert_eq!(traced(Tracing::Trace, told).await, (Traced::Not, mismatches), "{lie}");
     }
+}
+
+#[tokio::test]
+async fn the_newest_block_does_not_wait_for_the_traces_of_old_ones() {
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let node = Node::start(move |method, params| match method {
+        "debug_traceBlockByHash" => {
+            let before = asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            if before < 2 { Reply::Silence } else { Reply::Result(changes()) }
+        }
+        _ => honest(method, params),
+    })
+    .await;
+    let mut one = endpoint("one", &node.url, 1);
+    one.tracing = Tracing::Debug;
+    let source = EvmSource::new(&config(vec![one]), Metrics::new()).expect("a source");
+    let block = source.block(mixed()).await.expect("an answer").expect("a block");
+    let trace = || async {
+        let mut blocks = [block.clone()];
+        source.trace(&mut blocks, PATIENCE).await;
+        blocks[0].traced.clone()
+    };
+    let old = Priority::Background.scope(async { tokio::join!(trace(), trace()) });
+    let new = async {
+        while node.times("debug_traceBlockByHash") < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        tokio::time::timeout(Duration::from_secs(1), trace()).await
+    };
+    let (_, new) = tokio::join!(old, new);
+    assert_ne!(new.expect("at once"), Traced::Not);
 }

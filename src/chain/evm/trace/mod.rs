@@ -33,7 +33,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     chain::{
-        Block, BlockRef, ChainName, TraceAbility, Traced,
+        Block, BlockRef, ChainName, Priority, TraceAbility, Traced,
         rpc::{Answer, Call, Decoder, Endpoint, Failure, Pool},
     },
     config::EndpointConfig,
@@ -62,6 +62,8 @@ pub(super) struct Tracer {
     /// Blocks that the next request asks for.
     at_once: AtomicUsize,
     requests: Semaphore,
+    /// Those for old blocks, in the background: the newest ones never wait for them.
+    background: Semaphore,
     decoder: Arc<Decoder>,
     chain: ChainName,
     metrics: Metrics,
@@ -81,6 +83,7 @@ impl Tracer {
             abilities: Abilities::new(chain, pinned, metrics),
             at_once: AtomicUsize::new(1),
             requests: Semaphore::new(REQUESTS),
+            background: Semaphore::new(REQUESTS),
             decoder: Arc::clone(decoder),
             chain: chain.clone(),
             metrics: metrics.clone(),
@@ -104,7 +107,11 @@ impl Tracer {
             blocks.iter_mut().filter(|block| block.traced == Traced::Not).collect();
         let mut open = open.into_iter();
         while open.len() > 0 {
-            let Ok(_one_of_few) = self.requests.acquire().await else { return };
+            let requests = match Priority::current() {
+                Priority::Background => &self.background,
+                Priority::Head | Priority::Settlement => &self.requests,
+            };
+            let Ok(_one_of_few) = requests.acquire().await else { return };
             let at_once = self.at_once.load(Ordering::Relaxed);
             let some: Vec<&mut Block> = open.by_ref().take(at_once).collect();
             let places: Vec<BlockRef> = some.iter().map(|block| block.header.at).collect();
